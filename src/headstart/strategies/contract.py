@@ -1,0 +1,172 @@
+"""The strategy contract: which parameters learn, when, how fast, and in which mode the others run.
+
+A strategy is a small frozen dataclass. From a description of the model, which needs no torch, it returns an
+ordered list of phases; everything it decides is a pure function of the phase. Three optional hooks, no-ops
+here, serve the methods that need more: :meth:`Strategy.prepare`, :meth:`Strategy.losses` and
+:meth:`Strategy.finish`. Nothing else in the package knows which strategy runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from headstart.model import TransferModel
+
+Role = Literal["weight", "bias", "norm"]
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """One parameter as a strategy sees it.
+
+    Attributes:
+        name: full name within the model (``backbone.layer1.0.conv1.weight``, ``head.linear.bias``).
+        role: ``norm`` for every parameter of a normalisation layer, ``bias`` for other biases, else ``weight``.
+        size: number of elements.
+        decays: whether weight decay applies (not to biases, norms, and other vectors such as class tokens).
+    """
+
+    name: str
+    role: Role
+    size: int
+    decays: bool
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One stage of the model: a stage of the backbone, or ``head`` last."""
+
+    name: str
+    parameters: tuple[ParameterInfo, ...]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model as a strategy sees it: its stages from input to output. The last one is the head."""
+
+    stages: tuple[StageInfo, ...]
+
+    @property
+    def backbone_stages(self) -> tuple[StageInfo, ...]:
+        """All stages but the head."""
+        return self.stages[:-1]
+
+    @property
+    def head(self) -> StageInfo:
+        """The head."""
+        return self.stages[-1]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Named parameters that learn at one rate.
+
+    Attributes:
+        name: unique within the phase; as a rule the stage's name.
+        parameters: full parameter names.
+        lr_mult: the group's rate is ``optimizer.lr`` times the schedule's factor times this.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    lr_mult: float = 1.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs in which one set of parameters learns.
+
+    Attributes:
+        name: for tables and plots.
+        start_epoch: the first epoch.
+        end_epoch: the epoch after the last one.
+        groups: what learns; a parameter in no group is frozen.
+        needs_images: why this phase cannot run on stored activations, or None where it can.
+        restarts_schedule: the learning-rate schedule starts over with this phase and ends with it.
+    """
+
+    name: str
+    start_epoch: int
+    end_epoch: int
+    groups: tuple[Group, ...]
+    needs_images: str | None = None
+    restarts_schedule: bool = False
+
+    @property
+    def learning(self) -> frozenset[str]:
+        """Names of all parameters that learn in this phase."""
+        return frozenset(name for group in self.groups for name in group.parameters)
+
+    def frozen_stages(self, model: ModelInfo) -> int:
+        """Length of the frozen prefix: how many backbone stages, from the input on, hold nothing that learns."""
+        learning = self.learning
+        for count, stage in enumerate(model.backbone_stages):
+            if any(parameter.name in learning for parameter in stage.parameters):
+                return count
+        return len(model.backbone_stages)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a named extra loss may look at in one training step.
+
+    Attributes:
+        images: ``(B, C, H, W)``, or the stored activations ``(B, ...)`` where the phase runs on those.
+        targets: ``(B,)`` or ``(B, outputs)``.
+        features: the backbone's features, ``(B, ...)``.
+        outputs: the head's outputs, ``(B, outputs)``.
+        epoch: counted from 0.
+    """
+
+    images: Tensor
+    targets: Tensor
+    features: Tensor
+    outputs: Tensor
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Base of every strategy. A subclass must give :meth:`phases`; the rest has defaults."""
+
+    @property
+    def weights(self) -> Literal["pretrained", "none"]:
+        """Whether the backbone starts from its weights; ``none`` only for training from scratch."""
+        return "pretrained"
+
+    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
+        """The phases in order, without gaps, from epoch 0 to ``max_epochs``.
+
+        Raises:
+            ConfigError: the choices do not fit this model or this number of epochs.
+        """
+        raise NotImplementedError
+
+    def prepare(self, model: TransferModel, task: Any, data: Any) -> None:
+        """Change the model before anything is described or trained (adapters, statistics over the data)."""
+
+    def losses(self, model: TransferModel) -> Mapping[str, Callable[[Step], Tensor]]:
+        """Named extra losses, added to the task's own; called once, before training."""
+        return {}
+
+    def finish(self, model: TransferModel, evaluate: Callable[[], float]) -> dict[str, Any]:
+        """Change the trained model before it is tested; ``evaluate`` scores it on validation (more is better).
+
+        Returns: what was chosen, for ``result.json``.
+        """
+        return {}
+
+
+def stage_group(stage: StageInfo, *, lr_mult: float = 1.0, keep: Callable[[ParameterInfo], bool] | None = None) -> Group:
+    """All of a stage's parameters, or those that ``keep`` accepts, as one group named like the stage."""
+    return Group(stage.name, tuple(p.name for p in stage.parameters if keep is None or keep(p)), lr_mult)
+
+
+def one_phase(name: str, groups: Iterable[Group], max_epochs: int, *, needs_images: str | None = None) -> tuple[Phase, ...]:
+    """One phase over the whole training, without empty groups."""
+    return (Phase(name, 0, max_epochs, tuple(g for g in groups if g.parameters), needs_images=needs_images),)
