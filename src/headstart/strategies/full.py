@@ -1,0 +1,39 @@
+"""Everything learns: fine-tuning from the weights, or training from random ones."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from headstart.strategies.contract import ModelInfo, Phase, Strategy, one_phase, stage_group
+
+
+@dataclass(frozen=True)
+class Full(Strategy):
+    """Fine-tune every parameter.
+
+    Reference: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
+
+    Attributes:
+        backbone_lr_mult: the backbone's rate as a multiple of the head's; above 0.
+    """
+
+    backbone_lr_mult: float = 1.0
+
+    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
+        """One phase in which everything learns."""
+        backbone = [stage_group(stage, lr_mult=self.backbone_lr_mult) for stage in model.backbone_stages]
+        return one_phase("all", [*backbone, stage_group(model.head)], max_epochs)
+
+
+@dataclass(frozen=True)
+class Scratch(Full):
+    """Train the same network from random weights: the baseline that defines transfer gain.
+
+    The input specification of the weights that it replaces is kept, so that only the weights differ.
+
+    Reference: He et al., "Rethinking ImageNet Pre-training", ICCV 2019.
+    """
+
+    @property
+    def weights(self) -> Literal["pretrained", "none"]:
+        """Random weights."""
+        return "none"
