@@ -1,0 +1,56 @@
+# Every target sets up what it needs: `make run` and `make test` work in a fresh clone.
+#   make run ARGS="strategy=full seed=2"      any override of train.py
+#   make test ARGS="-k digits"                any option of pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+PY := $(VENV)/bin/python
+# Named by content and place, so that only a changed dependency or a moved checkout installs again.
+STAMP := $(VENV)/installed-$(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | cut -d ' ' -f 1)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lint format types clean
+
+help:
+	@echo "make run       train on the embedded data (ARGS=\"strategy=full seed=2\" for overrides)"
+	@echo "make test      the fast tests (minutes)"
+	@echo "make test-all  the fast and the slow tests; those that need a GPU or a network skip without one"
+	@echo "make lint      ruff: rules and formatting        make format  apply them"
+	@echo "make types     mypy"
+	@echo "make clean     remove the virtual environment and tool caches (never results)"
+
+setup: $(STAMP)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Headstart needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Choose one: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
+		{ echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing Headstart and its dependencies into $(VENV) (once; PyTorch is large)"
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@rm -f $(VENV)/installed-*
+	@touch $@
+
+run: $(STAMP)
+	$(PY) train.py $(ARGS)
+
+test: $(STAMP)
+	$(PY) -m pytest -n 2 -m "not slow and not gpu and not network" $(ARGS)
+
+test-all: $(STAMP)
+	$(PY) -m pytest -n 2 --durations=15 $(ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: $(STAMP)
+	$(PY) -m mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
