@@ -31,3 +31,7 @@ class RunError(HeadstartError):
 
 class CacheError(HeadstartError):
     """A cache entry is required and cannot be built, opened or trusted."""
+
+
+class DivergedError(HeadstartError):
+    """The training loss became NaN or infinite."""
