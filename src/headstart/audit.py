@@ -35,9 +35,7 @@ class StageRow:
 
 def stage_rows(model: TransferModel, info: ModelInfo, plan: RatePlan, phase_index: int) -> list[StageRow]:
     """The table of one phase, for the modes that the model is in."""
-    rates = {
-        name: plan.base_lr * group.multipliers[phase_index] for group in plan.groups for name in group.parameters
-    }
+    rates = {name: plan.base_lr * group.multipliers[phase_index] for group in plan.groups for name in group.parameters}
     learning = plan.phases[phase_index].learning
     modules = dict(model.named_modules())
     owned = {stage.name: [f"backbone.{name}" for name in stage.modules] for stage in model.backbone.stages}

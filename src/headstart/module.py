@@ -167,9 +167,7 @@ class TransferModule(pl.LightningModule):
         values |= {f"train/{name}": float(total) / max(self._steps, 1) for name, total in self._extra.items()}
         self._extra, self._steps = {}, 0
         position = self.current_epoch + 1 - 1 / self.trainer.num_training_batches
-        for group, rate in zip(
-            self.plan.groups, self.plan.rates(position, plateau=self._plateau_factor), strict=True
-        ):
+        for group, rate in zip(self.plan.groups, self.plan.rates(position, plateau=self._plateau_factor), strict=True):
             values[f"lr/{group.name}"] = rate
         self.log_dict(values, sync_dist=True)
         if not np.isfinite(values["train/loss"]):

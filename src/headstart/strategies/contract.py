@@ -162,11 +162,15 @@ class Strategy:
         return {}
 
 
-def stage_group(stage: StageInfo, *, lr_mult: float = 1.0, keep: Callable[[ParameterInfo], bool] | None = None) -> Group:
+def stage_group(
+    stage: StageInfo, *, lr_mult: float = 1.0, keep: Callable[[ParameterInfo], bool] | None = None
+) -> Group:
     """All of a stage's parameters, or those that ``keep`` accepts, as one group named like the stage."""
     return Group(stage.name, tuple(p.name for p in stage.parameters if keep is None or keep(p)), lr_mult)
 
 
-def one_phase(name: str, groups: Iterable[Group], max_epochs: int, *, needs_images: str | None = None) -> tuple[Phase, ...]:
+def one_phase(
+    name: str, groups: Iterable[Group], max_epochs: int, *, needs_images: str | None = None
+) -> tuple[Phase, ...]:
     """One phase over the whole training, without empty groups."""
     return (Phase(name, 0, max_epochs, tuple(g for g in groups if g.parameters), needs_images=needs_images),)
