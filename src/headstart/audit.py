@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import AuditError
-from headstart.fingerprint import digest_tensors
+from headstart.fingerprint import digest
 from headstart.model import TransferModel
 from headstart.modes import moving_buffers, named_state
 from headstart.optim import RatePlan
@@ -90,7 +90,7 @@ class Audit:
         moving = learning | moving_buffers(self.model)
         self._phase = name
         self._still = frozenset(state) - moving
-        self._still_digest = digest_tensors({key: state[key] for key in sorted(self._still)})
+        self._still_digest = digest({key: state[key] for key in sorted(self._still)})
         parameters = dict(self.model.named_parameters())
         self._waiting = {key: parameters[key] for key in sorted(learning - self.received)}
 
@@ -105,7 +105,7 @@ class Audit:
     def end_phase(self) -> None:
         """Compare what had to stand still with its digest at the start of the phase."""
         state = named_state(self.model)
-        digest = digest_tensors({key: state[key] for key in sorted(self._still)})
+        digest = digest({key: state[key] for key in sorted(self._still)})
         if self._still_digest and digest != self._still_digest:
             self.violations.append(f"a frozen parameter or buffer changed in phase '{self._phase}'")
         self._still_digest = ""
@@ -142,8 +142,8 @@ class Audit:
             "drift_relative": (drift / norm) ** 0.5 if norm > 0 else None,
             "changed_tensors": len(changed),
             "tensors": len(names) + len(buffers),
-            "digest_before": digest_tensors({n: self.initial[n] for n in [*names, *buffers]}),
-            "digest_after": digest_tensors({n: state[n] for n in [*names, *buffers]}),
+            "digest_before": digest({n: self.initial[n] for n in [*names, *buffers]}),
+            "digest_after": digest({n: state[n] for n in [*names, *buffers]}),
         }
 
     def _buffers(self, stage: str) -> list[str]:

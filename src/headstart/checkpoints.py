@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from headstart.errors import RunError
-from headstart.fingerprint import digest_tensors
+from headstart.fingerprint import digest
 from headstart.model import TransferModel
 
 BEST, LAST = "best", "last"
@@ -26,7 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
         try:
             super().save_checkpoint(checkpoint, temporary, storage_options)
-            os.replace(temporary, final)
+            temporary.replace(final)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -66,21 +66,21 @@ def share_static(folder: Path, shared: Path, state: dict[str, Tensor]) -> Path |
     """
     if not state:
         return None
-    name = f"frozen-{digest_tensors(state)[:16]}.safetensors"
+    name = f"frozen-{digest(state)[:16]}.safetensors"
     target, original = folder / name, shared / name
     folder.mkdir(parents=True, exist_ok=True)
     shared.mkdir(parents=True, exist_ok=True)
     if not original.exists():
         temporary = original.with_name(f".{name}.{os.getpid()}.tmp")
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}, temporary)
-        os.replace(temporary, original)
+        temporary.replace(original)
     if not target.exists():
         try:
             os.link(original, target)
         except OSError:  # a file system without hard links
             temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
             temporary.write_bytes(original.read_bytes())
-            os.replace(temporary, target)
+            temporary.replace(target)
     return target
 
 
@@ -102,7 +102,7 @@ def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> No
     frozen = folder / f"frozen-{digest[:16]}.safetensors"
     if frozen.exists():
         static = load_file(frozen)
-        if digest_tensors(static) != digest:
+        if digest(static) != digest:
             raise RunError(f"{frozen} is damaged: its digest is not the checkpoint's; copy the run directory again")
         state |= static
     missing, unexpected = model.load_state_dict(state, strict=False)

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from headstart.audit import Audit
 from headstart.errors import DivergedError, RunError
 from headstart.evaluation import EpochOutputs, Predictions
-from headstart.fingerprint import digest_tensors
+from headstart.fingerprint import digest
 from headstart.model import TransferModel
 from headstart.modes import BatchNormMode, apply_gradients, apply_modes, moving_buffers, named_state
 from headstart.optim import RatePlan, torch_groups
@@ -241,7 +241,7 @@ class TransferModule(pl.LightningModule):
         state = checkpoint["state_dict"]
         static = {name: state.pop(f"model.{name}") for name in sorted(self._static) if f"model.{name}" in state}
         checkpoint["headstart"] = {
-            "static_digest": digest_tensors(static),
+            "static_digest": digest(static),
             "received": sorted(self.audit.received),
             "plateau": self._plateau.state_dict() if self._plateau else None,
         }
@@ -251,7 +251,7 @@ class TransferModule(pl.LightningModule):
         own = self.model.state_dict()
         static = {name: own[name] for name in sorted(self._static) if name in own}
         saved = checkpoint["headstart"]
-        if digest_tensors(static) != saved["static_digest"]:
+        if digest(static) != saved["static_digest"]:
             raise RunError(
                 "the checkpoint was made with other frozen weights than backbone.weights gives now; "
                 "use the same weights, or start the run again with rerun=all"

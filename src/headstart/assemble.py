@@ -1,0 +1,136 @@
+"""From resolved choices to objects: the data, the model and the module of one run.
+
+Components are named by ``_target_`` and take plain arguments; the sizes that the data or the weights decide are
+added here, never in a YAML.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from headstart.audit import Audit
+from headstart.backbones.contract import Backbone
+from headstart.backbones.weights_source import ResolvedWeights
+from headstart.data.datamodule import ImageDataModule
+from headstart.model import TransferModel
+from headstart.module import TransferModule
+from headstart.optim import RatePlan, Schedule, check_phases, optimizer_groups
+from headstart.strategies.contract import Strategy
+from headstart.tasks import Task, build_task
+
+_SEED_STREAMS = {"backbone": 1, "head": 2, "training": 3}
+
+
+def instantiate(choice: dict[str, Any], **arguments: Any) -> Any:
+    """What ``choice`` names by ``_target_``, with its own values and ``arguments``."""
+    return hydra.utils.instantiate(OmegaConf.create(choice), **arguments, _convert_="all")
+
+
+def seed_stream(seed: int, stream: str) -> None:
+    """Seed every generator for one purpose, so that a head starts the same whatever was built before it."""
+    value = int(np.random.SeedSequence([seed, _SEED_STREAMS[stream]]).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002  libraries draw from the global generator
+    torch.manual_seed(value)
+
+
+def build_data(config: dict[str, Any]) -> ImageDataModule:
+    """The datamodule, prepared: its classes, sizes and splits are known."""
+    data: ImageDataModule = instantiate(config["datamodule"], seed=config["seed"])
+    data.prepare()
+    return data
+
+
+def build_data_task(config: dict[str, Any], data: ImageDataModule) -> Task:
+    """The task over the data's classes."""
+    return build_task(
+        config["task"],
+        data.classes,
+        label_smoothing=config["loss"]["label_smoothing"],
+        class_weights=config["loss"]["class_weights"],
+        train_targets=data.targets("train"),
+    )
+
+
+def build_backbone(config: dict[str, Any], weights: ResolvedWeights) -> Backbone:
+    """The backbone with its weights, on the CPU."""
+    seed_stream(config["seed"], "backbone")
+    choice = dict(config["backbone"])
+    choice["weights"] = None
+    size = config["datamodule"].get("image_size")
+    partial = hydra.utils.instantiate(OmegaConf.create(choice), _partial_=True, _convert_="all")
+    backbone: Backbone = partial(weights=weights, image_size=_pair(size))
+    return backbone
+
+
+def build_model(config: dict[str, Any], backbone: Backbone, task: Task) -> TransferModel:
+    """The backbone and a freshly initialised head of the sizes that the backbone and the task give."""
+    seed_stream(config["seed"], "head")
+    partial = hydra.utils.instantiate(OmegaConf.create(config["head"]), _partial_=True, _convert_="all")
+    return TransferModel(backbone, partial(backbone.features, task.outputs))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training needs of a model under a strategy."""
+
+    plan: RatePlan
+    audit: Audit
+
+
+def prepare_strategy(config: dict[str, Any], strategy: Strategy, model: TransferModel) -> Prepared:
+    """Phases, parameter groups and rates of a strategy for a model, checked.
+
+    Raises:
+        ConfigError: the strategy's choices do not fit the model or the number of epochs.
+    """
+    info = model.describe()
+    max_epochs = config["trainer"]["max_epochs"]
+    phases = strategy.phases(info, max_epochs=max_epochs)
+    check_phases(phases, info, max_epochs=max_epochs)
+    schedule = Schedule(**{key: value for key, value in config["scheduler"].items() if key != "_target_"})
+    plan = RatePlan(config["optimizer"]["lr"], phases, optimizer_groups(phases, info), schedule)
+    ever = frozenset(name for phase in phases for name in phase.learning)
+    return Prepared(plan, Audit(model, info, ever))
+
+
+def build_module(config: dict[str, Any], strategy: Strategy, model: TransferModel, task: Task) -> TransferModule:
+    """The LightningModule of a run."""
+    prepared = prepare_strategy(config, strategy, model)
+    trainer = config["trainer"]
+    choice = {**config["optimizer"], "_partial_": True}
+    return TransferModule(
+        model,
+        task,
+        prepared.plan,
+        prepared.audit,
+        optimizer=instantiate(choice),
+        weight_decay=config["optimizer"].get("weight_decay", 0.0),
+        losses=strategy.losses(model),
+        channels_last=_channels_last(trainer["channels_last"], model.backbone),
+        compiled=trainer["compile"],
+    )
+
+
+def _channels_last(choice: bool | str, backbone: Backbone) -> bool:
+    return backbone.features.layout == "NCHW" if choice == "auto" else bool(choice)
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if isinstance(size, int):
+        return (size, size)
+    height, width = size
+    return (int(height), int(width))
+
+
+def static_folder(run: Path) -> Path:
+    """Where the runs of a study share what they all keep frozen."""
+    return run.parent / ".frozen"
