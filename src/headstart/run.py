@@ -169,19 +169,30 @@ class RunDirectory:
             else:
                 entry.unlink()
 
-    def reopen(self) -> None:
-        """Take the result away so that a finished run can train on from its last checkpoint (``extend=true``)."""
-        if not self.last_checkpoint.exists():
-            raise RunError(f"{self.path} has no {self.last_checkpoint.name} to train on from; use rerun=all.")
-        (self.path / RESULT_FILE).unlink(missing_ok=True)
+    def continue_from(self, earlier: RunDirectory) -> None:
+        """Make this new run a partial one that goes on where a shorter run of the same choices ended (``extend=true``).
+
+        Raises:
+            RunError: ``earlier`` kept no last checkpoint.
+        """
+        if not earlier.last_checkpoint.exists():
+            raise RunError(f"{earlier.path} has no {earlier.last_checkpoint.name} to go on from; use extend=false.")
+        write_json(self._attempts_file, {"fingerprint": self.fingerprint, "attempts": earlier.attempts()})
+        if earlier.metrics_file.exists():
+            shutil.copyfile(earlier.metrics_file, self.metrics_file)
+        self.checkpoints.mkdir(exist_ok=True)
+        others = [path for path in earlier.checkpoints.iterdir() if path.is_file() and path != earlier.last_checkpoint]
+        for path in [*others, earlier.last_checkpoint]:  # the last one makes this run partial, so it comes last
+            shutil.copyfile(path, self.checkpoints / f".{path.name}.tmp")
+            (self.checkpoints / f".{path.name}.tmp").replace(self.checkpoints / path.name)
 
     def attempt(self) -> Attempt:
         """Begin an attempt: from now on its cost can be recorded and survives the process."""
-        return Attempt(self.path / ATTEMPTS_FILE, self.fingerprint, earlier=tuple(self.attempts()))
+        return Attempt(self._attempts_file, self.fingerprint, earlier=tuple(self.attempts()))
 
     def attempts(self) -> list[dict[str, Any]]:
         """What earlier processes recorded, oldest first."""
-        return list(_read_attempts(self.path / ATTEMPTS_FILE).get("attempts", []))
+        return list(_read_attempts(self._attempts_file).get("attempts", []))
 
     @property
     def checkpoints(self) -> Path:
@@ -227,10 +238,14 @@ class RunDirectory:
         """Probabilities for every sample of ``split``."""
         return self.path / f"predictions_{split}.npz"
 
+    @property
+    def _attempts_file(self) -> Path:
+        return self.path / ATTEMPTS_FILE
+
     def _recorded_fingerprint(self) -> str | None:
         if (self.path / RESULT_FILE).exists():
             return read_result(self.path).fingerprint
-        return _read_attempts(self.path / ATTEMPTS_FILE).get("fingerprint")
+        return _read_attempts(self._attempts_file).get("fingerprint")
 
 
 class Attempt:
