@@ -105,8 +105,8 @@ class Audit:
     def end_phase(self) -> None:
         """Compare what had to stand still with its digest at the start of the phase."""
         state = named_state(self.model)
-        digest = digest({key: state[key] for key in sorted(self._still)})
-        if self._still_digest and digest != self._still_digest:
+        now = digest({key: state[key] for key in sorted(self._still)})
+        if self._still_digest and now != self._still_digest:
             self.violations.append(f"a frozen parameter or buffer changed in phase '{self._phase}'")
         self._still_digest = ""
 
