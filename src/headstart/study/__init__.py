@@ -1,0 +1,1 @@
+"""Studies: collect runs, decide what may be compared, and say what they show."""

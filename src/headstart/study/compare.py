@@ -1,0 +1,335 @@
+"""Which runs may share a table, and what a study varies on purpose.
+
+The rule: same task, same splits, same test set, same selection rule. Everything else may differ only as a declared
+axis of the study; an axis is a choice (a component's name or an override) that varies between the runs. What breaks
+the rule is put into a table of its own, with the reason.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.study.collect import Run, value_text
+
+AXIS_ORDER = ("strategy", "backbone", "head", "backbone.weights", "datamodule", "optimizer", "scheduler")
+"""Axes in this order come first; the first one that varies is what the study contrasts."""
+
+SHOTS_AXES = ("datamodule.shots", "datamodule.fraction")
+
+REFERENCES = {"strategy": ("freeze", "full", "scratch"), "backbone.weights": ("none",), "head": ("linear",)}
+
+# They do not change what a run computes, or other fields of the identity stand for them by content.
+_NO_AXIS = ("seed", "name", "debug", "rerun", "extend", "plan", "experiment", "logger", "callbacks", "paths", "hydra")
+_NO_AXIS_PREFIXES = ("paths.", "logger.", "hydra.", "study.", "callbacks.progress", "callbacks.lr_monitor", "cache.")
+_NO_AXIS_ENDINGS = (".num_workers", ".pin_memory", ".root", ".progress", ".log_every_n_steps", ".eval_batch_size")
+_ABSENT = "(default)"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What runs must have in common to share a table."""
+
+    task: str
+    data: str
+    classes: str
+    splits: str
+    test: str
+    selection: str
+    undeclared: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Runs that may be compared.
+
+    Attributes:
+        title: the data set, and what sets the table apart where there are several.
+        reason: why these runs are not in the first table; empty for that one.
+        identity: what they have in common.
+        runs: one per seed and combination of axes.
+        axes: values of every declared axis, in the order shown.
+        duplicates: runs set aside because another has the same seed and choices.
+        cautions: differences that do not forbid the comparison but should be known.
+    """
+
+    title: str
+    reason: str
+    identity: Identity
+    runs: tuple[Run, ...]
+    axes: Mapping[str, tuple[str, ...]]
+    duplicates: tuple[Run, ...] = ()
+    cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a table's runs are laid out for comparison.
+
+    Attributes:
+        contrast: the axis whose values are compared.
+        values: its values, the reference first.
+        axes: the other axes; a setting is one value of each, and pairs agree in all of them.
+        tied: axes that only follow the contrast (each of its values has one of theirs), so they cannot be paired on.
+        cells: per value and setting, the runs by seed.
+        settings: every setting that has a run, in order.
+        shots: the position in ``axes`` of the number of images, or None.
+    """
+
+    contrast: str
+    values: tuple[str, ...]
+    axes: tuple[str, ...]
+    tied: Mapping[str, Mapping[str, str]]
+    cells: Mapping[tuple[str, tuple[str, ...]], Mapping[str, Run]]
+    settings: tuple[tuple[str, ...], ...]
+    shots: int | None
+
+    @property
+    def reference(self) -> str:
+        """The value that the others are compared with."""
+        return self.values[0]
+
+    def setting_text(self, setting: Sequence[str]) -> str:
+        """A setting in words; empty when there is only one."""
+        return ", ".join(
+            f"{short_name(axis)} {value}" for axis, value in zip(self.axes, setting, strict=True) if value != ""
+        )
+
+
+def separate(runs: Iterable[Run]) -> list[Table]:
+    """Sort finished runs into tables that obey the comparability rule, the largest first."""
+    finished = [run for run in runs if run.status == "done"]
+    axes = _varying(finished)
+    reduced = any(axis in SHOTS_AXES for axis in axes)
+    groups: dict[Identity, list[Run]] = defaultdict(list)
+    undeclared = _undeclared(finished, axes, reduced)
+    for run in finished:
+        groups[identity(run, by_evaluation=reduced, undeclared=undeclared.get(run.path.as_posix(), ""))].append(run)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    tables: list[Table] = []
+    for known, members in ordered:
+        reason = _reason(known, ordered[0][0]) if tables else ""
+        tables.append(_table(known, members, reason, several=len(ordered) > 1))
+    return tables
+
+
+def identity(run: Run, *, by_evaluation: bool = False, undeclared: str = "") -> Identity:
+    """What a run must share with others.
+
+    Args:
+        run: a finished run.
+        by_evaluation: the number of training images is an axis, so that the splits are identified by the images they
+            are evaluated on and not by the data's fingerprint, which may cover the training images.
+        undeclared: a difference found between whole configurations.
+    """
+    data = run.result.get("data") or {}
+    sizes = data.get("sizes") or {}
+    fingerprint = value_text(data.get("fingerprint"))
+    splits, test = fingerprint, f"{sizes.get('test', 0)} images, {fingerprint}" if sizes.get("test") else "none"
+    if by_evaluation:
+        splits = f"validation {_evaluated(run, 'val', data)}"
+        test = _evaluated(run, "test", data) if sizes.get("test") else "none"
+    return Identity(
+        task=value_text(_recorded(run, "task")),
+        data=value_text(data.get("name")),
+        classes=value_text(data.get("classes")),
+        splits=splits,
+        test=test,
+        selection=selection_rule(run),
+        undeclared=undeclared,
+    )
+
+
+def selection_rule(run: Run) -> str:
+    """By what the checkpoint was chosen, as the run recorded it; ``val/acc`` when it did not."""
+    rule = _recorded(run, "selection") or _recorded(run, "monitor")
+    if isinstance(rule, Mapping):
+        return " ".join(value_text(value) for value in rule.values() if isinstance(value, str))
+    return value_text(rule) if rule else "val/acc"
+
+
+def design(table: Table, *, contrast: str | None = None, reference: str | None = None) -> Design | None:
+    """Lay out a table's runs; None when nothing varies but the seed.
+
+    Args:
+        table: of :func:`separate`.
+        contrast: the axis to compare along; by default the first of ``AXIS_ORDER`` that varies.
+        reference: the value that the others are compared with; by default the plainest one.
+    """
+    candidates = [axis for axis in table.axes if axis not in SHOTS_AXES] or list(table.axes)
+    if not candidates:
+        return None
+    chosen = contrast if contrast is not None and contrast in table.axes else candidates[0]
+    tied = {axis: follows for axis in table.axes if axis != chosen for follows in [_follows(table, axis, chosen)]}
+    # A set of shots per strategy would be an odd study, but never one to hide: shots always stay an axis.
+    others = tuple(axis for axis in table.axes if axis != chosen and (tied[axis] is None or axis in SHOTS_AXES))
+    cells: dict[tuple[str, tuple[str, ...]], dict[str, Run]] = defaultdict(dict)
+    for run in table.runs:
+        setting = tuple(choice(run, axis) for axis in others)
+        cells[choice(run, chosen), setting][run.seed] = run
+    first = _reference(chosen, table.axes[chosen], reference, cells)
+    return Design(
+        contrast=chosen,
+        values=(first, *(value for value in table.axes[chosen] if value != first)),
+        axes=others,
+        tied={axis: follows for axis, follows in tied.items() if follows is not None and axis not in others},
+        cells={key: dict(sorted(cell.items(), key=lambda item: sort_key(item[0]))) for key, cell in cells.items()},
+        settings=tuple(sorted({key[1] for key in cells}, key=lambda setting: [sort_key(value) for value in setting])),
+        shots=next((position for position, axis in enumerate(others) if axis in SHOTS_AXES), None),
+    )
+
+
+def choice(run: Run, axis: str) -> str:
+    """A run's value of an axis; one that was not overridden is looked up in the whole configuration."""
+    if axis in run.choices:
+        return value_text(run.choices[axis])
+    return value_text(run.composed[axis]) if axis in run.composed else _ABSENT
+
+
+def short_name(axis: str) -> str:
+    """The last part of a dotted name, which is what people say; ``backbone.name`` stays whole."""
+    last = axis.rsplit(".", 1)[-1]
+    return axis if last in ("name", "weights") else last
+
+
+def sort_key(value: str) -> tuple[int, float, str]:
+    """Numbers by size, then text; ``null`` (no limit) last."""
+    if value == "null":
+        return 2, 0.0, value
+    try:
+        return 0, float(value), value
+    except ValueError:
+        return 1, 0.0, value
+
+
+def _table(known: Identity, members: list[Run], reason: str, *, several: bool) -> Table:
+    axes = _varying(members)
+    kept: dict[tuple[str, ...], Run] = {}
+    duplicates = []
+    for run in sorted(members, key=lambda run: run.path.as_posix()):
+        key = (run.seed, *(choice(run, axis) for axis in axes))
+        if key in kept:
+            duplicates.append(run)
+        else:
+            kept[key] = run
+    title = known.data if not several else f"{known.data}, {known.task}" if known.task != "null" else known.data
+    return Table(title, reason, known, tuple(kept.values()), axes, tuple(duplicates), tuple(_cautions(members)))
+
+
+def _varying(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+    names = {name for run in runs for name in run.choices if not _no_axis(name)}
+    axes: dict[str, tuple[str, ...]] = {}
+    seen = set()
+    for name in sorted(names, key=_axis_rank):
+        values = [choice(run, name) for run in runs]
+        places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+        # `max_epochs` and `trainer.max_epochs` say the same: the first name stands for both.
+        said = (short_name(name), tuple(places[value] for value in values))
+        if len(places) > 1 and said not in seen:
+            seen.add(said)
+            axes[name] = tuple(sorted(places, key=sort_key))
+    return axes
+
+
+def _axis_rank(name: str) -> tuple[int, str]:
+    return (AXIS_ORDER.index(name) if name in AXIS_ORDER else len(AXIS_ORDER), name)
+
+
+def _no_axis(name: str) -> bool:
+    return name in _NO_AXIS or name.startswith(_NO_AXIS_PREFIXES) or name.endswith(_NO_AXIS_ENDINGS)
+
+
+def _follows(table: Table, axis: str, contrast: str) -> dict[str, str] | None:
+    seen: dict[str, set[str]] = defaultdict(set)
+    for run in table.runs:
+        seen[choice(run, contrast)].add(choice(run, axis))
+    return (
+        {value: next(iter(found)) for value, found in seen.items()} if all(len(v) == 1 for v in seen.values()) else None
+    )
+
+
+def _reference(
+    axis: str, values: Sequence[str], wanted: str | None, cells: Mapping[tuple[str, tuple[str, ...]], Mapping[str, Run]]
+) -> str:
+    for candidate in (wanted, *REFERENCES.get(axis, ())):
+        if candidate in values:
+            return str(candidate)
+    runs = Counter({value: sum(len(cell) for key, cell in cells.items() if key[0] == value) for value in values})
+    return max(values, key=lambda value: (runs[value], [-part for part in map(ord, value)]))
+
+
+def _undeclared(runs: Sequence[Run], axes: Mapping[str, Any], reduced: bool) -> dict[str, str]:
+    """Differences between whole configurations that no axis explains: a default that was edited between runs."""
+    kinds: dict[str, dict[tuple[str, ...], set[str]]] = defaultdict(lambda: defaultdict(set))
+    named = [run for run in runs if run.composed]
+    places = {run.path.as_posix(): tuple(choice(run, axis) for axis in axes) for run in named}
+    for run in named:
+        for name, value in run.composed.items():
+            if not _no_axis(name) and not name.startswith("datamodule.split") and name not in axes:
+                kinds[name][places[run.path.as_posix()]].add(value_text(value))
+    guilty = sorted(name for name, found in kinds.items() if any(len(values) > 1 for values in found.values()))
+    return {
+        run.path.as_posix(): ", ".join(f"{name}={value_text(run.composed.get(name))}" for name in guilty)
+        for run in named
+        if guilty
+    }
+
+
+def _evaluated(run: Run, split: str, data: Mapping[str, Any]) -> str:
+    predictions = run.predictions(split)
+    if predictions is None:
+        return f"{split} of {value_text(data.get('fingerprint'))}"
+    text = "\n".join(f"{name}\t{target}" for name, target in zip(predictions.ids, predictions.targets, strict=True))
+    return f"{len(predictions.ids)} images, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _recorded(run: Run, name: str) -> Any:
+    details = run.result.get("details")
+    places = (run.result, details if isinstance(details, Mapping) else {}, run.choices, run.composed)
+    return next((place[name] for place in places if place.get(name) is not None), None)
+
+
+def _reason(known: Identity, first: Identity) -> str:
+    names = {
+        "task": "another task",
+        "data": "other data",
+        "classes": "other classes",
+        "splits": "other splits",
+        "test": "another test set",
+        "selection": "another selection rule",
+        "undeclared": "a setting that differs without being an axis of the study",
+    }
+    parts = []
+    for name, words in names.items():
+        mine, other = getattr(known, name), getattr(first, name)
+        # Other data has other classes, splits and tests by itself: one reason is enough.
+        if mine != other and not (name in ("classes", "splits", "test") and known.data != first.data):
+            detail = (
+                ""
+                if name in ("classes", "splits")
+                else f" ({_shorten(mine)} here, {_shorten(other)} in the first table)"
+            )
+            parts.append(words + detail)
+    return "; ".join(parts[:3])
+
+
+def _shorten(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _cautions(runs: Sequence[Run]) -> list[str]:
+    cautions = []
+    devices = {str((run.result.get("cost") or {}).get("device", "")) for run in runs}
+    if len(devices) > 1:
+        cautions.append(f"Times and memory were measured on different devices: {', '.join(sorted(devices))}.")
+    versions: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        for package, version in (run.result.get("versions") or {}).items():
+            versions[package].add(str(version))
+    mixed = [
+        f"{package} {' and '.join(sorted(found))}" for package, found in sorted(versions.items()) if len(found) > 1
+    ]
+    if mixed:
+        cautions.append(f"The runs used different versions: {', '.join(mixed)}.")
+    return cautions

@@ -1,0 +1,192 @@
+"""The answer in words that someone new to statistics understands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headstart.study.analysis import (
+    ALPHA,
+    Analysis,
+    Arm,
+    Difference,
+    Metric,
+    Overtaking,
+    Setting,
+    from_scratch,
+    shots_label,
+)
+from headstart.study.statistics import Crossover, smallest_p
+
+GLOSSARY = {
+    "freeze": "the pretrained network stays as it is and only a new last layer learns (feature extraction)",
+    "full": "the whole pretrained network goes on learning (full fine-tuning)",
+    "scratch": "the same network starts from random weights: what one would get without pretraining",
+    "lp_ft": "first the last layer alone, then the whole network (linear probing, then fine-tuning)",
+    "gradual": "layers are released one after another, from the top down",
+    "partial": "the top layers learn and the lower ones stay as they are",
+    "bitfit": "only the biases learn",
+    "lora": "small added matrices learn while the network stays as it is",
+    "l2_sp": "the whole network learns, held close to its pretrained weights",
+    "llrd": "the whole network learns, lower layers more slowly",
+}
+"""Strategies in plain words, for readers who meet them here first."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence that answers the question, and the sentences that qualify it."""
+
+    headline: str
+    points: tuple[str, ...]
+
+
+def verdict(analysis: Analysis, limit: int = 7) -> Verdict:
+    """Put an analysis into words."""
+    sentences = [difference_sentence(analysis, item) for item in _ordered(analysis)]
+    crossings = [crossover_sentence(analysis, item) for item in analysis.overtakings]
+    points = crossings + sentences if crossings else sentences
+    headline = points[0] if points else _alone(analysis)
+    return Verdict(headline, (*points[1:limit], *_cost_sentences(analysis), *_gain_sentences(analysis)))
+
+
+def difference_sentence(analysis: Analysis, item: Difference) -> str:
+    """One paired comparison as a sentence."""
+    reference, metric = analysis.design.reference, analysis.metric
+    place = analysis.design.setting_text(item.setting)
+    where = f" with {place}" if place else ""
+    if item.paired is None:
+        return f"{item.value} and {reference}{where} share no seed, so they cannot be compared."
+    paired, gap = item.paired, f"{_size(metric, item.paired.mean)} of {metric.label}"
+    seeds = f"{paired.n} seed{'s' if paired.n > 1 else ''}"
+    interval = (
+        f"95 % interval {metric.gap(paired.low)} to {metric.gap(paired.high)}, " if paired.low is not None else ""
+    )
+    numbers = f"({interval}{seeds}, p = {p_text(item.p_adjusted)})"
+    if item.verdict in ("better", "worse"):
+        verb = "beats" if item.verdict == "better" else "falls short of"
+        return f"{item.value} {verb} {reference}{where} by {gap} {numbers}."
+    seen = f"{metric.gap(paired.mean)} {metric.unit}".strip()
+    if item.verdict == "too few":
+        return (
+            f"Too few seeds to tell {item.value} from {reference}{where}: {why_too_few(item)}. "
+            f"So far the mean difference in {metric.label} is {seen}."
+        )
+    return (
+        f"No significant difference between {item.value} and {reference}{where} in {metric.label}: "
+        f"{seen} on average {numbers}."
+    )
+
+
+def why_too_few(item: Difference) -> str:
+    """Why no result of these seeds could have been significant."""
+    n = item.paired.n if item.paired else 0
+    if item.family > 1 and smallest_p(n) < ALPHA:
+        return f"n={n} can never reach p<{ALPHA} with {item.family} comparisons at once"
+    return f"n={n} can never reach p<{ALPHA}"
+
+
+def crossover_sentence(analysis: Analysis, item: Overtaking) -> str:
+    """Where one value overtakes the other, as a sentence."""
+    crossing, unit = item.crossing, shots_label(analysis.design)
+    where = f" ({item.others})" if item.others else ""
+    first, last = item.shots[0], item.shots[-1]
+    tried = f"the {first:g} to {last:g} {unit} tried"
+    if crossing.point is None:
+        sure = "" if crossing.high < first else ", though drawing the seeds again does not always agree"
+        return f"{item.leader} is ahead of {item.follower} throughout {tried}{where}{sure}."
+    return (
+        f"{item.leader} overtakes {item.follower} at about {crossing.point:.3g} {unit}{where} "
+        f"(95 % interval {crossover_interval(crossing, first, last)}, {crossing.n} seeds)."
+    )
+
+
+def crossover_interval(crossing: Crossover, first: float, last: float) -> str:
+    """The interval of a crossing, open where it leaves the range tried."""
+    low = f"below {first:g}" if crossing.low < first else f"{crossing.low:.3g}"
+    high = (
+        f"above {last:g}"
+        if crossing.high > last
+        else f"below {first:g}"
+        if crossing.high < first
+        else f"{crossing.high:.3g}"
+    )
+    return f"{low} to {high}"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value to three digits, never rounded to zero."""
+    if p is None:
+        return "not computed"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def main_setting(analysis: Analysis) -> Setting:
+    """The setting shown where only one fits: the one with the most values, then the last (most images)."""
+    counts = {setting: sum(arm.setting == setting for arm in analysis.arms) for setting in analysis.design.settings}
+    return max(enumerate(counts), key=lambda item: (counts[item[1]], item[0]))[1]
+
+
+def arms_in(analysis: Analysis, setting: Setting) -> list[Arm]:
+    """The arms of one setting, the reference first."""
+    return [arm for arm in analysis.arms if arm.setting == setting]
+
+
+def _ordered(analysis: Analysis) -> list[Difference]:
+    scratch = from_scratch(analysis.table, analysis.design)
+    main = main_setting(analysis)
+    return sorted(analysis.differences, key=lambda d: (not d.primary, d.value == scratch, d.setting != main))
+
+
+def _alone(analysis: Analysis) -> str:
+    best = max(analysis.arms, key=lambda arm: arm.metrics[analysis.metric.name].mean)
+    mean = analysis.metric.text(best.metrics[analysis.metric.name].mean)
+    return f"Only {best.value} has finished so far: {mean} {analysis.metric.label}."
+
+
+def _cost_sentences(analysis: Analysis) -> list[str]:
+    arms = arms_in(analysis, main_setting(analysis))
+    scratch = from_scratch(analysis.table, analysis.design)
+    reference = next((arm for arm in arms if arm.value == analysis.design.reference), None)
+    others: Sequence[Arm] = [arm for arm in arms if arm is not reference and arm.value != scratch]
+    if reference is None or not others:
+        return []
+    sentences = []
+    for arm in others[:2]:
+        parts = []
+        for name, words in (("total_seconds", "as long"), ("stored_bytes", "as many bytes to store per task")):
+            if name in arm.costs and name in reference.costs and reference.costs[name].mean > 0:
+                ratio = arm.costs[name].mean / reference.costs[name].mean
+                parts.append(f"{_times(ratio)} {words}")
+        if parts:
+            sentences.append(f"Compared with {reference.value}, {arm.value} takes {' and '.join(parts)}.")
+    return sentences
+
+
+def _gain_sentences(analysis: Analysis) -> list[str]:
+    scratch, main = from_scratch(analysis.table, analysis.design), main_setting(analysis)
+    gains = [item for item in analysis.gains if item.setting == main and item.paired is not None]
+    if scratch is None or not gains or scratch == analysis.design.reference:
+        return []
+    metric = analysis.metric
+    best = max(gains, key=lambda item: item.paired.mean if item.paired else 0.0)
+    sure = {
+        "better": "and that is significant",
+        "worse": "which is a loss, and significant",
+        "no difference": "which is not a significant difference",
+    }
+    words = sure.get(best.verdict, "with too few seeds to be sure")
+    mean = best.paired.mean if best.paired else 0.0
+    return [
+        f"Transfer gain: starting {best.value} from pretrained instead of random weights changes {metric.label} by "
+        f"{metric.gap(mean)} {metric.unit}".rstrip()
+        + f", {words}."
+    ]
+
+
+def _times(ratio: float) -> str:
+    if 0.95 <= ratio <= 1.05:
+        return "about"
+    return f"{ratio:,.0f} times" if ratio >= 20 else f"{ratio:.1f} times" if ratio >= 0.1 else f"{ratio:.2g} times"
+
+
+def _size(metric: Metric, mean: float) -> str:
+    return f"{100 * abs(mean):.1f} points" if metric.percent else f"{abs(mean):.3g}"
