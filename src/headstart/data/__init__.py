@@ -1,1 +1,31 @@
-"""Images and labels: sources, splits, preprocessing and the datamodule."""
+"""Images and labels: sources, splits, preprocessing and the datamodule. Importing this needs no torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from headstart.data.input_spec import InputSpec
+
+if TYPE_CHECKING:
+    from headstart.data.datamodule import ImageDataModule
+    from headstart.data.digits import Digits
+    from headstart.data.folder import Folder
+    from headstart.data.torchvision_sets import CIFAR10, Flowers102, Pets
+    from headstart.data.transforms import EvalTransform
+
+__all__ = ["CIFAR10", "Digits", "EvalTransform", "Flowers102", "Folder", "ImageDataModule", "InputSpec", "Pets"]
+
+_HOMES = {
+    "CIFAR10": "torchvision_sets",
+    "Digits": "digits",
+    "EvalTransform": "transforms",
+    "Flowers102": "torchvision_sets",
+    "Folder": "folder",
+    "ImageDataModule": "datamodule",
+    "Pets": "torchvision_sets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"headstart.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,8 +19,9 @@ class InputSpec:
         interpolation: how evaluation images are resized.
         crop_pct: share of the resized image's shorter side that the central crop keeps; 1.0 with
             ``crop_mode="squash"`` means that the whole image is resized without cropping.
-        crop_mode: timm's ``center`` (resize the shorter side to size / crop_pct, crop the centre) or
-            ``squash`` (resize both sides to size / crop_pct, then crop the centre).
+        crop_mode: timm's ``center`` (resize the shorter side to size / crop_pct, crop the centre),
+            ``squash`` (resize both sides to size / crop_pct, then crop the centre) or ``border`` (resize the
+            longer side to size / crop_pct, pad with the mean, then crop the centre).
     """
 
     channels: int = 3
@@ -30,7 +31,7 @@ class InputSpec:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     crop_pct: float = 0.875
-    crop_mode: Literal["center", "squash"] = "center"
+    crop_mode: Literal["center", "squash", "border"] = "center"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -44,4 +45,5 @@ class InputSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InputSpec":
         """The inverse of :meth:`as_dict`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**plain)

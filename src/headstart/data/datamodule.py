@@ -1,0 +1,422 @@
+"""The datamodule: from a data set to splits, and from a backbone's input spec to batches."""
+
+import logging
+import multiprocessing
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from headstart.data.content import combined_digest
+from headstart.data.dataset import ImageDataset
+from headstart.data.input_spec import InputSpec
+from headstart.data.records import Records, Source
+from headstart.data.sampler import EpochSampler, EvenBatches
+from headstart.data.splits import carve, subset
+from headstart.data.transforms import AUGMENTS, EvalTransform, TrainTransform, checked_spec
+from headstart.errors import DataError
+from headstart.hardware import usable_cores
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+
+
+class ImageDataModule(pl.LightningDataModule, ABC):
+    """Base of all datamodules. A subclass gives :meth:`load`; see there.
+
+    Life cycle: :meth:`prepare` fixes splits and classes, :meth:`configure` takes the backbone's input spec, then the
+    loaders are ready. A batch is a dict with ``images`` ``(B, C, H, W)`` float32, ``targets`` ``(B,)`` and ``index``
+    ``(B,)``, the position in the split. Use with ``Trainer(use_distributed_sampler=False)``.
+
+    Args:
+        batch_size: images a training step and process.
+        seed: of the order of images and their augmentation.
+        image_size: pixels, one number or [height, width]; None: the size of the weights.
+        augment: ``none`` (as in evaluation), ``light`` (mild random crop, flip) or ``randaug``.
+        flip: whether augmentation may mirror images left to right.
+        min_crop: the random crop of ``light`` and ``randaug`` keeps at least this share of the area.
+        val_fraction: share carved for validation where the data set has no such split.
+        test_fraction: share carved for testing where the data set has no such split; 0: no test split.
+        shots: this many training images a class; None: all.
+        fraction: this share of each class's training images; None: all.
+        split_seed: of everything carved; separate from ``seed``.
+        num_workers: processes that load images; ``auto`` by cores, kind and amount of data.
+        pin_memory: ``auto``: where batches go to a CUDA device.
+        on_bad_image: an unreadable image is left out and reported (``skip``) or an error (``raise``).
+        drop_last: leave out a last, smaller training batch.
+        eval_batch_size: None: ``batch_size``.
+        memory_path: where file digests are remembered; None: in the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        image_size: int | Sequence[int] | None = None,
+        augment: str = "light",
+        flip: bool = True,
+        min_crop: float = 0.5,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.0,
+        shots: int | None = None,
+        fraction: float | None = None,
+        split_seed: int = 0,
+        num_workers: int | Literal["auto"] = "auto",
+        pin_memory: bool | Literal["auto"] = "auto",
+        on_bad_image: Literal["skip", "raise"] = "skip",
+        drop_last: bool = False,
+        eval_batch_size: int | None = None,
+        memory_path: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size = _at_least(1, "batch_size", batch_size)
+        self.eval_batch_size = _at_least(
+            1, "eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size
+        )
+        self.seed, self.split_seed = _at_least(0, "seed", seed), split_seed
+        self.image_size = _pair(image_size)
+        self.augment = _one_of(AUGMENTS, "augment", augment)
+        self.flip, self.min_crop = flip, min_crop
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.shots, self.fraction = shots, fraction
+        self.num_workers = num_workers if num_workers == "auto" else _at_least(0, "num_workers", num_workers)
+        self.pin_memory, self.drop_last = pin_memory, drop_last
+        self.on_bad_image = _one_of(("skip", "raise"), "on_bad_image", on_bad_image)
+        self.memory_path = memory_path
+        self.spec: InputSpec | None = None
+        self._source: Source | None = None
+        self._splits: dict[str, Records] = {}
+        self._carved: list[str] = []
+
+    @abstractmethod
+    def load(self) -> Source:
+        """Find the images with their labels and whatever splits the data set has; called once."""
+
+    # --- what the data are -------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Load, check and split. Calling it again does nothing.
+
+        Raises:
+            DataError: the data are missing or cannot be used as asked.
+        """
+        if self._source is not None:
+            return
+        source = self.load()
+        if source.bad:
+            _report_bad(source.bad, self.on_bad_image)
+        splits = self._with_all_splits(source)
+        train = splits["train"]
+        chosen = subset(
+            train.ids,
+            train.targets,
+            source.classes,
+            shots=self.shots,
+            fraction=self.fraction,
+            split_seed=self.split_seed,
+        )
+        if len(chosen) < len(train):
+            splits["train"] = train.take(chosen)
+        for split, records in splits.items():
+            _check_classes(split, records, source.classes)
+        if self.drop_last and len(splits["train"]) < self.batch_size:
+            raise DataError(
+                f"datamodule.drop_last=true leaves nothing of {len(splits['train'])} training images at "
+                f"datamodule.batch_size={self.batch_size}; lower it."
+            )
+        leaked = _shared_content(splits)
+        if any(leaked.values()):
+            logger.warning(
+                "some images are in two splits (same content): %s; scores on them are too good",
+                ", ".join(f"{count} in {pair}" for pair, count in leaked.items() if count),
+            )
+        self._source, self._splits, self._leaked = source, splits, leaked
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the targets."""
+        return self._prepared().classes
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images in each split there is."""
+        self._prepared()
+        return {split: len(self._splits[split]) for split in SPLITS if split in self._splits}
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; none is ever invented."""
+        return "test" in self.sizes
+
+    def records(self, split: str) -> Records:
+        """The images of a split with their ids and targets.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        sizes = self.sizes
+        if split not in sizes:
+            raise DataError(
+                f"{self._prepared().name} has no {split} split (it has {', '.join(sizes)})"
+                + ("; datamodule.test_fraction=0.2 carves one from the training images." if split == "test" else ".")
+            )
+        return self._splits[split]
+
+    def targets(self, split: str) -> np.ndarray:
+        """Class positions ``(N,)`` of a split."""
+        return self.records(split).targets
+
+    def summary(self) -> dict[str, Any]:
+        """What the data were, in plain values, for ``result.json``.
+
+        ``fingerprint`` covers classes and every image of every split; ``split_fingerprints`` do so split by split,
+        so that runs with other ``shots`` can be seen to share their validation and test images.
+        """
+        source = self._prepared()
+        prints = {split: _split_digest(self._splits[split], source.classes) for split in self.sizes}
+        return {
+            "name": source.name,
+            "fingerprint": combined_digest(prints.items()),
+            "split_fingerprints": prints,
+            "content": source.content_digest,
+            "classes": list(source.classes),
+            "sizes": self.sizes,
+            "class_counts": {
+                split: np.bincount(self.targets(split), minlength=len(source.classes)).tolist() for split in self.sizes
+            },
+            "carved": list(self._carved),
+            "split_seed": self.split_seed,
+            "shots": self.shots,
+            "fraction": self.fraction,
+            "ignored": dict(source.ignored),
+            "skipped": [dict(entry) for entry in source.bad],
+            "skipped_count": len(source.bad),
+            "shared_between_splits": {pair: count for pair, count in self._leaked.items() if count},
+            **source.notes,
+        }
+
+    # --- what the backbone gets --------------------------------------------------------------------------------
+
+    def configure(self, input_spec: InputSpec) -> InputSpec:
+        """Take what the backbone expects; ``image_size`` replaces its height and width.
+
+        Returns: the spec in force.
+        """
+        if self.image_size is not None:
+            input_spec = replace(input_spec, height=self.image_size[0], width=self.image_size[1])
+        self.spec = checked_spec(input_spec)
+        self.train_transform  # noqa: B018 - an impossible choice is told now, not in the first epoch
+        return self.spec
+
+    @property
+    def eval_transform(self) -> EvalTransform:
+        """From a decoded image to ``(C, H, W)``, as in evaluation; prediction uses the same."""
+        return EvalTransform(self._configured())
+
+    @property
+    def train_transform(self) -> TrainTransform:
+        """From a decoded image to ``(C, H, W)``, augmented."""
+        return TrainTransform(self._configured(), augment=self.augment, flip=self.flip, min_crop=self.min_crop)
+
+    def dataset(self, split: str, *, augmented: bool = False) -> ImageDataset:
+        """A split as a torch data set, as evaluation sees it unless ``augmented``."""
+        transform = self.train_transform if augmented else self.eval_transform
+        return ImageDataset(
+            self.records(split),
+            transform,
+            channels=self._configured().channels,
+            seed=self.seed,
+            random=isinstance(transform, TrainTransform) and transform.random,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Augmented training images, in an order that seed and epoch alone decide."""
+        rank, world_size = self._rank()
+        shuffled = EpochSampler(
+            self.sizes["train"],
+            seed=self.seed,
+            shuffle=True,
+            rank=rank,
+            world_size=world_size,
+            drop_last=self.drop_last,
+        )
+        if self.trainer is not None:
+            # Lightning makes the first iterator of a resumed fit before it calls set_epoch.
+            shuffled.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        return DataLoader(
+            self.dataset("train", augmented=True),
+            batch_size=self.batch_size,
+            sampler=shuffled,
+            drop_last=self.drop_last,
+            **self._loading("train"),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation images in their own order."""
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Test images in their own order.
+
+        Raises:
+            DataError: there is no test split.
+        """
+        return self._eval_dataloader("test")
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook; the same as :meth:`prepare`."""
+        self.prepare()
+
+    def _eval_dataloader(self, split: str) -> DataLoader:
+        dataset = self.dataset(split)
+        rank, world_size = self._rank()
+        sampler = EpochSampler(len(dataset), seed=self.seed, shuffle=False, rank=rank, world_size=world_size)
+        if world_size == 1:
+            return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
+        return DataLoader(dataset, batch_sampler=EvenBatches(sampler, self.eval_batch_size), **self._loading(split))
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _prepared(self) -> Source:
+        self.prepare()
+        assert self._source is not None
+        return self._source
+
+    def _configured(self) -> InputSpec:
+        if self.spec is None:
+            raise RuntimeError("the datamodule needs configure(input_spec) with the backbone's spec first")
+        return self.spec
+
+    def _with_all_splits(self, source: Source) -> dict[str, Records]:
+        """The source's splits, with those carved from train that it lacks."""
+        splits = dict(source.splits)
+        if "test" in splits and self.test_fraction > 0:
+            raise DataError(
+                f"{source.name} has a test split of its own ({len(splits['test'])} images); leave "
+                "datamodule.test_fraction at 0."
+            )
+        val_fraction = 0.0 if "val" in splits else self.val_fraction
+        if "val" not in splits and val_fraction <= 0:
+            raise DataError(
+                f"{source.name} has no validation split and datamodule.val_fraction={val_fraction}; give a val folder "
+                "or a share such as 0.2: checkpoints are chosen on validation images, never on test."
+            )
+        train = splits["train"]
+        parts = carve(
+            train.ids,
+            train.targets,
+            source.classes,
+            val_fraction=val_fraction,
+            test_fraction=self.test_fraction,
+            split_seed=self.split_seed,
+        )
+        if len(parts) > 1:
+            self._carved = [split for split in parts if split != "train"]
+            splits |= {split: train.take(positions) for split, positions in parts.items()}
+        return splits
+
+    def _rank(self) -> tuple[int, int]:
+        """``(rank, world_size)`` of this process in the training."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    def _loading(self, split: str) -> dict[str, Any]:
+        """How a loader fetches: nothing in it changes what a batch holds."""
+        on_cuda = self.trainer.strategy.root_device.type == "cuda" if self.trainer else torch.cuda.is_available()
+        workers = self.num_workers
+        if workers == "auto":
+            from_files = not isinstance(self._splits[split].images, np.ndarray)
+            local = max(1, getattr(self.trainer, "num_devices", 1) if self.trainer else 1)
+            workers = choose_workers(
+                images=self.sizes[split], from_files=from_files, on_gpu=on_cuda, cores=usable_cores() // local
+            )
+        if multiprocessing.current_process().daemon:  # such a process must not have children
+            workers = 0
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0 and split != "test",
+            "pin_memory": on_cuda if self.pin_memory == "auto" else self.pin_memory,
+            # An own generator: making an iterator must not draw from the one that dropout uses.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+
+def choose_workers(*, images: int, from_files: bool, on_gpu: bool, cores: int) -> int:
+    """How many processes should load a split of this many images.
+
+    Small data are loaded faster than workers start. On the CPU training itself uses the cores, so few are spared.
+    """
+    if images < (64 if from_files else 4096):
+        return 0
+    return min(cores, 8) if on_gpu else min(cores // 4, 4)
+
+
+def _report_bad(bad: list[dict[str, str]], on_bad_image: str) -> None:
+    listed = "; ".join(f"{entry['path']} ({entry['error']})" for entry in bad[:5])
+    more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+    if on_bad_image == "raise":
+        raise DataError(
+            f"{len(bad)} unreadable image(s): {listed}{more}. Repair or remove them, or leave them out with "
+            "datamodule.on_bad_image=skip."
+        )
+    logger.warning("left out %d unreadable image(s): %s%s", len(bad), listed, more)
+
+
+def _check_classes(split: str, records: Records, classes: Sequence[str]) -> None:
+    counts = np.bincount(records.targets, minlength=len(classes))
+    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if empty:
+        raise DataError(
+            f"the {split} split has no usable image of class {', '.join(empty[:5])}; add readable images or remove "
+            "the class from every split."
+        )
+
+
+def _shared_content(splits: dict[str, Records]) -> dict[str, int]:
+    """For each pair of splits how many images of the second are in the first, by content."""
+    contents = {split: set(splits[split].digests) for split in SPLITS if split in splits}
+    names = list(contents)
+    return {
+        f"{first} and {second}": sum(digest in contents[first] for digest in splits[second].digests)
+        for place, first in enumerate(names)
+        for second in names[place + 1 :]
+    }
+
+
+def _split_digest(records: Records, classes: Sequence[str]) -> str:
+    labels = [classes[target] for target in records.targets]
+    return combined_digest(
+        (f"{name}={label}", digest) for name, label, digest in zip(records.ids, labels, records.digests, strict=True)
+    )
+
+
+def _pair(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if image_size is None:
+        return None
+    sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise DataError(f"datamodule.image_size={image_size} must be pixels: one number, or [height,width], or null.")
+    return sides[0], sides[1]
+
+
+def _at_least(least: int, name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise DataError(f"datamodule.{name}={value} must be a whole number of at least {least}.")
+    return value
+
+
+def _one_of(allowed: Sequence[str], name: str, value: str) -> str:
+    if value not in allowed:
+        raise DataError(f"datamodule.{name}={value} is unknown; choose {', '.join(allowed)}.")
+    return value

@@ -1,0 +1,85 @@
+"""One split as a torch data set whose augmentation is a function of (seed, epoch, index)."""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from headstart.data.images import read_image
+from headstart.data.records import Records
+
+
+class ImageDataset(Dataset[dict[str, Any]]):
+    """Images of one split, decoded and transformed on access.
+
+    An item is a dict with ``images`` ``(C, H, W)`` float32, ``targets`` (class position) and ``index`` (position in
+    the split). It is asked for by ``(epoch, index)``; a plain index means epoch 0. With ``random`` the generators of
+    Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the transform and then put back,
+    so an image is augmented alike whichever worker does it and whatever was drawn before.
+
+    Args:
+        records: the split.
+        transform: a decoded image to ``(C, H, W)``.
+        channels: of the decoded image.
+        seed: of the run.
+        random: whether the transform draws random numbers.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        channels: int,
+        seed: int,
+        random: bool = False,
+    ) -> None:
+        self.records, self.transform, self.channels = records, transform, channels
+        self.seed, self.random = seed, random
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded image before any transform."""
+        if isinstance(self.records.images, np.ndarray):
+            pixels = self.records.images[index]
+            return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+        return read_image(self.records.images[index], self.channels)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image = self.image(index)
+        if self.random:
+            with seeded(self.seed, epoch, index):
+                images = self.transform(image)
+        else:
+            images = self.transform(image)
+        return {"images": images, "targets": self.records.targets[index].item(), "index": index}
+
+
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Seed the CPU generators of Python, NumPy and torch from these numbers, and restore them afterwards.
+
+    Generators of accelerators are left alone.
+    """
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=16).digest()
+    first, second = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(first)
+        np.random.seed(second % 2**32)
+        torch.default_generator.manual_seed(second)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)

@@ -1,0 +1,67 @@
+"""Labelled images as plain arrays and lists, before any tensor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Records:
+    """Images with their labels, in a fixed order; a position in it is the ``index`` of a batch.
+
+    Attributes:
+        images: paths of files, or ``(N, H, W, C)`` unsigned bytes.
+        targets: class positions ``(N,)``.
+        ids: one stable name an image: the path relative to the data's root, or such as ``digits/0123``.
+        digests: SHA-256 of each image's content.
+    """
+
+    images: Sequence[Path] | np.ndarray
+    targets: np.ndarray
+    ids: list[str]
+    digests: list[str]
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.targets) == len(self.ids) == len(self.digests):
+            raise ValueError("images, targets, ids and digests must have one entry an image")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, positions: np.ndarray) -> "Records":
+        """The records at these positions, in that order."""
+        if isinstance(self.images, np.ndarray):
+            images: Sequence[Path] | np.ndarray = self.images[positions]
+        else:
+            images = [self.images[position] for position in positions]
+        return Records(
+            images,
+            self.targets[positions],
+            [self.ids[position] for position in positions],
+            [self.digests[position] for position in positions],
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set holds before fractions and shots are applied.
+
+    Attributes:
+        name: of the data set.
+        splits: ``train`` and, where the data set has them, ``val`` and ``test``.
+        classes: names in the order of the targets.
+        content_digest: of all images with their ids.
+        ignored: how many files were left aside, by suffix.
+        bad: unreadable images as ``{"path", "error"}``; they are in no split.
+        notes: other facts worth recording.
+    """
+
+    name: str
+    splits: dict[str, Records]
+    classes: tuple[str, ...]
+    content_digest: str
+    ignored: dict[str, int] = field(default_factory=dict)
+    bad: list[dict[str, str]] = field(default_factory=list)
+    notes: dict[str, object] = field(default_factory=dict)

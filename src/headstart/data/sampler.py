@@ -1,0 +1,78 @@
+"""The order of images as a pure function of seed and epoch, also over several processes and after a resume."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields ``(epoch, index)`` pairs, so that the data set can derive its augmentation from them.
+
+    In training every process gets the same number of images: the order is filled up from its start, or cut with
+    ``drop_last``. In evaluation (``shuffle=False``) nothing is repeated or left out: processes may differ by one.
+
+    Args:
+        length: number of images in the split.
+        seed: of the run.
+        shuffle: a new order every epoch, or the given order always.
+        rank: of this process.
+        world_size: number of processes.
+        drop_last: leave out what does not fill all processes evenly (with ``shuffle`` only).
+    """
+
+    def __init__(
+        self, length: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1, drop_last: bool = False
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} must be at least 0 and below world_size {world_size}")
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration's order is that of this epoch, counted from 0."""
+        self.epoch = int(epoch)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """All positions in this epoch's order, before they are dealt out to the processes."""
+        if not self.shuffle:
+            return np.arange(self.length)
+        return np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.length)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, order = self.epoch, self.order(self.epoch)
+        if self.shuffle:
+            order = np.resize(order, len(self) * self.world_size)
+        return iter([(epoch, int(index)) for index in order[self.rank :: self.world_size]])
+
+    def __len__(self) -> int:
+        if not self.shuffle:
+            return len(range(self.rank, self.length, self.world_size))
+        return self.length // self.world_size if self.drop_last else -(-self.length // self.world_size)
+
+
+class EvenBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of an unshuffled :class:`EpochSampler` such that every process has equally many, as far as possible.
+
+    Processes that evaluate together must make the same number of steps, or one waits for the other for ever. Batches
+    are at most ``batch_size`` long and differ by one at most. A process with fewer images than there are steps (a
+    batch size of 1, or fewer images than processes) makes fewer.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, False
+
+    def _sizes(self) -> list[int]:
+        mine = len(self.sampler)
+        largest = -(-self.sampler.length // self.sampler.world_size)
+        steps = min(-(-largest // self.batch_size), mine)
+        return [mine // steps + (step < mine % steps) for step in range(steps)]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        items = iter(self.sampler)
+        for size in self._sizes():
+            yield [next(items) for _ in range(size)]
+
+    def __len__(self) -> int:
+        return len(self._sizes())

@@ -1,0 +1,114 @@
+"""Stratified splits and subsets as pure functions of the images' ids, their classes and a split seed.
+
+Within a class the images are ranked by a digest of the split seed and their id. Test images are taken from one end
+of that order, validation images next, and small training sets from the other end. So splits do not depend on any
+random generator's version, ten shots contain the five shots of the same seed, another ``val_fraction`` leaves the
+test set as it was, and one more image in a folder moves next to nothing.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from headstart.errors import DataError
+
+
+def ranked_by_class(ids: Sequence[str], targets: np.ndarray, split_seed: int) -> dict[int, list[int]]:
+    """Per class the positions of its images in the order that all splits and subsets are taken from."""
+    keys = [hashlib.sha256(f"{split_seed}/{name}".encode("utf-8", "surrogateescape")).digest() for name in ids]
+    order: dict[int, list[int]] = {int(target): [] for target in np.unique(targets)}
+    for position in sorted(range(len(ids)), key=lambda position: (keys[position], ids[position])):
+        order[int(targets[position])].append(position)
+    return order
+
+
+def carve(
+    ids: Sequence[str],
+    targets: np.ndarray,
+    classes: Sequence[str],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+) -> dict[str, np.ndarray]:
+    """Split one set of images into ``train`` and, where their fraction is above 0, ``val`` and ``test``.
+
+    Args:
+        ids: a stable name for each image.
+        targets: class positions, ``(N,)``.
+        classes: class names, for messages.
+        val_fraction: share of all these images, in each class, at least one image.
+        test_fraction: likewise.
+        split_seed: another seed gives another split.
+
+    Returns: per split the sorted positions.
+
+    Raises:
+        DataError: the fractions leave nothing to train on, or a class has too few images to be in every split.
+    """
+    for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= value < 1:
+            raise DataError(f"datamodule.{name}={value} must be at least 0 and below 1.")
+    if val_fraction + test_fraction >= 1:
+        raise DataError(
+            f"datamodule.val_fraction={val_fraction} and datamodule.test_fraction={test_fraction} leave nothing to "
+            "train on; together they must be below 1."
+        )
+    parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    for target, order in ranked_by_class(ids, targets, split_seed).items():
+        test = _share(test_fraction, len(order))
+        val = _share(val_fraction, len(order))
+        if test + val >= len(order):
+            needed = 1 + (val_fraction > 0) + (test_fraction > 0)
+            raise DataError(
+                f"class {classes[target]} has {len(order)} image(s), too few for train, val and test shares of it "
+                f"(it needs at least {needed}); add images, remove the class or lower the fractions."
+            )
+        parts["test"] += order[:test]
+        parts["val"] += order[test : test + val]
+        parts["train"] += order[test + val :]
+    return {split: np.array(sorted(positions), dtype=np.int64) for split, positions in parts.items() if positions}
+
+
+def subset(
+    ids: Sequence[str],
+    targets: np.ndarray,
+    classes: Sequence[str],
+    *,
+    shots: int | None,
+    fraction: float | None,
+    split_seed: int,
+) -> np.ndarray:
+    """A smaller stratified training set: ``shots`` images of each class, or a ``fraction`` of each class.
+
+    Smaller subsets of the same seed are contained in larger ones.
+
+    Returns: the sorted positions.
+
+    Raises:
+        DataError: both are given, a value is out of range, or a class has fewer images than shots.
+    """
+    if shots is not None and fraction is not None:
+        raise DataError(f"datamodule.shots={shots} and datamodule.fraction={fraction} exclude each other; give one.")
+    if shots is None and fraction is None:
+        return np.arange(len(ids), dtype=np.int64)
+    if shots is not None and shots < 1:
+        raise DataError(f"datamodule.shots={shots} must be at least 1 image a class, or null for all.")
+    if fraction is not None and not 0 < fraction <= 1:
+        raise DataError(f"datamodule.fraction={fraction} must be above 0 and at most 1, or null for all.")
+    chosen: list[int] = []
+    for target, order in ranked_by_class(ids, targets, split_seed).items():
+        if shots is not None and shots > len(order):
+            raise DataError(
+                f"datamodule.shots={shots} exceeds the {len(order)} training images of class {classes[target]}; "
+                "lower it, or use datamodule.fraction."
+            )
+        count = shots if shots is not None else _share(fraction or 1.0, len(order))
+        chosen += order[len(order) - count :]
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _share(fraction: float, total: int) -> int:
+    """``fraction`` of ``total``, rounded half up, and at least 1 where the fraction is above 0."""
+    return max(1, int(fraction * total + 0.5)) if fraction > 0 else 0

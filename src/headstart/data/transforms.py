@@ -1,0 +1,126 @@
+"""From decoded images to what a backbone expects: evaluation exactly as its weights expect, and augmentation."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandAugment, RandomHorizontalFlip, RandomResizedCrop
+from torchvision.transforms import functional as F  # noqa: N812
+
+from headstart.data.images import to_channels
+from headstart.data.input_spec import InputSpec
+from headstart.errors import DataError
+
+Augment = Literal["none", "light", "randaug"]
+AUGMENTS: tuple[str, ...] = get_args(Augment)
+
+
+class EvalTransform:
+    """The preprocessing of evaluation and prediction: the same values as timm's ``create_transform``.
+
+    Args:
+        spec: of the weights, with the size to use.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        self.spec = checked_spec(spec)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """A decoded 8-bit image of any size and mode to ``(C, H, W)`` float32."""
+        return normalise(self.resize(to_channels(image, self.spec.channels)), self.spec)
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        """The image at ``(spec.height, spec.width)``, still in bytes."""
+        spec = self.spec
+        interpolation = InterpolationMode(spec.interpolation)
+        target = (spec.height, spec.width)
+        scaled = (math.floor(spec.height / spec.crop_pct), math.floor(spec.width / spec.crop_pct))
+        if spec.crop_mode == "squash":
+            image = F.resize(image, list(scaled), interpolation)
+        elif spec.crop_mode == "center" and scaled[0] == scaled[1]:
+            image = F.resize(image, [scaled[0]], interpolation)
+        else:
+            ratios = (image.height / scaled[0], image.width / scaled[1])
+            ratio = max(ratios) if spec.crop_mode == "border" else min(ratios)
+            image = F.resize(image, [round(image.height / ratio), round(image.width / ratio)], interpolation)
+        if spec.crop_mode == "border":
+            fill = [round(255 * value) for value in spec.mean]
+            return _center_crop_or_pad(image, target, fill)
+        return F.center_crop(image, list(target))
+
+
+class TrainTransform:
+    """Augmentation of training images. All its randomness comes from torch's default generator.
+
+    Args:
+        spec: as for :class:`EvalTransform`; ``none`` augments nothing and equals it.
+        augment: ``none``, ``light`` (a mild random crop) or ``randaug`` (the same crop, then RandAugment,
+            https://arxiv.org/abs/1909.13719, with two operations of magnitude 9).
+        flip: also mirror every second image left to right.
+        min_crop: the random crop keeps at least this share of the image's area.
+    """
+
+    def __init__(self, spec: InputSpec, *, augment: str, flip: bool, min_crop: float) -> None:
+        if augment not in AUGMENTS:
+            raise DataError(f"datamodule.augment={augment} is unknown; choose {', '.join(AUGMENTS)}.")
+        if not 0 < min_crop <= 1:
+            raise DataError(f"datamodule.min_crop={min_crop} must be above 0 and at most 1 (the whole image).")
+        if augment == "randaug" and spec.channels not in (1, 3):
+            raise DataError(f"datamodule.augment=randaug needs gray or RGB images, not {spec.channels} channels.")
+        self.spec = checked_spec(spec)
+        self.random = augment != "none"
+        self._evaluate = EvalTransform(spec)
+        interpolation = InterpolationMode(spec.interpolation)
+        size = (spec.height, spec.width)
+        steps: list[Callable] = [RandomResizedCrop(size, scale=(min_crop, 1.0), interpolation=interpolation)]
+        if flip:
+            steps.append(RandomHorizontalFlip())
+        if augment == "randaug":
+            fill = [round(255 * value) for value in spec.mean]
+            steps.append(RandAugment(fill=fill, interpolation=InterpolationMode.BILINEAR))
+        self._steps = steps
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """A decoded 8-bit image of any size and mode to ``(C, H, W)`` float32."""
+        if not self.random:
+            return self._evaluate(image)
+        image = to_channels(image, self.spec.channels)
+        for step in self._steps:
+            image = step(image)
+        return normalise(image, self.spec)
+
+
+def checked_spec(spec: InputSpec) -> InputSpec:
+    """The spec itself.
+
+    Raises:
+        DataError: mean and std do not have one value a channel, or the size is impossible.
+    """
+    if len(spec.mean) != spec.channels or len(spec.std) != spec.channels:
+        raise DataError(
+            f"the input spec has {spec.channels} channels but {len(spec.mean)} means and {len(spec.std)} stds; "
+            "it needs one value a channel."
+        )
+    if min(spec.height, spec.width) < 1 or not 0 < spec.crop_pct <= 1:
+        raise DataError(
+            f"the input spec has size {spec.height}x{spec.width} and crop_pct {spec.crop_pct}; sizes are at least 1 "
+            "pixel, crop_pct is above 0 and at most 1."
+        )
+    return spec
+
+
+def normalise(image: Image.Image, spec: InputSpec) -> Tensor:
+    """Bytes to ``(C, H, W)`` float32 with the weights' mean and standard deviation."""
+    return F.normalize(F.to_tensor(image), torch.tensor(spec.mean), torch.tensor(spec.std))
+
+
+def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: list[int]) -> Image.Image:
+    missing = (max(0, size[1] - image.width), max(0, size[0] - image.height))
+    if any(missing):
+        padding = [missing[0] // 2, missing[1] // 2, (missing[0] + 1) // 2, (missing[1] + 1) // 2]
+        image = F.pad(image, padding, fill=tuple(fill) if len(fill) > 1 else fill[0])
+    top, left = round((image.height - size[0]) / 2.0), round((image.width - size[1]) / 2.0)
+    return F.crop(image, top, left, size[0], size[1])
