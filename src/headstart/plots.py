@@ -1,12 +1,7 @@
-"""Pictures of one run: plain arrays in, one PNG out.
-
-Figures are drawn with matplotlib's Agg canvas and no pyplot, so there is no window, no global state, and
-nothing to close. Files appear complete or not at all.
-"""
+"""Pictures of one run: plain arrays in, one PNG out."""
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,54 +9,36 @@ from typing import Any, Protocol
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from headstart.atomic import atomic_write
+from headstart.confusion import confusion_counts, plot_confusion_matrix
+from headstart.figures import BLUE, GRAY, INK, ORANGE, RED, add_title, counted, save_figure, save_sentence, shorten
 
-BLUE, ORANGE, RED, INK, GRAY = "#2563a8", "#e07b26", "#c0392b", "#23282f", "#8a929c"
+__all__ = [
+    "Span",
+    "confusion_counts",
+    "most_confident_errors",
+    "phases_from",
+    "plot_confident_errors",
+    "plot_confusion_matrix",
+    "plot_learning_curves",
+    "plot_predicted_vs_true",
+]
+
+
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE}
-STYLE: Any = {
-    "font.size": 9.5,
-    "font.family": "sans-serif",
-    "text.color": INK,
-    "text.parse_math": False,  # A class may be called "US$ and CA$".
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#b9c0c8",
-    "axes.linewidth": 0.8,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "xtick.color": "#59626c",
-    "ytick.color": "#59626c",
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.7,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-}
-COUNTED_CLASSES = 20
-"""Up to this many classes every cell of a confusion matrix carries its count."""
-NAMED_CLASSES = 60
-"""Up to this many classes the axes carry all names; above, names are thinned out where they would overlap."""
 
 
 class PhaseLike(Protocol):
     """What is needed of a strategy's phase."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
     @property
-    def start_epoch(self) -> int: ...  # noqa: D102
+    def start_epoch(self) -> int: ...
     @property
-    def end_epoch(self) -> int: ...  # noqa: D102
+    def end_epoch(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +70,7 @@ def plot_learning_curves(
     """
     panels = _panels(metrics_rows)
     if not panels:
-        return _say("No epoch has been recorded yet.", path, title=title)
+        return save_sentence("No epoch has been recorded yet.", path, title=title)
 
     def draw(figure: Figure) -> None:
         columns = min(len(panels), 3)
@@ -105,53 +82,9 @@ def plot_learning_curves(
             _mark_epochs(axis, phases=phases, best_epoch=best_epoch)
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
-        _title(figure, title)
+        add_title(figure, title)
 
-    return _save(draw, path)
-
-
-def plot_confusion_matrix(
-    targets: np.ndarray,
-    predictions: np.ndarray,
-    classes: Sequence[str],
-    path: str | Path,
-    *,
-    title: str = "",
-) -> Path:
-    """Rows are true classes, columns predictions; correct cells are blue, mistakes orange.
-
-    Colours show the share of the row's class. Up to 20 classes the cells hold counts; with more, the most frequent
-    confusions are listed beside the matrix.
-
-    Args:
-        targets: class indices, ``(N,)``.
-        predictions: class indices, ``(N,)``.
-        classes: names in index order.
-        path: the PNG to write.
-        title: above everything.
-    """
-    counts = confusion_counts(targets, predictions, len(classes))
-    if counts.sum() == 0:
-        return _say("No image has been scored.", path, title=title)
-    number = len(classes)
-    names = [_shorten(name, 24) for name in classes]
-    accuracy = counts.trace() / counts.sum()
-
-    def draw(figure: Figure) -> None:
-        listed = number > COUNTED_CLASSES
-        side = float(np.clip(0.42 * number + 1.6, 3.6, 9.5)) if number <= NAMED_CLASSES else 12.0
-        margin = 0.075 * max(map(len, names))
-        figure.set_size_inches(side + margin + (3.6 if listed else 0.6), side + margin + 0.5)
-        matrix, *others = figure.subplots(
-            1, 2 if listed else 1, width_ratios=[side, 3.2] if listed else None, squeeze=False
-        )[0]
-        _draw_matrix(matrix, counts, names)
-        matrix.set_title(f"{counts.sum():,} images, {accuracy:.1%} correct")
-        if others:
-            _list_confusions(others[0], counts, names)
-        _title(figure, title)
-
-    return _save(draw, path, dpi=150)
+    return save_figure(draw, path)
 
 
 def plot_confident_errors(
@@ -182,33 +115,29 @@ def plot_confident_errors(
     chosen = most_confident_errors(true, predicted, probability, limit=limit)
     if not chosen:
         text = f"None of {len(true):,} images was classified wrongly." if len(true) else "No image has been scored."
-        return _say(text, path, title=title)
+        return save_sentence(text, path, title=title)
 
     def name(value: Any) -> str:
-        return _shorten(str(classes[int(value)] if classes is not None else value), 20)
+        return shorten(str(classes[int(value)] if classes is not None else value), 20)
 
     def draw(figure: Figure) -> None:
         columns = min(4, len(chosen))
         rows = math.ceil(len(chosen) / columns)
-        figure.set_size_inches(2.2 * max(columns, 2) + 0.2, 2.65 * rows + 0.6)
+        figure.set_size_inches(2.2 * max(columns, 2) + 0.2, 2.65 * rows + 0.5)
         axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
         for axis in axes:
             axis.set_axis_off()
         for axis, index in zip(axes, chosen, strict=False):
-            image = np.asarray(images[index])
-            image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-            axis.imshow(image, cmap="gray" if image.ndim == 2 else None, interpolation="nearest", vmin=0, vmax=255)
-            note = {"transform": axis.transAxes, "ha": "center", "va": "top", "fontsize": 9}
-            axis.text(
-                0.5, -0.03, f"{name(predicted[index])}  {probability[index]:.0%}", color=RED, weight="bold", **note
-            )
-            axis.text(0.5, -0.14, f"is {name(true[index])}", color=INK, **note)
+            _draw_square(axis, np.asarray(images[index]))
+            caption = f"{name(predicted[index])}  {probability[index]:.0%}"
+            _caption(axis, caption, down=3, color=RED, weight="bold")
+            _caption(axis, f"is {name(true[index])}", down=16, color=INK)
         shown = (
-            f"the {len(chosen)} most confident of {wrong:,} errors" if wrong > len(chosen) else _count(wrong, "error")
+            f"the {len(chosen)} most confident of {wrong:,} errors" if wrong > len(chosen) else counted(wrong, "error")
         )
-        _title(figure, f"{title}: {shown}" if title else shown[0].upper() + shown[1:])
+        add_title(figure, f"{title}: {shown}" if title else shown[0].upper() + shown[1:])
 
-    return _save(draw, path)
+    return save_figure(draw, path)
 
 
 def plot_predicted_vs_true(
@@ -228,7 +157,7 @@ def plot_predicted_vs_true(
     dropped = int((~finite).sum())
     targets, predictions = targets[finite], predictions[finite]
     if not targets.size:
-        return _say("No finite prediction to show.", path, title=title)
+        return save_sentence("No finite prediction to show.", path, title=title)
 
     def draw(figure: Figure) -> None:
         figure.set_size_inches(4.6, 4.6)
@@ -245,16 +174,10 @@ def plot_predicted_vs_true(
         spread = ((targets - targets.mean()) ** 2).sum()
         r2 = f", R² {1 - ((targets - predictions) ** 2).sum() / spread:.3f}" if spread else ""
         left_out = f", {dropped} not finite" if dropped else ""
-        axis.set_title(f"{_count(len(targets), 'image')}, MAE {error:.3g}{r2}{left_out}")
-        _title(figure, title)
+        axis.set_title(f"{counted(len(targets), 'image')}, MAE {error:.3g}{r2}{left_out}")
+        add_title(figure, title)
 
-    return _save(draw, path)
-
-
-def confusion_counts(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Counts ``(classes, classes)``, true class by row, predicted class by column."""
-    pairs = np.asarray(targets, dtype=np.int64) * classes + np.asarray(predictions, dtype=np.int64)
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    return save_figure(draw, path)
 
 
 def most_confident_errors(
@@ -320,6 +243,7 @@ def _draw_panel(axis: Axes, name: str, series: Series) -> None:
     positive = [value for _, values in series.values() for value in values if value > 0]
     if rates and positive and max(positive) > 30 * min(positive):
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
     elif name == "loss":
         axis.set_ylim(bottom=0 if min(min(values) for _, values in series.values()) >= 0 else None)
     handles, _ = axis.get_legend_handles_labels()
@@ -339,21 +263,23 @@ def _distinct(series: Series) -> Series:
 
 
 def _mark_epochs(axis: Axes, *, phases: Sequence[PhaseLike], best_epoch: int | None) -> None:
-    for index, phase in enumerate(phases if len(phases) > 1 else ()):
-        if index:
-            axis.axvline(phase.start_epoch + 0.5, color=GRAY, linewidth=0.9, linestyle=":")
-        middle = (phase.start_epoch + phase.end_epoch + 1) / 2
-        low, high = axis.get_xlim()
-        if low <= middle <= high:
-            axis.text(
-                middle,
-                0.985,
+    if len(phases) > 1:
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high * (high / low) ** 0.09 if axis.get_yscale() == "log" else high + 0.09 * (high - low))
+        for phase in phases:
+            start = max(phase.start_epoch + 0.5, axis.get_xlim()[0])
+            if phase.start_epoch:
+                axis.axvline(start, color=GRAY, linewidth=0.9, linestyle=":")
+            axis.annotate(
                 phase.name,
-                transform=axis.get_xaxis_transform(),
-                ha="center",
+                (start, 1),
+                xycoords=axis.get_xaxis_transform(),
+                xytext=(3, -2),
+                textcoords="offset points",
                 va="top",
                 fontsize=7.5,
                 color=GRAY,
+                annotation_clip=True,
             )
     if best_epoch is not None:
         axis.axvline(best_epoch + 1, color=INK, linewidth=0.9, alpha=0.55)
@@ -372,103 +298,26 @@ def _mark_epochs(axis: Axes, *, phases: Sequence[PhaseLike], best_epoch: int | N
         )
 
 
-def _draw_matrix(axis: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
-    number = len(names)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # Mistakes are rare: the square root keeps a few per cent visible.
-    strength = np.sqrt(shares)
-    diagonal = np.eye(number, dtype=bool)
-    for mask, colours in ((~diagonal, "Oranges"), (diagonal, "Blues")):
-        # White at 0, and never so dark that a count cannot be read on it.
-        colormap = ListedColormap(np.vstack([[1, 1, 1, 1], mpl.colormaps[colours](np.linspace(0.08, 0.85, 255))]))
-        axis.imshow(np.ma.array(strength, mask=~mask), cmap=colormap, norm=Normalize(0, 1), interpolation="nearest")
-    if number <= COUNTED_CLASSES:
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if strength[row, column] > 0.75 else INK
-            share = f"\n{shares[row, column]:.0%}" if number <= 10 else ""
-            axis.text(
-                column,
-                row,
-                f"{counts[row, column]}{share}",
-                ha="center",
-                va="center",
-                color=colour,
-                fontsize=9 if number <= 12 else 7.5,
-            )
-    step = 1 if number <= NAMED_CLASSES else math.ceil(number / 100)
-    ticks = range(0, number, step)
-    size = 9 if number <= 15 else 7.5 if number <= 40 else 5.5
-    axis.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90 if _crowded(names) else 0, fontsize=size)
-    axis.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size)
-    for label in (*axis.get_xticklabels(), *axis.get_yticklabels()):
-        label.set_parse_math(False)
-    axis.set(xlabel="predicted", ylabel="true")
-    axis.tick_params(length=0)
-    if number <= NAMED_CLASSES:
-        axis.set_xticks(np.arange(number + 1) - 0.5, minor=True)
-        axis.set_yticks(np.arange(number + 1) - 0.5, minor=True)
-        axis.grid(which="minor", color="#e6e9ec", linewidth=0.6)
-        axis.tick_params(which="minor", length=0)
+def _draw_square(axis: Axes, image: np.ndarray) -> None:
+    """An image in the middle of a square, so that captions below a row of images line up."""
+    image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    axis.imshow(image, cmap="gray" if image.ndim == 2 else None, interpolation="nearest", vmin=0, vmax=255)
+    height, width = image.shape[:2]
+    half = max(height, width) / 2
+    axis.set(
+        xlim=((width - 1) / 2 - half, (width - 1) / 2 + half), ylim=((height - 1) / 2 + half, (height - 1) / 2 - half)
+    )
 
 
-def _list_confusions(axis: Axes, counts: np.ndarray, names: Sequence[str], limit: int = 20) -> None:
-    axis.set_axis_off()
-    mistakes = counts - np.diag(counts.diagonal())
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
-    lines = [(mistakes.flat[k], names[k // len(names)], names[k % len(names)]) for k in order if mistakes.flat[k]]
-    axis.set_title("most frequent confusions" if lines else "no confusions", loc="left")
-    for position, (count, true, predicted) in enumerate(lines):
-        y = 0.985 - position * min(0.045, 0.98 / limit)
-        axis.text(
-            0.09,
-            y,
-            f"{count}",
-            transform=axis.transAxes,
-            va="top",
-            ha="right",
-            fontsize=8.5,
-            weight="bold",
-            color=ORANGE,
-        )
-        axis.text(0.13, y, f"{true}  →  {predicted}", transform=axis.transAxes, va="top", fontsize=8.5)
-
-
-def _crowded(names: Sequence[str]) -> bool:
-    return len(names) > 4 and max(map(len, names)) > 3
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _title(figure: Figure, title: str) -> None:
-    if title:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold", color=INK)
-
-
-def _say(text: str, path: str | Path, *, title: str = "") -> Path:
-    """A picture with one sentence, where there is nothing to draw."""
-
-    def draw(figure: Figure) -> None:
-        figure.set_size_inches(5.2, 1.8)
-        figure.text(0.5, 0.46, text, ha="center", va="center", fontsize=11, color="#59626c")
-        _title(figure, title)
-
-    return _save(draw, path)
-
-
-def _save(draw: Callable[[Figure], None], path: str | Path, *, dpi: int = 130) -> Path:
-    path = Path(path)
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # A class name in a script that the font lacks shows as boxes; that is no reason to fail a run.
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph")
-        figure = Figure(layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        with atomic_write(path, "wb") as file:
-            figure.savefig(file, format="png", dpi=dpi)
-    return path
+def _caption(axis: Axes, text: str, *, down: int, **style: Any) -> None:
+    axis.annotate(
+        text,
+        (0.5, 0),
+        xycoords="axes fraction",
+        xytext=(0, -down),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize=9,
+        **style,
+    )
