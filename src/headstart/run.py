@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -194,6 +194,10 @@ class RunDirectory:
         """What earlier processes recorded, oldest first."""
         return list(_read_attempts(self._attempts_file).get("attempts", []))
 
+    def cost(self) -> Cost:
+        """What all recorded attempts cost together."""
+        return _sum_of(self.attempts())
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
@@ -265,10 +269,7 @@ class Attempt:
     @property
     def earlier(self) -> Cost:
         """What the attempts before this one cost."""
-        total = Cost()
-        for attempt in self._earlier:
-            total = total.plus(Cost.from_dict(attempt["cost"]))
-        return total
+        return _sum_of(self._earlier)
 
     @property
     def total(self) -> Cost:
@@ -331,6 +332,13 @@ def _read_attempts(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RunError(f"{path} is not a journal of attempts; delete the run directory and run again.")
     return values
+
+
+def _sum_of(attempts: Iterable[Mapping[str, Any]]) -> Cost:
+    total = Cost()
+    for attempt in attempts:
+        total = total.plus(Cost.from_dict(attempt["cost"]))
+    return total
 
 
 def _now() -> str:

@@ -94,6 +94,7 @@ def test_the_cost_of_interrupted_attempts_is_kept(tmp_path: Path):
     second.record(fit_seconds=5.0, total_seconds=6.0, ended=True)
     third = open_run(tmp_path).attempt()
     assert third.total == Cost(fit_seconds=7.0, total_seconds=6.0, images_seen=20, peak_memory_bytes=9, device="cpu")
+    assert open_run(tmp_path).cost() == third.total
     assert [attempt["ended"] for attempt in open_run(tmp_path).attempts()] == [False, True, False]
 
 
