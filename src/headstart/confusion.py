@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from headstart.figures import INK, ORANGE, counted, save_figure, save_sentence, shorten
 
@@ -53,9 +52,6 @@ def plot_confusion_matrix(
         margin = 0.07 * max(map(len, names))
         width, height = side + margin + (4.2 if listed else 0.6), side + margin + 0.6
         figure.set_size_inches(width, height)
-        engine = figure.get_layout_engine()
-        if listed and isinstance(engine, ConstrainedLayoutEngine):
-            engine.set(rect=(0, 0, (width - 4.2) / width, 1))
         matrix = figure.subplots()
         _draw_matrix(matrix, counts, names, side)
         heading = f"{counted(int(counts.sum()), 'image')}, {accuracy:.1%} correct"
@@ -114,20 +110,18 @@ def _draw_matrix(axis: Axes, counts: np.ndarray, names: Sequence[str], side: flo
 
 
 def _list_confusions(axis: Axes, counts: np.ndarray, names: Sequence[str], limit: int = 20) -> None:
-    """To the right of the matrix, outside what the layout looks at."""
+    """To the right of the matrix."""
     mistakes = counts - np.diag(counts.diagonal())
     order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
     lines = [(mistakes.flat[k], names[k // len(names)], names[k % len(names)]) for k in order if mistakes.flat[k]]
     place: dict[str, Any] = {"xy": (1, 1), "xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
-    texts = [axis.annotate("most frequent confusions", xytext=(22, 0), fontsize=10.5, weight="bold", **place)]
+    axis.annotate("most frequent confusions", xytext=(22, 0), fontsize=10.5, weight="bold", **place)
     for position, (count, true, predicted) in enumerate(lines):
         down = -22 - 17 * position
-        texts.append(axis.annotate(f"{count:,}", xytext=(44, down), ha="right", weight="bold", color=ORANGE, **place))
-        texts.append(axis.annotate(f"{true}  →  {predicted}", xytext=(52, down), **place))
+        axis.annotate(f"{count:,}", xytext=(44, down), ha="right", weight="bold", color=ORANGE, **place)
+        axis.annotate(f"{true}  →  {predicted}", xytext=(52, down), **place)
     if not lines:
-        texts.append(axis.annotate("none", xytext=(22, -22), **place))
-    for text in texts:
-        text.set_in_layout(False)
+        axis.annotate("none", xytext=(22, -22), **place)
 
 
 def _crowded(names: Sequence[str]) -> bool:
