@@ -1,0 +1,218 @@
+"""``headstart predict``: classify new images with a finished run, preprocessed exactly as in that run."""
+
+import argparse
+import csv
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from headstart.atomic import atomic_write
+from headstart.data.images import read_image
+from headstart.data.scan import list_images
+from headstart.errors import DataError, RunError
+from headstart.results import read_result
+from headstart.run import find_runs
+
+if TYPE_CHECKING:
+    from headstart.training import LoadedRun
+
+_DECODERS = 8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says about one image.
+
+    Attributes:
+        path: of the image, as it was found.
+        label: the most probable class.
+        probabilities: of every class, in the run's order.
+    """
+
+    path: str
+    label: str
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is no usable image, and why."""
+
+    path: str
+    reason: str
+
+
+def find_images(inputs: Iterable[str | Path]) -> list[str]:
+    """Files as given, folders as the image files below them; each path once.
+
+    Raises:
+        DataError: something does not exist, or a folder holds no image.
+    """
+    found: dict[str, None] = {}
+    for given in inputs:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            names = list_images(path)
+            if not names:
+                raise DataError(f"{given} holds no image files; give image files or a folder of them.")
+            found |= dict.fromkeys((path / name).as_posix() for name in names)
+        elif path.exists():
+            found[path.as_posix()] = None
+        else:
+            raise DataError(f"{given} does not exist; give image files or a folder of them.")
+    return list(found)
+
+
+def find_finished_run(path: str | Path) -> Path:
+    """The run directory that ``path`` is, or the only finished run below it.
+
+    Raises:
+        RunError: there is none, it is not finished, or there are several.
+    """
+    runs = find_runs(path)
+    if len(runs) > 1:
+        runs = [run for run in runs if _is_done(run)]
+    if not runs:
+        raise RunError(f"{path} holds no finished run; `headstart runs` lists what there is.")
+    if len(runs) > 1:
+        names = ", ".join(run.as_posix() for run in runs[:3])
+        raise RunError(f"{path} holds {len(runs)} finished runs; name one of them, such as {names}.")
+    result = read_result(runs[0])
+    if result.status != "done":
+        raise RunError(f"{runs[0]} failed ({result.error}); only a finished run can predict.")
+    return runs[0]
+
+
+def predict(
+    run: "LoadedRun", paths: Sequence[str], *, batch_size: int = 32, device: str = "auto"
+) -> Iterator[Prediction | Unreadable]:
+    """Classify images one batch at a time, in the order of ``paths``.
+
+    The next batch is decoded while the network works on the present one.
+    """
+    place = torch.device(_best_device() if device == "auto" else device)
+    model = run.model.to(place).eval()
+
+    def load(path: str) -> Tensor | Unreadable:
+        try:
+            return run.eval_transform(read_image(path, run.input_spec.channels))
+        except DataError as error:
+            return Unreadable(path, str(error))
+
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        coming = [pool.submit(load, path) for path in batches[0]] if batches else []
+        for number, batch in enumerate(batches):
+            loaded = [future.result() for future in coming]
+            coming = [pool.submit(load, path) for path in batches[number + 1]] if number + 1 < len(batches) else []
+            images = [item for item in loaded if isinstance(item, Tensor)]
+            rows = iter(_probabilities(run, model, torch.stack(images).to(place)) if images else ())
+            for path, item in zip(batch, loaded, strict=True):
+                yield _prediction(path, next(rows), run.classes) if isinstance(item, Tensor) else item
+
+
+def write_csv(file: IO[str], classes: Sequence[str], predictions: Iterable[Prediction]) -> None:
+    """One line an image: ``path``, ``class``, and a column ``probability/<class>`` for every class."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["path", "class", *(f"probability/{name}" for name in classes)])
+    for row in predictions:
+        writer.writerow([row.path, row.label, *(f"{value:.6g}" for value in row.probabilities)])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0 when at least one image was classified, else 1."""
+    parser = argparse.ArgumentParser(
+        prog="headstart predict", description="Classify images with a finished run, preprocessed as in that run."
+    )
+    parser.add_argument("run", help="run directory (or a folder that holds one finished run)")
+    parser.add_argument("images", nargs="+", help="image files, or folders of them")
+    parser.add_argument("--output", metavar="FILE.csv", help="write the CSV there (default: standard output)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    choices = parser.parse_args(argv)
+    if choices.batch_size < 1:
+        parser.error(f"--batch-size={choices.batch_size} must be at least 1")
+    paths = find_images(choices.images)
+    directory = find_finished_run(choices.run)
+    return _predict_to_csv(
+        directory, paths, output=choices.output, batch_size=choices.batch_size, device=choices.device
+    )
+
+
+def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, batch_size: int, device: str) -> int:
+    from headstart.training import load_run
+
+    run = load_run(directory)
+    started = time.perf_counter()
+    labels: Counter[str] = Counter()
+    unreadable: list[Unreadable] = []
+
+    def readable() -> Iterator[Prediction]:
+        for outcome in predict(run, paths, batch_size=batch_size, device=device):
+            if isinstance(outcome, Unreadable):
+                unreadable.append(outcome)
+            else:
+                labels[outcome.label] += 1
+                yield outcome
+
+    with _output(output) as file:
+        write_csv(file, run.classes, readable())
+    _summarise(labels, unreadable, seconds=time.perf_counter() - started, output=output)
+    return 0 if labels else 1
+
+
+@contextmanager
+def _output(path: str | None) -> Iterator[IO[str]]:
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+    else:
+        with atomic_write(path) as file:
+            yield file
+
+
+def _summarise(labels: Counter[str], unreadable: list[Unreadable], *, seconds: float, output: str | None) -> None:
+    for item in unreadable:
+        print(f"skipped: {item.reason}", file=sys.stderr)
+    total = labels.total()
+    rate = f" in {seconds:.1f} s ({total / seconds:.0f} a second)" if total else ""
+    print(f"{total} images classified{rate}, {len(unreadable)} unreadable", file=sys.stderr)
+    width = max((len(name) for name in labels), default=0)
+    for name, count in labels.most_common(20):
+        print(f"  {name:<{width}}  {count:>6}  {count / total:6.1%}", file=sys.stderr)
+    if len(labels) > 20:
+        print(f"  and {len(labels) - 20} more classes", file=sys.stderr)
+    if output:
+        print(f"written to {output}", file=sys.stderr)
+
+
+def _probabilities(run: "LoadedRun", model: torch.nn.Module, images: Tensor) -> list[list[float]]:
+    with torch.inference_mode():
+        return run.task.probabilities(model(images).float()).cpu().tolist()
+
+
+def _prediction(path: str, probabilities: list[float], classes: Sequence[str]) -> Prediction:
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return Prediction(path, classes[best], tuple(probabilities))
+
+
+def _is_done(run: Path) -> bool:
+    try:
+        return read_result(run).status == "done"
+    except RunError:
+        return False
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
