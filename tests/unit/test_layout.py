@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parents[2] / "src" / "headstart"
 
 #: Each layer may import from itself and the layers above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "atomic", "folders", "fingerprint", "hardware", "config"),
+    ("errors", "atomic", "folders", "fingerprint", "hardware"),
     ("data",),
     ("backbones", "heads", "tasks"),
+    ("config",),  # decides what `auto` means: content digests, weights
     ("strategies.contract", "model"),  # the model describes itself in the contract's words
     ("strategies",),
     ("cache",),

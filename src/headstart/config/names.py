@@ -1,0 +1,32 @@
+"""The nearest valid name to a misspelt one."""
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+_SIMILAR = 0.6
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that ``name`` was probably meant to be, or None when nothing is near.
+
+    A dotted key is compared as a whole and by its last part, so that ``lr`` and ``trainer.lr`` find ``optimizer.lr``.
+    """
+    last = name.rpartition(".")[2]
+    best, score = None, _SIMILAR
+    for candidate in valid:
+        whole = _similarity(name, candidate)
+        # A little less than the whole, so that the right group wins among equal last parts.
+        part = 0.95 * _similarity(last, candidate.rpartition(".")[2]) if "." in candidate else 0.0
+        if max(whole, part) + 0.01 * whole > score:
+            best, score = candidate, max(whole, part) + 0.01 * whole
+    return best
+
+
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """`` (did you mean X?)`` or an empty text."""
+    found = nearest(name, valid)
+    return f"; did you mean {found}?" if found else ""
+
+
+def _similarity(a: str, b: str) -> float:
+    return SequenceMatcher(None, a.lower(), b.lower(), autojunk=False).ratio()

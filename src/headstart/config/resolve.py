@@ -1,0 +1,248 @@
+"""From a composed configuration to one run: every ``auto`` decided, a fingerprint, a readable key. No torch here."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from omegaconf import DictConfig
+
+from headstart.config.check import check, starts_from_random_weights
+from headstart.config.compose import chosen, hydra_node, leaves, plain, reference
+from headstart.config.weights import resolve_backbone_weights, weights_content
+from headstart.data.content import content_digest
+from headstart.errors import ConfigError
+from headstart.fingerprint import digest
+from headstart.folders import user_cache_dir
+from headstart.hardware import detect, resolve_accelerator, resolve_devices, resolve_precision
+
+if TYPE_CHECKING:
+    from headstart.backbones.weights_source import ResolvedWeights
+
+RESULTS_VERSION = 1
+"""Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""
+
+# What may differ between two runs with the same result: speed, display, places, what to do with earlier runs.
+# Stored activations give the same results within a tolerance that a test holds, so `cache` is here too.
+NOT_IN_RESULT = (
+    "cache",
+    "callbacks.checkpoint",
+    "callbacks.lr_monitor",
+    "callbacks.plots",
+    "callbacks.progress",
+    "datamodule.num_workers",
+    "datamodule.pin_memory",
+    "debug",
+    "extend",
+    "logger",
+    "name",
+    "paths",
+    "plan",
+    "rerun",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+
+_GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
+_KEY_LENGTH = 96
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """One run, decided.
+
+    Attributes:
+        config: plain containers; ``trainer.accelerator``, ``devices`` and ``precision`` are decided, folders are absolute.
+        weights: what ``backbone.weights`` became; the backbone is built with it.
+        choices: name of the chosen option of each group; several loggers are joined by ``+``.
+        overrides: as given on the command line.
+        fingerprint: digest of what changes the result.
+        lineage: the same without ``trainer.max_epochs``: a run of the same lineage can be extended.
+        key: readable, safe in a file name, a function of what changes the result.
+    """
+
+    config: dict[str, Any]
+    weights: "ResolvedWeights"
+    choices: dict[str, str]
+    overrides: tuple[str, ...]
+    fingerprint: str
+    lineage: str
+    key: str
+
+    @property
+    def study(self) -> str:
+        """The study's name."""
+        return str(self.config["name"])
+
+    @property
+    def output_dir(self) -> str:
+        """The folder that holds all studies."""
+        return str(self.config["paths"]["output_dir"])
+
+    @property
+    def rerun(self) -> Literal["failed", "all", "none"]:
+        """Which earlier outcomes are trained again."""
+        return self.config["rerun"]  # type: ignore[no-any-return]
+
+    def flat(self) -> dict[str, Any]:
+        """The choices as ``result.json`` holds them: names of the options, seed, epochs, every override as given."""
+        return {
+            **self.choices,
+            "seed": self.config["seed"],
+            "max_epochs": self.config["trainer"]["max_epochs"],
+            "task": self.config["task"],
+            "name": self.study,
+            "overrides": list(self.overrides),
+        }
+
+    def record(self) -> dict[str, Any]:
+        """What identifies the run, for its ``config.yaml``."""
+        return {
+            "results_version": RESULTS_VERSION,
+            "fingerprint": self.fingerprint,
+            "lineage": self.lineage,
+            "key": self.key,
+            "choices": dict(self.choices),
+            "overrides": list(self.overrides),
+        }
+
+
+def resolve_run(config: DictConfig) -> ResolvedRun:
+    """Check a composed configuration and decide what it leaves open.
+
+    Args:
+        config: from Hydra's main function, or from :func:`headstart.config.compose`.
+
+    Raises:
+        ConfigError: unknown keys, wrong types, impossible combinations, absent devices or folders.
+        WeightsError: the weights are not to be had.
+        omegaconf.errors.OmegaConfBaseException: a required value or an interpolation is missing.
+    """
+    node = hydra_node(config)
+    values = plain(config)
+    made = {} if node is None else chosen(node, values)
+    defaults = values if node is None else reference(node, made)
+    overrides = () if node is None else tuple(str(item) for item in node.overrides.task)
+    sweep = node is not None and str(node.get("mode")).endswith("MULTIRUN")
+    check(values, defaults, added=_added(overrides), sweep=sweep)
+    choices = _names(made)
+    _resolve_trainer(values["trainer"])
+    _resolve_paths(values)
+    scratch = starts_from_random_weights(values)
+    weights = resolve_backbone_weights(values, scratch=scratch)
+    described = _described(values, weights)
+    extendable = {key: value for key, value in described.items() if key != "trainer.max_epochs"}
+    return ResolvedRun(
+        config=values,
+        weights=weights,
+        choices=choices,
+        overrides=overrides,
+        fingerprint=digest({"results_version": RESULTS_VERSION, "choices": described}),
+        lineage=digest({"results_version": RESULTS_VERSION, "choices": extendable}),
+        key=readable_key(values, defaults, choices),
+    )
+
+
+def readable_key(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """For example ``digits-resnet18-linear-freeze-s1-lr0.01``: the main choices, the seed, what differs from the YAML."""
+    root = config["datamodule"].get("root")
+    names = {group: choices.get(group, group) for group in _GROUPS_IN_KEY}
+    if root:
+        names["datamodule"] = Path(root).name
+    if config["backbone"].get("name"):
+        names["backbone"] = str(config["backbone"]["name"]).rpartition("/")[2]
+    parts = [_safe(names[group]) for group in _GROUPS_IN_KEY]
+    parts.append(f"s{config['seed']}")
+    for part in _notable(config, defaults, choices):
+        if len("-".join(parts)) + 1 + len(part) > _KEY_LENGTH:
+            break
+        parts.append(part)
+    return "-".join(parts)[:_KEY_LENGTH].rstrip("-.")
+
+
+def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[str]:
+    """What else a reader would ask for, in a fixed order: other optimizer and schedule, then changed values."""
+    for group, usual in (("optimizer", "adamw"), ("scheduler", "cosine")):
+        if choices.get(group, usual) != usual:
+            yield _safe(choices[group])
+    usual_values = leaves(defaults)
+    for key, value in sorted(leaves(config).items()):
+        skip = (
+            "backbone.name",
+            "datamodule.root",
+            "seed",
+            "trainer.accelerator",
+            "trainer.devices",
+            "trainer.precision",
+        )
+        if key in skip or key.endswith("_target_") or _matches(key, NOT_IN_RESULT):
+            continue
+        if key == "backbone.weights" and usual_values.get(key) in {"auto", value}:
+            continue
+        usual = usual_values.get(key, "")
+        if (key in usual_values and value == usual) or "${" in str(usual):
+            continue
+        shown = Path(value).stem if key == "backbone.weights" and "/" in str(value) else value
+        yield f"{_safe(key.rpartition('.')[2])}{_safe(shown)}"
+
+
+def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[str, Any]:
+    """The choices that change the result; data and weights as digests of their content."""
+    described = {key: value for key, value in leaves(config).items() if not _matches(key, NOT_IN_RESULT)}
+    described["backbone.weights"] = weights_content(weights)
+    root = described.get("datamodule.root")
+    if root:
+        described["datamodule.root"] = content_digest(root, extensions=_extensions(config))
+    return described
+
+
+def _extensions(config: Mapping[str, Any]) -> Sequence[str]:
+    from headstart.data.scan import IMG_EXTENSIONS
+
+    return config["datamodule"].get("extensions") or IMG_EXTENSIONS
+
+
+def _resolve_trainer(trainer: dict[str, Any]) -> None:
+    hardware = detect()
+    trainer["accelerator"] = resolve_accelerator(trainer["accelerator"], hardware)
+    trainer["devices"] = resolve_devices(trainer["devices"], trainer["accelerator"], str(trainer["strategy"]), hardware)
+    trainer["precision"] = resolve_precision(trainer["precision"], trainer["accelerator"], hardware)
+
+
+def _resolve_paths(config: dict[str, Any]) -> None:
+    paths = config["paths"]
+    cache = Path(paths["cache_dir"]).expanduser() if paths["cache_dir"] else user_cache_dir()
+    paths["cache_dir"] = str(cache.absolute())
+    paths["data_dir"] = str(Path(paths["data_dir"] or cache / "data").expanduser().absolute())
+    paths["output_dir"] = str(Path(paths["output_dir"]).expanduser().absolute())
+    if config["datamodule"].get("root"):
+        given = config["datamodule"]["root"]
+        root = Path(given).expanduser().absolute()
+        if not root.exists():
+            raise ConfigError(
+                f"datamodule.root={given}: there is no such folder; give the folder that holds the images"
+            )
+        config["datamodule"]["root"] = str(root)
+
+
+def _names(made: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        group: "+".join(option) if isinstance(option, list) else str(option)
+        for group, option in made.items()
+        if option is not None
+    }
+
+
+def _added(overrides: Sequence[str]) -> frozenset[str]:
+    return frozenset(item.lstrip("+").partition("=")[0] for item in overrides if item.startswith("+"))
+
+
+def _matches(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _safe(value: Any) -> str:
+    """Letters, digits, ``_`` and ``.`` only."""
+    text = "x".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("_.")

@@ -1,0 +1,174 @@
+"""Choices that are right one by one and impossible together: one small function each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Known without reading any data; of other data sets the task itself checks the classes.
+_CLASSES = {"headstart.data.Digits": 10, "headstart.data.CIFAR10": 10, "headstart.data.Flowers102": 102}
+_SEPARATE_PROCESSES = ("ddp", "fsdp", "deepspeed")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the rules look at.
+
+    Attributes:
+        values: dotted keys and values.
+        defaults: the YAML files' own values for the chosen groups.
+        sweep: the run is one of several that one command started.
+        strategy_weights: ``none`` for a strategy that trains from random weights.
+    """
+
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    sweep: bool = False
+    strategy_weights: str = "pretrained"
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a dotted key."""
+        return self.values.get(key, default)
+
+
+Rule = Callable[[Choices], str | None]
+
+
+def scratch_has_no_weights(c: Choices) -> str | None:
+    """Training from scratch replaces the weights."""
+    weights = c.get("backbone.weights", "auto")
+    if c.strategy_weights != "none" or weights in {"auto", "none"} or weights == c.defaults.get("backbone.weights"):
+        return None
+    return f"backbone.weights={weights} has no effect with a strategy that trains from random weights; leave it out"
+
+
+def shots_or_fraction(c: Choices) -> str | None:
+    """Two ways to shrink the training split exclude each other."""
+    shots, fraction = c.get("datamodule.shots"), c.get("datamodule.fraction")
+    if shots is None or fraction is None:
+        return None
+    return (
+        f"datamodule.shots={shots} and datamodule.fraction={fraction} both shrink the training split; give one of them"
+    )
+
+
+def splits_leave_training_data(c: Choices) -> str | None:
+    """Validation and test must leave something to train on."""
+    val, test = c.get("datamodule.val_fraction", 0), c.get("datamodule.test_fraction", 0) or 0
+    if (val or 0) + test < 1:
+        return None
+    return f"datamodule.val_fraction={val} and datamodule.test_fraction={test} leave nothing to train on; lower them"
+
+
+def warmup_fits(c: Choices) -> str | None:
+    """The warm-up must end."""
+    warmup, epochs = c.get("scheduler.warmup_epochs", 0), c.get("trainer.max_epochs")
+    if epochs is None or warmup <= epochs:
+        return None
+    return f"scheduler.warmup_epochs={warmup} exceeds trainer.max_epochs={epochs}; lower it or train longer"
+
+
+def min_epochs_fit(c: Choices) -> str | None:
+    """The least number of epochs is not above the most."""
+    least, most = c.get("trainer.min_epochs"), c.get("trainer.max_epochs")
+    if least is None or least <= most:
+        return None
+    return f"trainer.min_epochs={least} exceeds trainer.max_epochs={most}; lower it or train longer"
+
+
+def early_stopping_can_stop(c: Choices) -> str | None:
+    """A patience as long as the training never ends it."""
+    if not c.get("callbacks.early_stopping.enabled"):
+        return None
+    patience, epochs = c.get("callbacks.early_stopping.patience"), c.get("trainer.max_epochs")
+    if patience < epochs:
+        return None
+    return (
+        f"callbacks.early_stopping.patience={patience} can never stop a training of trainer.max_epochs={epochs}; "
+        "lower the patience, train longer, or leave early stopping off"
+    )
+
+
+def binary_has_two_classes(c: Choices) -> str | None:
+    """One sigmoid output tells two classes apart."""
+    name = str(c.get("datamodule._target_"))
+    if c.get("task") != "binary" or _CLASSES.get(name, 2) == 2:
+        return None
+    return f"task=binary needs two classes, and this data set has {_CLASSES[name]}; use task=multiclass or task=auto"
+
+
+def class_weights_fit(c: Choices) -> str | None:
+    """One weight a class."""
+    weights, classes = c.get("loss.class_weights"), _CLASSES.get(str(c.get("datamodule._target_")))
+    if not isinstance(weights, list) or classes is None or len(weights) == classes:
+        return None
+    return f"loss.class_weights has {len(weights)} numbers for {classes} classes; give {classes}, or balanced"
+
+
+def nesterov_has_momentum(c: Choices) -> str | None:
+    """Nesterov's method is a kind of momentum."""
+    if not c.get("optimizer.nesterov") or c.get("optimizer.momentum"):
+        return None
+    return "optimizer.nesterov=true needs optimizer.momentum above 0; set it to 0.9, or nesterov to false"
+
+
+def precision_fits(c: Choices) -> str | None:
+    """Half precision on the CPU is bfloat16; Apple GPUs have no double precision."""
+    accelerator, precision = c.get("trainer.accelerator"), str(c.get("trainer.precision"))
+    if accelerator == "cpu" and precision in {"16", "16-mixed", "16-true"}:
+        return f"trainer.precision={precision} does not run on the CPU; use bf16-mixed or 32-true"
+    if accelerator == "mps" and precision in {"64", "64-true"}:
+        return f"trainer.precision={precision} does not run on an Apple GPU; use 32-true, or trainer=cpu"
+    return None
+
+
+def sync_batchnorm_needs_gpus(c: Choices) -> str | None:
+    """torch synchronises BatchNorm between GPUs only."""
+    if not c.get("trainer.sync_batchnorm") or c.get("trainer.accelerator") != "cpu":
+        return None
+    return "trainer.sync_batchnorm=true works on GPUs only; set it to false with trainer.accelerator=cpu"
+
+
+def distributed_needs_devices(c: Choices) -> str | None:
+    """Several processes on an Apple GPU do not exist."""
+    strategy = str(c.get("trainer.strategy", "auto"))
+    if c.get("trainer.accelerator") != "mps" or not strategy.startswith(_SEPARATE_PROCESSES):
+        return None
+    return f"trainer.strategy={strategy} does not run on an Apple GPU, which is a single device; use trainer=auto"
+
+
+def sweeps_stay_in_process(c: Choices) -> str | None:
+    """Lightning starts the other ranks by repeating the command, which would repeat the sweep."""
+    strategy, devices = str(c.get("trainer.strategy", "auto")), c.get("trainer.devices")
+    several = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
+    forks = strategy.endswith(("_spawn", "_fork", "_notebook"))
+    if not c.sweep or forks or not (several or strategy.startswith(_SEPARATE_PROCESSES)):
+        return None
+    return (
+        f"trainer.strategy={strategy} with trainer.devices={devices} would start the whole sweep again in each "
+        "process; use trainer.strategy=ddp_spawn, or give the jobs as single commands"
+    )
+
+
+def extend_keeps_the_run(c: Choices) -> str | None:
+    """Going on and starting anew exclude each other."""
+    if not (c.get("extend") and c.get("rerun") == "all"):
+        return None
+    return "extend=true goes on from a finished run, rerun=all starts anew; give one of them"
+
+
+RULES: tuple[Rule, ...] = (
+    scratch_has_no_weights,
+    shots_or_fraction,
+    splits_leave_training_data,
+    warmup_fits,
+    min_epochs_fit,
+    early_stopping_can_stop,
+    binary_has_two_classes,
+    class_weights_fit,
+    nesterov_has_momentum,
+    precision_fits,
+    sync_batchnorm_needs_gpus,
+    distributed_needs_devices,
+    sweeps_stay_in_process,
+    extend_keeps_the_run,
+)

@@ -1,0 +1,206 @@
+"""What this machine offers, found out without importing torch.
+
+``auto`` in the configuration is resolved here, before anything heavy is imported. CUDA is asked in a child
+process, because a process that has initialised it can no longer fork workers that use it.
+"""
+
+import ctypes
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from headstart.errors import ConfigError
+
+_CUDA_PROBE_TIMEOUT_S = 30
+_BF16_CAPABILITY = (8, 0)
+_CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+# Prints [[major, minor], ...] of the visible devices; cuDeviceGetAttribute 75 and 76 are the compute capability.
+_CUDA_PROBE = """
+import ctypes, json
+cuda = ctypes.CDLL("nvcuda.dll" if __import__("os").name == "nt" else "libcuda.so.1")
+found, count, value = [], ctypes.c_int(), ctypes.c_int()
+if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
+    for index in range(count.value):
+        device, pair = ctypes.c_int(), []
+        if cuda.cuDeviceGet(ctypes.byref(device), index) == 0:
+            for attribute in (75, 76):
+                cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+                pair.append(value.value)
+            found.append(pair)
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the choices of devices and precision depend on.
+
+    Attributes:
+        cuda: compute capability of each visible CUDA device.
+        mps: an Apple GPU that torch can use.
+        cpu_bf16: the CPU multiplies bfloat16 natively, which makes it faster than float32.
+        cores: CPU cores that this process may use.
+    """
+
+    cuda: tuple[tuple[int, int], ...] = ()
+    mps: bool = False
+    cpu_bf16: bool = False
+    cores: int = 1
+
+
+@cache
+def detect() -> Hardware:
+    """This machine, as this process may use it; found out once."""
+    return Hardware(cuda=cuda_devices(), mps=_has_mps(), cpu_bf16=_has_cpu_bf16(), cores=usable_cores())
+
+
+def cuda_devices() -> tuple[tuple[int, int], ...]:
+    """Compute capabilities of the CUDA devices that torch would see; empty without a driver or a CUDA build."""
+    if not _torch_build_has_cuda():
+        return ()
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return ()
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-I", "-c", _CUDA_PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_CUDA_PROBE_TIMEOUT_S,
+            check=True,
+        )
+        return tuple((major, minor) for major, minor in json.loads(probe.stdout))
+    except (subprocess.SubprocessError, OSError, ValueError):
+        return ()
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: its affinity and its container's quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cores(Path("/sys/fs/cgroup"))
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def resolve_accelerator(accelerator: str, hardware: Hardware) -> str:
+    """``auto`` to the best kind of device here; any other name is kept.
+
+    Raises:
+        ConfigError: a kind that this machine does not have.
+    """
+    available = [name for name, present in (("gpu", hardware.cuda), ("mps", hardware.mps), ("cpu", True)) if present]
+    if accelerator == "auto":
+        return available[0]
+    asked = "gpu" if accelerator == "cuda" else accelerator
+    if asked == "gpu" and hardware.mps:
+        return "mps"
+    if asked == "gpu" and not hardware.cuda and not _torch_build_has_rocm():
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}, but no GPU is visible to this process; use trainer=auto or "
+            "trainer=cpu, or check the driver, CUDA_VISIBLE_DEVICES and that torch is not a CPU-only build"
+        )
+    if asked == "mps" and not hardware.mps:
+        raise ConfigError("trainer.accelerator=mps, but this is not a Mac with an Apple GPU; use trainer=auto")
+    return asked
+
+
+def resolve_devices(
+    devices: int | str | Sequence[int], accelerator: str, strategy: str, hardware: Hardware
+) -> int | list[int]:
+    """``auto`` to one device, or to all GPUs where a distributed strategy is asked for; -1 to all.
+
+    Raises:
+        ConfigError: more GPUs than there are.
+    """
+    present = len(hardware.cuda) if accelerator == "gpu" else 1
+    if devices == "auto":
+        return max(1, present) if accelerator == "gpu" and strategy not in {"auto", "single_device"} else 1
+    if isinstance(devices, str):
+        devices = _parse_devices(devices)
+    if isinstance(devices, int):
+        count = max(1, present) if devices == -1 else devices
+        if accelerator == "gpu" and hardware.cuda and count > present:
+            raise ConfigError(f"trainer.devices={devices}, but {present} GPU(s) are visible; ask for at most {present}")
+        if accelerator == "mps" and count > 1:
+            raise ConfigError(f"trainer.devices={devices}, but an Apple GPU is a single device; use trainer.devices=1")
+        return count
+    absent = [index for index in devices if accelerator == "gpu" and hardware.cuda and not 0 <= index < present]
+    if absent:
+        raise ConfigError(
+            f"trainer.devices={list(devices)}, but GPU {absent[0]} is not visible; there are {present}, counted from 0"
+        )
+    return list(devices)
+
+
+def resolve_precision(precision: str | int, accelerator: str, hardware: Hardware) -> str:
+    """``auto`` to ``bf16-mixed`` where every device here is fast at it, else to ``32-true``; short names to long ones."""
+    if precision != "auto":
+        return {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(
+            str(precision), str(precision)
+        )
+    if accelerator == "gpu":
+        fast = bool(hardware.cuda) and min(hardware.cuda) >= _BF16_CAPABILITY
+    else:
+        fast = accelerator == "cpu" and hardware.cpu_bf16
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _parse_devices(text: str) -> int | list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()] if "," in text else int(text)
+    except ValueError:
+        raise ConfigError(
+            f"trainer.devices={text}: must be auto, a number of devices, or a list such as [0,1]"
+        ) from None
+
+
+def _torch_version() -> str:
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _torch_build_has_cuda() -> bool:
+    return not any(mark in _torch_version() for mark in ("+cpu", "+rocm", "+xpu"))
+
+
+def _torch_build_has_rocm() -> bool:
+    return "+rocm" in _torch_version()
+
+
+def _has_mps() -> bool:
+    return platform.system() == "Darwin" and platform.machine() == "arm64"
+
+
+def _has_cpu_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return bool(_CPU_BF16_FLAGS & set(flags))
+
+
+def _cgroup_cores(root: Path) -> float | None:
+    """The container's CPU quota in cores, or None without one (cgroup v2, then v1)."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        quota_us = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
+        period_us = int((root / "cpu" / "cpu.cfs_period_us").read_text())
+        return quota_us / period_us if quota_us > 0 and period_us > 0 else None
+    except (OSError, ValueError):
+        return None
