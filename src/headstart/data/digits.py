@@ -1,13 +1,11 @@
 """Scikit-learn's handwritten digits: real data that need no download."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
 
-from headstart.data.content import combined_digest
 from headstart.data.datamodule import ImageDataModule
-from headstart.data.records import Records, Source
+from headstart.data.records import Source, array_records
 from headstart.errors import DataError
 
 
@@ -39,30 +37,10 @@ class Digits(ImageDataModule):
         bunch = load_digits()
         gray = np.round(bunch.images * (255 / 16)).astype(np.uint8)
         images = np.ascontiguousarray(np.repeat(gray[..., None], 3, axis=-1))
+        records = array_records(images, bunch.target.astype(np.int64), "digits")
         return Source(
             name="digits",
-            splits={"train": array_records(images, bunch.target.astype(np.int64), "digits")},
+            splits={"train": records},
             classes=tuple(str(name) for name in bunch.target_names),
-            content_digest=array_digest(images, bunch.target.astype(np.int64)),
+            content_digest=records.content_digest,
         )
-
-
-def array_records(images: np.ndarray, targets: np.ndarray, prefix: str) -> Records:
-    """Records of ``(N, H, W, C)`` bytes, named ``prefix/0000`` and so on."""
-    width = len(str(max(len(images) - 1, 0)))
-    return Records(
-        images,
-        targets,
-        [f"{prefix}/{position:0{width}d}" for position in range(len(images))],
-        [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
-    )
-
-
-def array_digest(images: np.ndarray, targets: np.ndarray) -> str:
-    """Digest of images with their targets."""
-    parts = (("shape", str(images.shape)), ("images", _bytes_digest(images)), ("targets", _bytes_digest(targets)))
-    return combined_digest(parts)
-
-
-def _bytes_digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -45,5 +45,7 @@ class InputSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InputSpec":
         """The inverse of :meth:`as_dict`."""
-        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         return cls(**plain)

@@ -1,10 +1,13 @@
 """Labelled images as plain arrays and lists, before any tensor."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from headstart.data.content import combined_digest
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,16 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def content_digest(self) -> str:
+        """Digest of ids, class positions and contents, whatever the order."""
+        return combined_digest(
+            sorted(
+                (f"{name}={target}", digest)
+                for name, target, digest in zip(self.ids, self.targets, self.digests, strict=True)
+            )
+        )
 
     def take(self, positions: np.ndarray) -> "Records":
         """The records at these positions, in that order."""
@@ -65,3 +78,14 @@ class Source:
     ignored: dict[str, int] = field(default_factory=dict)
     bad: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
+
+
+def array_records(images: np.ndarray, targets: np.ndarray, prefix: str) -> Records:
+    """Records of ``(N, H, W, C)`` bytes, named ``prefix/0000`` and so on."""
+    width = len(str(max(len(images) - 1, 0)))
+    return Records(
+        images,
+        targets,
+        [f"{prefix}/{position:0{width}d}" for position in range(len(images))],
+        [hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest() for image in images],
+    )
