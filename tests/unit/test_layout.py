@@ -20,8 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cache",),
     ("modes", "audit", "optim", "checkpoints", "evaluation", "module"),
     ("results", "run"),
-    ("plots", "console", "loggers", "callbacks"),
-    ("assemble", "training"),
+    ("confusion", "figures", "plots", "console", "loggers", "callbacks"),
+    ("assemble", "execution", "training"),
     ("study", "ranking", "predict", "export", "listing"),
     ("cli", "__main__"),
 )
