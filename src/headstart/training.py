@@ -1,0 +1,107 @@
+"""Asking for a run: what its choices mean, whether it is there already, and that nothing is lost when it fails."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from headstart.config import ResolvedRun, resolve_run
+from headstart.errors import RunError
+from headstart.results import Result, failed_result, write_result
+from headstart.run import RunDirectory
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_log = logging.getLogger(__name__)
+
+
+def train(cfg: "DictConfig") -> Result:
+    """Run what a composed configuration asks for, or return the finished run of the same choices.
+
+    Raises:
+        HeadstartError: the choices, the data or the weights cannot be used, the training diverged, or the audit
+            failed; the run directory's ``result.json`` then says so.
+    """
+    resolved = resolve_run(cfg)
+    config = resolved.config
+    run = RunDirectory.open(
+        config["paths"]["output_dir"], config["name"], resolved.key, resolved.fingerprint, rerun=config["rerun"]
+    )
+    # Lightning starts the other processes of a distributed run with the same command line.
+    owner = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    with run.lock(owner=owner):
+        action = run.action if owner else ("resume" if run.last_checkpoint.exists() else "train")
+        if action == "return":
+            return _return_finished(run)
+        if owner:
+            _open_directory(run, resolved, resume=action == "resume")
+        with _log_file(run.log_file if owner else None):
+            try:
+                from headstart.execution import execute
+
+                return execute(resolved, run, resume=action == "resume")
+            except Exception as error:
+                _log.debug("the run failed", exc_info=True)
+                if owner:
+                    _record_failure(error, resolved, run)
+                raise
+
+
+def flat_config(resolved: ResolvedRun) -> dict[str, Any]:
+    """The ``config`` section of ``result.json``: names of the choices, seed, epochs and every override as given."""
+    overrides = dict(item.lstrip("+~").partition("=")[::2] for item in resolved.overrides)
+    return {
+        **overrides,
+        **resolved.choices,
+        "seed": resolved.config["seed"],
+        "max_epochs": resolved.config["trainer"]["max_epochs"],
+        "study": resolved.config["name"],
+        "key": resolved.key,
+        "overrides": list(resolved.overrides),
+    }
+
+
+def _return_finished(run: RunDirectory) -> Result:
+    from headstart.console import show_result
+
+    result = run.result()
+    if result.status == "failed":
+        raise RunError(f"{run.path} failed before ({result.error}); rerun=failed runs it again")
+    show_result(result, run.path, returned=True)
+    return result
+
+
+def _open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) -> None:
+    if not resume:
+        run.clear()
+    record = {"fingerprint": resolved.fingerprint, "choices": resolved.choices, "overrides": list(resolved.overrides)}
+    text = yaml.safe_dump({**resolved.config, "run": record}, sort_keys=False, allow_unicode=True)
+    run.config_file.write_text(text, encoding="utf-8")
+
+
+def _record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -> None:
+    write_result(run.path, failed_result(error, fingerprint=resolved.fingerprint, config=flat_config(resolved)))
+
+
+@contextmanager
+def _log_file(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    own = logging.getLogger("headstart")
+    level = own.level
+    logging.getLogger().addHandler(handler)
+    own.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        own.setLevel(level)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
