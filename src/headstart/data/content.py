@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+UNREADABLE = "unreadable:"
+
 _RACY_NS = 2_000_000_000
 _CHUNK = 500
 _SCHEMA = """
@@ -57,11 +59,15 @@ def content_digest(
     Returns: 64 hexadecimal digits.
 
     Raises:
-        DataError: a file is missing or cannot be read.
+        DataError: ``root`` is missing or, being a file, cannot be read. An unreadable file inside a folder counts as
+            one without content.
     """
     root = Path(root).expanduser()
-    if root.is_file():
-        return file_digests([root], memory_path)[0]
+    if not root.is_dir():
+        digest = file_digests([root], memory_path)[0]
+        if digest.startswith(UNREADABLE):
+            raise DataError(f"{root} cannot be read: {digest.removeprefix(UNREADABLE)}.")
+        return digest
     names = sorted(list_images(root, extensions) if files is None else files)
     return combined_digest(zip(names, file_digests([root / name for name in names], memory_path), strict=True))
 
@@ -77,15 +83,15 @@ def combined_digest(parts: Iterable[tuple[str, str]]) -> str:
 def file_digests(paths: Sequence[Path], memory_path: str | Path | None = None) -> list[str]:
     """SHA-256 of each file's bytes, read in parallel threads where it is not remembered.
 
-    Raises:
-        DataError: a file is missing or cannot be read.
+    Of a file that is missing or cannot be read it is ``unreadable:`` and the reason instead.
     """
     with Memory(memory_path) as memory:
         known = memory.digests(paths)
         unknown = [path for path in paths if path not in known]
         for path, (digest, stat) in zip(unknown, in_threads(_digest_of, unknown), strict=True):
             known[path] = digest
-            memory.remember_digest(path, stat, digest)
+            if stat is not None:
+                memory.remember_digest(path, stat, digest)
     return [known[path] for path in paths]
 
 
@@ -187,10 +193,10 @@ def _key(path: Path) -> str:
     return str(path.absolute()).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _digest_of(path: Path) -> tuple[str, os.stat_result]:
+def _digest_of(path: Path) -> tuple[str, os.stat_result | None]:
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
             return hashlib.file_digest(file, "sha256").hexdigest(), stat
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        return f"{UNREADABLE}{error.strerror or error}", None

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from headstart.data.content import combined_digest
 from headstart.data.dataset import ImageDataset
 from headstart.data.input_spec import InputSpec
-from headstart.data.records import Records, Source
+from headstart.data.records import Records, Source, shared_content
 from headstart.data.sampler import EpochSampler, EvenBatches
 from headstart.data.splits import carve, subset
 from headstart.data.transforms import AUGMENTS, EvalTransform, TrainTransform, checked_spec
@@ -95,6 +95,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self._source: Source | None = None
         self._splits: dict[str, Records] = {}
         self._carved: list[str] = []
+        self._leaked: dict[str, int] = {}
 
     @abstractmethod
     def load(self) -> Source:
@@ -132,7 +133,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 f"datamodule.drop_last=true leaves nothing of {len(splits['train'])} training images at "
                 f"datamodule.batch_size={self.batch_size}; lower it."
             )
-        leaked = _shared_content(splits)
+        leaked = shared_content(splits)
         if any(leaked.values()):
             logger.warning(
                 "some images are in two splits (same content): %s; scores on them are too good",
@@ -181,10 +182,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         so that runs with other ``shots`` can be seen to share their validation and test images.
         """
         source = self._prepared()
-        prints = {split: _split_digest(self._splits[split], source.classes) for split in self.sizes}
+        prints = {split: self._splits[split].content_digest for split in self.sizes}
         return {
             "name": source.name,
-            "fingerprint": combined_digest(prints.items()),
+            "fingerprint": combined_digest([("classes", "/".join(source.classes)), *prints.items()]),
             "split_fingerprints": prints,
             "content": source.content_digest,
             "classes": list(source.classes),
@@ -381,24 +382,6 @@ def _check_classes(split: str, records: Records, classes: Sequence[str]) -> None
             f"the {split} split has no usable image of class {', '.join(empty[:5])}; add readable images or remove "
             "the class from every split."
         )
-
-
-def _shared_content(splits: dict[str, Records]) -> dict[str, int]:
-    """For each pair of splits how many images of the second are in the first, by content."""
-    contents = {split: set(splits[split].digests) for split in SPLITS if split in splits}
-    names = list(contents)
-    return {
-        f"{first} and {second}": sum(digest in contents[first] for digest in splits[second].digests)
-        for place, first in enumerate(names)
-        for second in names[place + 1 :]
-    }
-
-
-def _split_digest(records: Records, classes: Sequence[str]) -> str:
-    labels = [classes[target] for target in records.targets]
-    return combined_digest(
-        (f"{name}={label}", digest) for name, label, digest in zip(records.ids, labels, records.digests, strict=True)
-    )
 
 
 def _pair(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from headstart.data.content import Memory, file_digests, in_threads
+from headstart.data.content import UNREADABLE, Memory, file_digests, in_threads
 from headstart.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def find_bad_images(
     with Memory(memory_path) as memory:
         errors = memory.checks(digests, _READER)
         first_with = {digest: path for path, digest in zip(reversed(paths), reversed(digests), strict=True)}
+        errors |= {digest: digest.removeprefix(UNREADABLE) for digest in digests if digest.startswith(UNREADABLE)}
         unknown = [digest for digest in first_with if digest not in errors]
         if len(unknown) > 20_000:
             logger.info("checking that %d images can be decoded; this is remembered", len(unknown))

@@ -89,3 +89,14 @@ def array_records(images: np.ndarray, targets: np.ndarray, prefix: str) -> Recor
         [f"{prefix}/{position:0{width}d}" for position in range(len(images))],
         [hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest() for image in images],
     )
+
+
+def shared_content(splits: dict[str, Records]) -> dict[str, int]:
+    """For each pair of splits how many images of the second are in the first, by content."""
+    contents = {split: set(records.digests) for split, records in splits.items()}
+    names = list(contents)
+    return {
+        f"{first} and {second}": sum(digest in contents[first] for digest in splits[second].digests)
+        for place, first in enumerate(names)
+        for second in names[place + 1 :]
+    }

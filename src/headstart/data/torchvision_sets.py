@@ -1,7 +1,7 @@
 """Well-known data sets through torchvision, downloaded on first use."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class TorchvisionDataModule(ImageDataModule):
 
     @abstractmethod
     def _open(self, *, download: bool) -> dict[str, Any]:
-        """torchvision's data sets by split; RuntimeError where they are not on disk."""
+        """The data sets of torchvision by split; RuntimeError where they are not on disk."""
 
     @abstractmethod
     def _source_of(self, datasets: dict[str, Any]) -> Source:
@@ -60,7 +60,7 @@ class TorchvisionDataModule(ImageDataModule):
         with downloading(self.name, self.url, self.data_dir, megabytes=self.megabytes):
             return self._open(download=True)
 
-    def _file_source(self, files: dict[str, Iterable[tuple[Path, int]]], classes: Iterable[str]) -> Source:
+    def _file_source(self, files: Mapping[str, Iterable[tuple[Path, int]]], classes: Iterable[str]) -> Source:
         listed = [
             (split, Path(path).relative_to(self.data_dir).as_posix(), int(target))
             for split, entries in files.items()
@@ -70,7 +70,7 @@ class TorchvisionDataModule(ImageDataModule):
         if missing:
             folder = self.data_dir / Path(missing[0]).parts[0]
             raise DataError(
-                f"{len(missing)} of {len(listed)} images of datamodule={self.name} are missing, {missing[0]} first: the "
+                f"datamodule={self.name}: {len(missing)} of {len(listed)} images are missing, {missing[0]} first; the "
                 f"download was interrupted. Remove {folder} and run again."
             )
         return file_source(
