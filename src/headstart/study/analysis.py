@@ -84,7 +84,7 @@ class Difference:
         p_adjusted: after Holm's correction over ``family`` comparisons.
         family: how many comparisons the correction counts.
         verdict: ``better``, ``worse``, ``no difference``, ``too few`` or ``unpaired``.
-        primary: whether this was declared the one question, which is not corrected.
+        primary: whether this was declared the one question, which is corrected apart from the others.
     """
 
     value: str
@@ -154,7 +154,8 @@ def analyse(
         design: their layout.
         metric: the deciding metric; chosen by :func:`primary_metric` if None.
         primary: the value of the contrast whose difference from the reference is *the* question, declared before
-            looking; its p-value is not corrected, the others are, among themselves.
+            looking. Its p-values form a family of their own for Holm's correction, as do those of training from
+            random weights; the rest is the third family.
     """
     deciding = primary_metric(table, metric)
     names = sorted({name for run in table.runs for name in run.metrics if name.startswith(("val/", "test/"))})
@@ -164,9 +165,10 @@ def analyse(
         for value in design.values
         if (value, setting) in design.cells
     )
-    differences = _differences(design, deciding, design.reference, primary or _declared(table, "study.primary"))
     scratch = from_scratch(table, design)
-    gains = _differences(design, deciding, scratch, None) if scratch and scratch != design.reference else differences
+    question = primary or _declared(table, "study.primary")
+    differences = _differences(design, deciding, design.reference, primary=question, baseline=scratch)
+    gains = _differences(design, deciding, scratch) if scratch and scratch != design.reference else differences
     return Analysis(
         table=table,
         design=design,
@@ -260,7 +262,9 @@ def _pairs(
     )
 
 
-def _differences(design: Design, metric: Metric, reference: str, primary: str | None) -> tuple[Difference, ...]:
+def _differences(
+    design: Design, metric: Metric, reference: str, *, primary: str | None = None, baseline: str | None = None
+) -> tuple[Difference, ...]:
     found = []
     for setting in design.settings:
         for value in design.values:
@@ -269,21 +273,23 @@ def _differences(design: Design, metric: Metric, reference: str, primary: str | 
             first, second = _pairs(design, metric, value, reference, setting)
             paired = paired_difference(first, second) if first.size else None
             found.append(Difference(value, setting, paired, None, 1, "unpaired", value == primary))
-    return tuple(_judged(found, metric))
-
-
-def _judged(found: Sequence[Difference], metric: Metric) -> list[Difference]:
-    judged = list(found)
-    for primary in (True, False):
-        places = [place for place, item in enumerate(found) if item.paired is not None and item.primary == primary]
-        adjusted = holm([item.paired.p for item in found if item.paired is not None and item.primary == primary])
+    # Three questions, three families: the declared one, whether pretraining matters, and everything else.
+    families: dict[str, list[int]] = {}
+    for place, item in enumerate(found):
+        if item.paired is not None:
+            kind = "primary" if item.primary else "baseline" if item.value == baseline else "other"
+            families.setdefault(kind, []).append(place)
+    for places in families.values():
+        adjusted = holm([paired.p for place in places if (paired := found[place].paired)])
         for place, p in zip(places, adjusted, strict=True):
-            paired = found[place].paired
-            if paired is None:
-                continue
-            verdict = _verdict(paired, p, len(places), metric)
-            judged[place] = replace(found[place], p_adjusted=p, family=len(places), verdict=verdict)
-    return judged
+            found[place] = _judged(found[place], p, len(places), metric)
+    return tuple(found)
+
+
+def _judged(item: Difference, p: float, family: int, metric: Metric) -> Difference:
+    if item.paired is None:
+        return item
+    return replace(item, p_adjusted=p, family=family, verdict=_verdict(item.paired, p, family, metric))
 
 
 def _verdict(paired: PairedDifference, p: float, family: int, metric: Metric) -> str:
@@ -355,3 +361,16 @@ def shots_label(design: Design) -> str:
     if design.shots is None:
         return ""
     return "training images per class" if design.axes[design.shots] == SHOTS_AXES[0] else "share of the training images"
+
+
+def cost_text(name: str, value: float | None) -> str:
+    """A cost with its unit, in as few characters as are useful."""
+    if value is None:
+        return DASH
+    if name.endswith("seconds"):
+        return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min" if value < 6000 else f"{value / 3600:.1f} h"
+    unit = "B" if name.endswith("bytes") else ""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}{unit}"
+    return f"{value:.0f} {unit}".strip()

@@ -41,7 +41,11 @@ class Verdict:
 
 def verdict(analysis: Analysis, limit: int = 7) -> Verdict:
     """Put an analysis into words."""
-    sentences = [difference_sentence(analysis, item) for item in _ordered(analysis)]
+    ordered = _ordered(analysis)
+    vague = [item for item in ordered if item.verdict == "too few"]
+    sentences = [difference_sentence(analysis, item) for item in ordered if item not in vague[1:]]
+    if len(vague) > 1:
+        sentences.append(f"For {len(vague) - 1} more comparisons there are too few seeds to tell.")
     crossings = [crossover_sentence(analysis, item) for item in analysis.overtakings]
     points = crossings + sentences if crossings else sentences
     headline = points[0] if points else _alone(analysis)
@@ -137,9 +141,9 @@ def _ordered(analysis: Analysis) -> list[Difference]:
 
 
 def _alone(analysis: Analysis) -> str:
-    best = max(analysis.arms, key=lambda arm: arm.metrics[analysis.metric.name].mean)
+    best = analysis.arms[0]
     mean = analysis.metric.text(best.metrics[analysis.metric.name].mean)
-    return f"Only {best.value} has finished so far: {mean} {analysis.metric.label}."
+    return f"Nothing to compare {best.value} with yet: {mean} {analysis.metric.label}."
 
 
 def _cost_sentences(analysis: Analysis) -> list[str]:
@@ -167,7 +171,8 @@ def _gain_sentences(analysis: Analysis) -> list[str]:
     if scratch is None or not gains or scratch == analysis.design.reference:
         return []
     metric = analysis.metric
-    best = max(gains, key=lambda item: item.paired.mean if item.paired else 0.0)
+    sign = 1 if metric.higher_is_better else -1
+    best = max(gains, key=lambda item: sign * item.paired.mean if item.paired else 0.0)
     sure = {
         "better": "and that is significant",
         "worse": "which is a loss, and significant",

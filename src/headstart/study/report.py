@@ -1,0 +1,238 @@
+"""The report of a study: a table in the terminal, ``runs.csv``, ``report.html``, and plots with their data."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.atomic import atomic_write
+from headstart.errors import HeadstartError, RunError
+from headstart.study.collect import Run, find_runs, run_rows, write_rows
+
+if TYPE_CHECKING:
+    from headstart.study.analysis import Analysis
+    from headstart.study.compare import Table
+    from headstart.study.page import Section
+    from headstart.study.verdict import Verdict
+
+PAGE, RUNS, PLOTS = "report.html", "runs.csv", "report"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what it says.
+
+    Attributes:
+        page: ``report.html``.
+        runs_csv: ``runs.csv``.
+        folder: of the plots and their data.
+        analyses: one per table in which something is compared, with its verdict.
+        runs: every run found.
+        uncounted: name, status and reason of every run that no table counts.
+    """
+
+    page: Path
+    runs_csv: Path
+    folder: Path
+    analyses: "tuple[tuple[Analysis, Verdict], ...]"
+    runs: tuple[Run, ...]
+    uncounted: tuple[tuple[str, str, str], ...]
+
+
+def write_report(
+    directory: str | Path,
+    *,
+    out: str | Path | None = None,
+    contrast: str | None = None,
+    reference: str | None = None,
+    primary: str | None = None,
+    metric: str | None = None,
+) -> Report:
+    """Read every run below ``directory`` and write the report.
+
+    Args:
+        directory: of the study.
+        out: where to write; the directory itself by default.
+        contrast: the axis to compare along, such as ``strategy`` or ``backbone``.
+        reference: its value that the others are compared with.
+        primary: its value whose comparison is the question, declared before looking; corrected apart from the others.
+        metric: the one that decides, such as ``val/acc``.
+
+    Raises:
+        RunError: there is no run, or the asked-for metric is not in all of them.
+    """
+    from headstart.study.analysis import analyse
+    from headstart.study.compare import design, separate
+    from headstart.study.verdict import verdict
+
+    root = Path(directory)
+    runs = find_runs(root)
+    if not runs:
+        raise RunError(f"'{root}' holds no run; give the folder of a study, such as outputs/<study>")
+    target = Path(out) if out else root
+    write_rows(target / RUNS, run_rows(runs))
+    tables = separate(runs)
+    analyses = []
+    for table in tables:
+        layout = design(table, contrast=contrast, reference=reference)
+        if layout is not None:
+            found = analyse(table, layout, metric=metric, primary=primary)
+            analyses.append((found, verdict(found)))
+    uncounted = tuple(_uncounted(runs, tables, {id(item.table) for item, _ in analyses}))
+    folder = target / PLOTS
+    _clear(folder)
+    report = Report(target / PAGE, target / RUNS, folder, tuple(analyses), tuple(runs), uncounted)
+    with atomic_write(report.page) as file:
+        file.write(_page(root.resolve().name, report, tables))
+    return report
+
+
+def print_report(report: Report) -> None:
+    """Show the report's tables and verdicts in the terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    from headstart.study.analysis import cost_columns, cost_text
+    from headstart.study.compare import short_name
+
+    console = Console()
+    for analysis, words in report.analyses:
+        metric, layout = analysis.metric, analysis.design
+        costs = [name for name in cost_columns(analysis.arms) if name in ("total_seconds", "trainable_parameters")]
+        grid = RichTable(title=escape(analysis.table.title), title_justify="left")
+        for name in (layout.contrast, *(short_name(axis) for axis in layout.axes)):
+            grid.add_column(escape(name), style="bold" if name == layout.contrast else "")
+        for name in ("n", metric.label, "95 % interval", *(_cost_heading(name) for name in costs)):
+            grid.add_column(name, justify="right")
+        for arm in analysis.arms:
+            mean = arm.metrics[metric.name]
+            interval = f"{metric.text(mean.low)} to {metric.text(mean.high)}" if mean.low is not None else ""
+            cells = [cost_text(name, arm.costs[name].mean if name in arm.costs else None) for name in costs]
+            grid.add_row(*map(escape, (arm.value, *arm.setting, str(mean.n), metric.text(mean.mean), interval, *cells)))
+        console.print(grid)
+        console.print(f"[bold]{escape(words.headline)}[/bold]")
+        for point in words.points:
+            console.print(f"  {escape(point)}")
+        console.print()
+    if report.uncounted:
+        grid = RichTable(title="Runs that are not counted", title_justify="left")
+        for name in ("run", "status", "why"):
+            grid.add_column(name, overflow="fold")
+        for row in report.uncounted:
+            grid.add_row(*map(escape, row))
+        console.print(grid)
+    if not report.analyses:
+        console.print("Nothing to compare: the finished runs differ in nothing but the seed, or there are none.")
+    console.print(f"{report.page}", soft_wrap=True, highlight=False, markup=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``report DIR``: write the report of a study and show it. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="report", description="Compare the runs of a study and write report.html.")
+    parser.add_argument("directory", help="folder of the study, such as outputs/<study>")
+    parser.add_argument("--out", help="where to write (default: the folder itself)")
+    parser.add_argument("--contrast", help="axis to compare along (default: strategy, else the first that varies)")
+    parser.add_argument("--reference", help="its value that the others are compared with (default: the plainest)")
+    parser.add_argument("--primary", help="its value whose comparison is the one question, declared beforehand")
+    parser.add_argument("--metric", help="the metric that decides (default: the test metric, else validation)")
+    options = vars(parser.parse_args(argv))
+    try:
+        print_report(write_report(options.pop("directory"), **options))
+    except HeadstartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
+    from headstart.study.analysis import aggregate
+    from headstart.study.page import Section, document, paragraph
+    from headstart.study.sections import aggregate_section, analysis_sections, failed_section
+
+    sections: list[Section] = []
+    several = len(report.analyses) > 1
+    analyses = [analysis for analysis, _ in report.analyses]
+    for place, (analysis, words) in enumerate(report.analyses):
+        parts = analysis_sections(analysis, words, report.folder, f"t{place + 1}-" if several else "")
+        if several:
+            parts = _grouped(parts, analysis.table, first=place == 0)
+        sections += parts
+    together = aggregate(analyses)
+    if together:
+        section = aggregate_section(together, analyses[0].metric, analyses[0].design.reference)
+        sections.insert(1, section) if section else None
+    if not sections:
+        words_none = "Nothing to compare yet: the finished runs differ in nothing but the seed, or there are none."
+        sections.append(Section("verdict", "Verdict", paragraph(words_none)))
+    unfinished = failed_section(report.uncounted)
+    sections += [unfinished] if unfinished else []
+    done = sum(run.status == "done" for run in report.runs)
+    failed = sum(run.status in ("failed", "unreadable") for run in report.runs)
+    partial = len(report.runs) - done - failed
+    counts = [
+        f"{done} finished",
+        *([f"{failed} failed"] if failed else []),
+        *([f"{partial} unfinished"] if partial else []),
+    ]
+    lede = f"{len(report.runs)} runs: {', '.join(counts)}."
+    if tables:
+        lede += " " + _data_words(tables)
+    footer = "Every plot is beside this page in the folder report, as PNG, SVG and CSV; every run is a row of runs.csv."
+    return document(name, "Transfer-learning study", lede, sections, footer)
+
+
+def _grouped(parts: "Sequence[Section]", table: "Table", *, first: bool) -> "list[Section]":
+    from headstart.study.page import Section, paragraph
+
+    named = [Section(part.anchor, f"{table.title}: {part.title}", part.html) for part in parts]
+    if not first and table.reason:
+        opening = named[0]
+        reason = paragraph(f"In a table of its own because of {table.reason}.", "note")
+        named[0] = Section(opening.anchor, opening.title, reason + opening.html)
+    return named
+
+
+def _data_words(tables: "Sequence[Table]") -> str:
+    parts = []
+    for table in tables:
+        data = table.runs[0].result.get("data") or {}
+        sizes = data.get("sizes") or {}
+        classes = data.get("classes")
+        count = f", {len(classes)} classes" if isinstance(classes, list) else ""
+        images = [f"{sizes[split]} {word}" for split, word in _SPLITS.items() if sizes.get(split)]
+        text = f"{table.title}{count}" + (f", images: {', '.join(images)}" if images else "")
+        if text not in parts:
+            parts.append(text)
+    return f"Data: {'; '.join(parts)}. Checkpoints chosen by {tables[0].identity.selection}."
+
+
+_SPLITS = {"val": "for validation", "test": "for testing"}
+
+
+def _uncounted(runs: Sequence[Run], tables: "Sequence[Table]", analysed: set[int]) -> list[tuple[str, str, str]]:
+    rows = [(run.name, run.status, run.reason) for run in runs if run.status != "done"]
+    for table in tables:
+        rows += [(run.name, "set aside", "same choices and seed as another run") for run in table.duplicates]
+        if id(table) not in analysed and analysed:
+            why = f"stands alone: {table.reason}" if table.reason else "nothing to compare it with"
+            rows += [(run.name, "set aside", why) for run in table.runs]
+    return rows
+
+
+def _cost_heading(name: str) -> str:
+    return {"total_seconds": "time", "trainable_parameters": "trainable"}.get(name, name)
+
+
+def _clear(folder: Path) -> None:
+    # Plots of an earlier report that this one would not write again must not look like its own.
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

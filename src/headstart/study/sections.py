@@ -1,0 +1,275 @@
+"""The sections of the page for one table of a study. A section without data is left out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from headstart.study import curve_plots, plots, prediction_plots
+from headstart.study.analysis import DASH, Analysis, Difference, Metric, cost_columns, cost_text, from_scratch
+from headstart.study.collect import Predictions, write_rows
+from headstart.study.compare import short_name
+from headstart.study.mistakes import changed_images, class_name, confusion, evaluated_split, predictions_of
+from headstart.study.page import Cell, Section, bullets, figures, glossary, paragraph, table, verdict_box
+from headstart.study.plot_style import SERIES
+from headstart.study.statistics import Aggregate, MeanInterval
+from headstart.study.verdict import GLOSSARY, Verdict, main_setting, p_text, why_too_few
+
+MOST_IMAGES = 12
+
+_VERDICT_WORDS = {
+    "better": ("better", "better"),
+    "worse": ("worse", "worse"),
+    "no difference": ("no significant difference", "unsure"),
+    "too few": ("too few seeds to tell", "unsure"),
+    "unpaired": ("no paired seeds", "unsure"),
+}
+
+
+def analysis_sections(analysis: Analysis, verdict: Verdict, folder: Path, prefix: str) -> list[Section]:
+    """Everything the page says about one table; writes the plots' files into ``folder``."""
+    runs = predictions_of(analysis, main_setting(analysis))
+    parts = [
+        ("verdict", "Verdict", _verdict(analysis, verdict)),
+        ("results", "Results", _results(analysis, folder, prefix)),
+        ("differences", "Paired differences", _differences(analysis, folder, prefix)),
+        ("shots", "How many images does it take?", figures(curve_plots.shots(analysis, folder, prefix))),
+        ("cost", "What it costs", _costs(analysis, folder, prefix)),
+        ("gain", "What pretraining brings", _gain(analysis, folder, prefix)),
+        ("learning", "Learning curves", figures(curve_plots.learning(analysis, folder, prefix))),
+        ("drift", "What moved", figures([curve_plots.drift(analysis, folder, prefix)])),
+        (
+            "calibration",
+            "Can its confidence be trusted?",
+            figures([prediction_plots.reliability(analysis, runs, folder, prefix)]),
+        ),
+        ("confusion", "What is taken for what", _confusion(analysis, runs, folder, prefix)),
+        ("images", "Images on which they disagree", _changed(analysis, runs, folder, prefix)),
+    ]
+    return [Section(f"{prefix}{anchor}", title, html) for anchor, title, html in parts if html]
+
+
+def aggregate_section(found: Mapping[tuple[str, str], Aggregate], metric: Metric, reference: str) -> Section | None:
+    """Several data sets in two numbers."""
+    if not found:
+        return None
+    rows = [
+        [
+            Cell(f"{value}, {place}" if place else value),
+            Cell(metric.gap(item.iqm), f"{metric.gap(item.iqm_low)} to {metric.gap(item.iqm_high)}", number=True),
+            Cell(
+                f"{100 * item.improvement:.0f} %",
+                f"{100 * item.improvement_low:.0f} to {100 * item.improvement_high:.0f} %",
+                number=True,
+            ),
+            Cell(str(item.datasets), number=True),
+            Cell(str(item.n), number=True),
+        ]
+        for (value, place), item in found.items()
+    ]
+    columns = [
+        "",
+        f"interquartile mean difference, {metric.unit}".rstrip(", "),
+        "chance of improvement",
+        "data sets",
+        "pairs",
+    ]
+    words = (
+        f"Over several data sets, each counted with its own runs: the mean of the middle half of all paired "
+        f"differences from {reference}, and the chance that a run beats a run of {reference} on the same data. Intervals: 95 %, "
+        f"bootstrap with seeds drawn again within each data set."
+    )
+    return Section("all-data", "All data sets together", paragraph(words) + table(columns, rows))
+
+
+def failed_section(rows: Sequence[tuple[str, str, str]]) -> Section | None:
+    """Runs that did not finish or may not be compared: name, what happened, why."""
+    if not rows:
+        return None
+    cells = [[Cell(name), Cell(status), Cell(reason)] for name, status, reason in rows]
+    words = "Nothing above counts these runs. The same command runs again what is missing or failed."
+    return Section("unfinished", "Runs that are not counted", paragraph(words) + table(["run", "status", "why"], cells))
+
+
+def _verdict(analysis: Analysis, verdict: Verdict) -> str:
+    notes = list(analysis.table.cautions)
+    if not analysis.metric.name.startswith("test/"):
+        notes.append(
+            "There is no test split here: the same validation images chose each checkpoint and give its score, "
+            "so the scores are a little too good."
+        )
+    for axis, follows in analysis.design.tied.items():
+        values = ", ".join(f"{value}: {other}" for value, other in follows.items())
+        notes.append(f"{axis} goes with {analysis.design.contrast} ({values}); their effects cannot be told apart.")
+    words = {value: GLOSSARY[value] for value in analysis.design.values if value in GLOSSARY}
+    return verdict_box(verdict.headline, verdict.points) + glossary(words) + (bullets(notes) if notes else "")
+
+
+def _results(analysis: Analysis, folder: Path, prefix: str) -> str:
+    shown = analysis.metrics[:1] + tuple(
+        m for m in analysis.metrics[1:] if m.name.split("/")[-1] in ("acc", "f1", "auroc")
+    )
+    shown += tuple(metric for metric in analysis.metrics if metric not in shown)
+    shown = shown[:4]
+    rows = []
+    for arm in analysis.arms:
+        row = [_name(analysis, arm.value), *(Cell(part) for part in arm.setting)]
+        row += [Cell(str(len(arm.seeds)), number=True)]
+        row += [_interval(metric, arm.metrics.get(metric.name)) for metric in shown]
+        rows.append(row)
+    columns = [analysis.design.contrast, *(short_name(axis) for axis in analysis.design.axes), "n"]
+    caption = "Mean over seeds, with the 95 % interval of the mean (Student's t) below it; n is the number of seeds."
+    html = table([*columns, *(metric.label for metric in shown)], rows, caption)
+    return html + figures([plots.scores(analysis, folder, prefix)])
+
+
+def _differences(analysis: Analysis, folder: Path, prefix: str) -> str:
+    if not analysis.differences:
+        return ""
+    words = (
+        f"Runs with the same seed{' and the same setting' if analysis.design.axes else ''} see the same split and the "
+        f"same order of images, so they are compared in pairs. The p-value asks how often differences this large would "
+        f"come out if it made no difference which of the two was {analysis.design.reference} (exact sign-flip test, "
+        f"two-sided). With several comparisons it is corrected by Holm's method, those with training from random weights "
+        f"among themselves. The interval is a bootstrap (expanded percentile, 10,000 draws); it is not corrected."
+    )
+    plot = plots.differences(
+        analysis, analysis.differences, analysis.design.reference, folder, prefix, name="differences"
+    )
+    return paragraph(words) + _difference_table(analysis, analysis.differences) + figures([plot])
+
+
+def _difference_table(analysis: Analysis, items: Sequence[Difference]) -> str:
+    metric = analysis.metric
+    rows = []
+    for item in items:
+        words, kind = _VERDICT_WORDS[item.verdict]
+        paired = item.paired
+        interval = f"{metric.gap(paired.low)} to {metric.gap(paired.high)}" if paired and paired.low is not None else ""
+        why = (
+            why_too_few(item)
+            if item.verdict == "too few"
+            else "the question declared beforehand"
+            if item.primary
+            else ""
+        )
+        rows.append(
+            [
+                _name(analysis, item.value),
+                *(Cell(part) for part in item.setting),
+                Cell(metric.gap(paired.mean) if paired else DASH, interval, number=True),
+                Cell(str(paired.n) if paired else "0", number=True),
+                Cell(p_text(item.p_adjusted) if paired else DASH, number=True),
+                Cell(words, why, kind=kind),
+            ]
+        )
+    axes = [short_name(axis) for axis in analysis.design.axes]
+    unit = f"difference, {metric.unit}".rstrip(", ")
+    corrected = "p, corrected" if any(item.family > 1 for item in items) else "p"
+    return table([analysis.design.contrast, *axes, unit, "pairs", corrected, "verdict"], rows)
+
+
+def _costs(analysis: Analysis, folder: Path, prefix: str) -> str:
+    names = cost_columns(analysis.arms)
+    if not names:
+        return ""
+    rows = [
+        [
+            _name(analysis, arm.value),
+            *(Cell(part) for part in arm.setting),
+            Cell(analysis.metric.text(arm.metrics[analysis.metric.name].mean), number=True),
+            *(Cell(cost_text(n, arm.costs[n].mean if n in arm.costs else None), number=True) for n in names),
+        ]
+        for arm in analysis.arms
+    ]
+    axes = [short_name(axis) for axis in analysis.design.axes]
+    columns = [analysis.design.contrast, *axes, analysis.metric.label, *(plots.COST_WORDS[name] for name in names)]
+    words = (
+        "Means over seeds. Times are cold: activations that came from a cache count what it took to build them. "
+        "Stored per task is what each further task adds to the disk: four bytes for each parameter that learns."
+    )
+    drawn = [plots.cost(analysis, name, folder, prefix) for name in names]
+    return paragraph(words) + table(columns, rows) + figures(drawn)
+
+
+def _gain(analysis: Analysis, folder: Path, prefix: str) -> str:
+    scratch = from_scratch(analysis.table, analysis.design)
+    if not analysis.gains or scratch is None or scratch == analysis.design.reference:
+        return ""
+    words = (
+        f"Transfer gain is the score minus that of the same network trained from random weights ({scratch}). "
+        "Below zero, pretraining hurt."
+    )
+    plot = plots.differences(analysis, analysis.gains, scratch, folder, prefix, name="transfer-gain")
+    return paragraph(words) + _difference_table(analysis, analysis.gains) + figures([plot])
+
+
+def _confusion(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], folder: Path, prefix: str) -> str:
+    drawn = prediction_plots.confusions(analysis, runs, folder, prefix)
+    rows = []
+    for value, members in runs.items():
+        counts, classes = confusion(members), members[0].classes
+        recall = counts.diagonal() / counts.sum(axis=1).clip(min=1)
+        hardest = int(min((place for place in range(len(counts)) if counts[place].sum()), key=lambda p: recall[p]))
+        worst = prediction_plots.mix_ups(counts, classes, 3)
+        rows.append(
+            [
+                _name(analysis, value),
+                Cell(f"{class_name(classes, hardest)}, {100 * recall[hardest]:.0f} % right"),
+                Cell("; ".join(f"{true} for {said} ({100 * share:.0f} %)" for true, said, _, share in worst) or "none"),
+            ]
+        )
+    if not rows:
+        return ""
+    return table([analysis.design.contrast, "hardest class", "most often taken"], rows, _place(analysis)) + figures(
+        drawn
+    )
+
+
+def _changed(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], folder: Path, prefix: str) -> str:
+    changed = changed_images(runs)
+    if not changed:
+        return ""
+    write_rows(
+        folder / f"{prefix}changed-images.csv",
+        [
+            {"image": item.id, "true": item.target}
+            | {f"{value}: predicted": said for value, said in item.predicted.items()}
+            | {f"{value}: seeds right": share for value, share in item.right.items()}
+            for item in changed
+        ],
+    )
+    rows = [
+        [
+            Cell(item.id),
+            Cell(item.target),
+            *(
+                Cell(
+                    item.predicted[value],
+                    f"{100 * item.right[value]:.0f} % of seeds right",
+                    kind="better" if item.predicted[value] == item.target else "worse",
+                )
+                for value in runs
+            ),
+        ]
+        for item in changed[:MOST_IMAGES]
+    ]
+    images = len(next(iter(runs.values()))[0].ids)
+    split = {"val": "validation"}.get(evaluated_split(analysis), "test")
+    shown = f" The clearest {len(rows)} are shown; changed-images.csv has all." if len(changed) > len(rows) else ""
+    words = f"Of {images} {split} images, {len(changed)} are usually classified differently.{shown}"
+    return paragraph(words) + table(["image", "true class", *runs], rows, _place(analysis))
+
+
+def _place(analysis: Analysis) -> str:
+    place = analysis.design.setting_text(main_setting(analysis))
+    return f"Shown for {place}." if place else ""
+
+
+def _name(analysis: Analysis, value: str) -> Cell:
+    return Cell(value, swatch=analysis.design.values.index(value) % len(SERIES) + 1)
+
+
+def _interval(metric: Metric, mean: MeanInterval | None) -> Cell:
+    if mean is None:
+        return Cell(DASH, number=True)
+    small = f"{metric.text(mean.low)} to {metric.text(mean.high)}" if mean.low is not None else ""
+    return Cell(metric.text(mean.mean), small, number=True)
