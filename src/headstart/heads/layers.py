@@ -1,0 +1,62 @@
+"""What the heads are made of: fully connected layers with their initial weights."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from headstart.errors import ConfigError
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+# Small enough that the first outputs hardly differ from each other, so the first loss is that of guessing.
+_OUTPUT_STD = 0.01
+
+
+def output_layer(inputs: int, outputs: int) -> nn.Linear:
+    """``(B, inputs)`` to ``(B, outputs)``: small random weights, no bias at first."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=_OUTPUT_STD)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def hidden_layers(inputs: int, hidden: Sequence[int], *, activation: str, dropout: float) -> tuple[nn.Sequential, int]:
+    """Fully connected layers, each followed by its activation and dropout.
+
+    Returns: the layers, ``(B, inputs)`` to ``(B, hidden[-1])``, and the number of their outputs.
+
+    Raises:
+        ConfigError: an unknown activation, or a hidden size below 1.
+    """
+    if activation not in _ACTIVATIONS:
+        raise ConfigError(f"head.activation={activation} is not one of {', '.join(_ACTIVATIONS)}")
+    if any(size < 1 for size in hidden):
+        raise ConfigError(f"head.hidden={list(hidden)}: every hidden layer needs at least one unit")
+    gain = activation if activation in {"relu", "tanh", "leaky_relu"} else "relu"
+    layers = nn.Sequential()
+    for number, size in enumerate(hidden):
+        linear = nn.Linear(inputs, size)
+        nn.init.normal_(linear.weight, std=nn.init.calculate_gain(gain) / inputs**0.5)
+        nn.init.zeros_(linear.bias)
+        layers.add_module(f"linear{number}", linear)
+        layers.add_module(f"activation{number}", _ACTIVATIONS[activation]())
+        layers.add_module(f"dropout{number}", dropout_layer(dropout))
+        inputs = size
+    return layers, inputs
+
+
+def dropout_layer(probability: float) -> nn.Dropout:
+    """Dropout.
+
+    Raises:
+        ConfigError: the probability is not in [0, 1).
+    """
+    if not 0.0 <= probability < 1.0:
+        raise ConfigError(f"head.dropout={probability} is not a probability below 1")
+    return nn.Dropout(probability)

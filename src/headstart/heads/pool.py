@@ -1,0 +1,33 @@
+"""From a backbone's features to one vector per image."""
+
+from torch import Tensor, nn
+
+from headstart.backbones.contract import FeatureSpec
+
+
+class Pool(nn.Module):
+    """Mean over positions, or the class token, as the features ask for.
+
+    Args:
+        features: what the backbone ends in.
+    """
+
+    def __init__(self, features: FeatureSpec) -> None:
+        super().__init__()
+        self.layout = features.layout
+        self.pool = features.pool
+        self.prefix_tokens = features.prefix_tokens
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, *features.shape)`` to ``(B, C)``."""
+        if self.layout == "NCHW":
+            return features.mean(dim=(2, 3))
+        if self.layout == "NHWC":
+            return features.mean(dim=(1, 2))
+        if self.layout == "NLC":
+            return features[:, 0] if self.pool == "token" else features[:, self.prefix_tokens :].mean(dim=1)
+        return features
+
+    def extra_repr(self) -> str:
+        """Shown when the model is printed."""
+        return f"{self.layout}, {self.pool}"

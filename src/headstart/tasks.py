@@ -1,0 +1,205 @@
+"""Tasks: what is predicted, with which loss, and how well.
+
+A task sees whole splits of outputs, not batches, so scoring costs nothing while batches run, and a metric over a
+split is exact however the split was divided.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    multiclass_accuracy,
+    multiclass_f1_score,
+)
+
+from headstart.errors import ConfigError, DataError
+
+ClassWeights = Literal["none", "balanced"] | Sequence[float]
+
+_TOP_K = 5
+
+
+class Task(ABC):
+    """What is predicted: the number of outputs, the loss, the activation and the metrics.
+
+    Attributes:
+        name: ``multiclass`` or ``binary``.
+        classes: names, in the order of the columns of :meth:`probabilities`.
+        outputs: what the head must have.
+        monitor: the metric that chooses the checkpoint.
+        monitor_mode: whether more (``max``) or less (``min``) of it is better.
+    """
+
+    name: str
+    outputs: int
+    monitor: str = "val/acc"
+    monitor_mode: Literal["min", "max"] = "max"
+
+    def __init__(self, classes: Sequence[str], *, label_smoothing: float, class_weights: Tensor | None) -> None:
+        self.classes = tuple(classes)
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self._weights_on: dict[torch.device, Tensor] = {}
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of ``(B, outputs)`` and ``(B,)`` class numbers; a scalar."""
+
+    @abstractmethod
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """``(B, outputs)`` to ``(B, classes)`` float32, each row summing to 1."""
+
+    def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Cheap metrics for the training split: ``acc``."""
+        return {"acc": float((self.predictions(outputs) == targets).float().mean())}
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """``(B, outputs)`` to ``(B,)`` class numbers."""
+        return self.probabilities(outputs).argmax(dim=1)
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Metrics of a whole split: ``loss``, ``acc``, ``f1`` (macro), ``auroc`` (macro, one against the rest) and,
+        with more than five classes, ``top5``.
+
+        Classes that do not occur in the split are left out of ``auroc``; where no class can be told from the
+        others (all targets are equal) it is NaN.
+
+        Args:
+            outputs: ``(N, outputs)``.
+            targets: ``(N,)`` class numbers.
+        """
+        if not torch.isfinite(outputs).all():
+            return dict.fromkeys(self.metric_names, math.nan)
+        probabilities = self.probabilities(outputs)
+        count = len(self.classes)
+        values = {
+            "loss": float(self.loss(outputs.float(), targets)),
+            "acc": float(multiclass_accuracy(probabilities, targets, count, average="micro")),
+            "f1": float(multiclass_f1_score(probabilities, targets, count, average="macro")),
+            "auroc": _auroc(probabilities, targets),
+        }
+        if "top5" in self.metric_names:
+            values["top5"] = float(multiclass_accuracy(probabilities, targets, count, average="micro", top_k=_TOP_K))
+        return values
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Keys of :meth:`evaluate`."""
+        return ("loss", "acc", "f1", "auroc", *(("top5",) if len(self.classes) > _TOP_K else ()))
+
+    def _weights(self, device: torch.device) -> Tensor | None:
+        if self.class_weights is None:
+            return None
+        if device not in self._weights_on:
+            self._weights_on[device] = self.class_weights.to(device)
+        return self._weights_on[device]
+
+
+class Multiclass(Task):
+    """One of several classes: softmax and cross-entropy, one output a class."""
+
+    name = "multiclass"
+
+    def __init__(self, classes: Sequence[str], *, label_smoothing: float, class_weights: Tensor | None) -> None:
+        super().__init__(classes, label_smoothing=label_smoothing, class_weights=class_weights)
+        self.outputs = len(self.classes)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy; with class weights, the weighted mean."""
+        weights = self._weights(outputs.device)
+        return F.cross_entropy(outputs, targets, weight=weights, label_smoothing=self.label_smoothing)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Softmax."""
+        return outputs.float().softmax(dim=1)
+
+
+class Binary(Task):
+    """One of two classes: one output, whose sigmoid is the probability of the second class."""
+
+    name = "binary"
+    outputs = 1
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross-entropy; with class weights, the weighted mean."""
+        smooth = targets.to(outputs.dtype) * (1.0 - self.label_smoothing) + self.label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(outputs[:, 0], smooth, reduction="none")
+        weights = self._weights(outputs.device)
+        if weights is None:
+            return losses.mean()
+        each = weights[targets]
+        return (each * losses).sum() / each.sum()
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Sigmoid, and its complement for the first class."""
+        logits = outputs.float()
+        return torch.cat((torch.sigmoid(-logits), torch.sigmoid(logits)), dim=1)
+
+
+def build_task(
+    name: Literal["auto", "binary", "multiclass"],
+    classes: Sequence[str],
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: ClassWeights = "none",
+    train_targets: Sequence[int] | None = None,
+) -> Task:
+    """The task for named classes; ``auto`` is multiclass, two classes included.
+
+    Args:
+        name: of the task.
+        classes: their names, in the order of their numbers.
+        label_smoothing: share of the target's weight that goes to all classes alike.
+        class_weights: ``none``, ``balanced`` (inversely to how often a class occurs in training), or a number each.
+        train_targets: class numbers of the training split; needed for ``balanced``.
+
+    Raises:
+        ConfigError: the choices do not fit each other or the classes.
+        DataError: there are fewer than two classes.
+    """
+    if len(classes) < 2:
+        raise DataError(f"the data has {len(classes)} class(es) {list(classes)}; a classification needs at least two")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ConfigError(f"loss.label_smoothing={label_smoothing} is not in [0, 1)")
+    if name not in {"auto", "binary", "multiclass"}:
+        raise ConfigError(f"task={name} is not one of auto, binary, multiclass")
+    if name == "binary" and len(classes) != 2:
+        raise ConfigError(f"task=binary needs two classes, the data has {len(classes)}; use task=multiclass")
+    weights = _class_weights(class_weights, len(classes), train_targets)
+    kind = Binary if name == "binary" else Multiclass
+    return kind(classes, label_smoothing=label_smoothing, class_weights=weights)
+
+
+def _class_weights(choice: ClassWeights, classes: int, train_targets: Sequence[int] | None) -> Tensor | None:
+    if isinstance(choice, str):
+        if choice == "none":
+            return None
+        if choice != "balanced":
+            raise ConfigError(f"loss.class_weights={choice} is not none, balanced or one number a class")
+        if train_targets is None:
+            raise ConfigError("loss.class_weights=balanced needs the targets of the training split")
+        counts = torch.bincount(torch.as_tensor(train_targets), minlength=classes)
+        # A class without training images has no loss to weigh.
+        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
+    if len(choice) != classes:
+        raise ConfigError(f"loss.class_weights has {len(choice)} numbers for {classes} classes; give one a class")
+    if min(choice) < 0 or max(choice) <= 0:
+        raise ConfigError(f"loss.class_weights={list(choice)}: weights are not negative, and one is above 0")
+    return torch.tensor([float(value) for value in choice])
+
+
+def _auroc(probabilities: Tensor, targets: Tensor) -> float:
+    """Mean over classes of the area under the ROC curve of each against the rest, where both occur."""
+    counts = torch.bincount(targets, minlength=probabilities.shape[1])
+    present = [c for c, n in enumerate(counts.tolist()) if 0 < n < len(targets)]
+    if not present:
+        return math.nan
+    # With two classes each is the rest of the other: one area.
+    scored = present[-1:] if probabilities.shape[1] == 2 else present
+    return sum(float(binary_auroc(probabilities[:, c], (targets == c).long())) for c in scored) / len(scored)
