@@ -36,7 +36,7 @@ def seed_stream(seed: int, stream: str) -> None:
     """Seed every generator for one purpose, so that a head starts the same whatever was built before it."""
     value = int(np.random.SeedSequence([seed, _SEED_STREAMS[stream]]).generate_state(1)[0])
     random.seed(value)
-    np.random.seed(value)  # noqa: NPY002  libraries draw from the global generator
+    np.random.seed(value)
     torch.manual_seed(value)
 
 
@@ -47,7 +47,7 @@ def build_data(config: dict[str, Any]) -> ImageDataModule:
     return data
 
 
-def build_data_task(config: dict[str, Any], data: ImageDataModule) -> Task:
+def build_run_task(config: dict[str, Any], data: ImageDataModule) -> Task:
     """The task over the data's classes."""
     return build_task(
         config["task"],

@@ -45,12 +45,18 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **here, "best_k_models": moved})
 
 
-def build_checkpoints(folder: Path, *, monitor: str, mode: str) -> list[ModelCheckpoint]:
+def build_checkpoints(folder: Path, *, monitor: str, mode: str, every_n_epochs: int = 1) -> list[ModelCheckpoint]:
     """The best checkpoint by ``monitor`` (weights only) and the last one (everything needed to resume)."""
     best = RunCheckpoint(
         dirpath=folder, filename=BEST, monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
     )
-    last = RunCheckpoint(dirpath=folder, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False)
+    last = RunCheckpoint(
+        dirpath=folder,
+        filename=LAST,
+        every_n_epochs=every_n_epochs,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
     return [best, last]
 
 
@@ -84,8 +90,10 @@ def share_static(folder: Path, shared: Path, state: dict[str, Tensor]) -> Path |
     return target
 
 
-def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> None:
+def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> int:
     """Load a checkpoint of a run, with its frozen file, into a model of the same shape.
+
+    Returns: the epoch it was saved in, counted from 0.
 
     Raises:
         RunError: the checkpoint is missing or torn, or does not fit the model.
@@ -111,3 +119,4 @@ def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> No
             f"{path} does not fit the model of config.yaml: missing {sorted(missing)[:3]}, unexpected "
             f"{sorted(unexpected)[:3]}; the run directory is incomplete or its configuration was edited"
         )
+    return int(checkpoint["epoch"])

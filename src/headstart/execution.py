@@ -10,58 +10,75 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping, ProgressBar
 
-from headstart import console
 from headstart.assemble import (
     build_backbone,
     build_data,
     build_model,
     build_module,
-    build_task,
+    build_run_task,
     instantiate,
     seed_stream,
+    static_folder,
 )
 from headstart.atomic import atomic_write, write_json
 from headstart.audit import raise_violations, rows_as_dicts, stage_rows
 from headstart.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
 from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, share_static
-from headstart.config import ResolvedRun
+from headstart.config import ResolvedRun, flat_config
+from headstart.console import audit_table, show, show_result, weights_notice
 from headstart.data.datamodule import ImageDataModule
 from headstart.loggers import build_loggers, finish_loggers
 from headstart.module import TransferModule
-from headstart.results import Result, write_result
+from headstart.pictures import draw_run
+from headstart.results import Result, to_plain, write_result
 from headstart.run import Attempt, RunDirectory
 from headstart.strategies.contract import Strategy
 
 _log = logging.getLogger(__name__)
 
 _VERSIONS = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "numpy", "pillow", "headstart")
+# Keys of conf/trainer that are this package's own.
+_OWN_SWITCHES = ("channels_last", "compile")
 
 
-def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool) -> Result:
+def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bool) -> Result:
     """Train, prove, test and write down one run; ``run`` is locked and open.
+
+    Args:
+        resolved: what to run.
+        run: where.
+        resume: go on from the last checkpoint.
+        owner: whether this process writes; the others of a distributed run only compute.
 
     Raises:
         HeadstartError: the data or weights cannot be used, the training diverged, or the audit failed.
     """
     started = time.perf_counter()
+    attempt = run.attempt() if owner else None
     config = resolved.config
     strategy: Strategy = instantiate(config["strategy"])
     data = build_data(config)
     backbone = build_backbone(config, resolved.weights)
     data.configure(backbone.input_spec)
-    task = build_task_for(config, data)
+    task = build_run_task(config, data)
     model = build_model(config, backbone, task)
     strategy.prepare(model, task, data)
     module = build_module(config, strategy, model, task)
     module.audit.start()
-    share_static(run.checkpoints, static_folder(run), module.static_state())
-    attempt = run.attempt()
-    loggers = build_loggers(config["logger"], run_dir=run.path, resolved=resolved)
+    if owner:
+        share_static(run.checkpoints, static_folder(run.path), module.static_state())
+        _announce(module)
+    loggers = build_loggers(resolved, run.path) if owner else []
     try:
         trainer = build_trainer(config, run, module, loggers, attempt)
         fit(trainer, module, data, run, resume=resume)
-        result = conclude(resolved, run, trainer, module, data, strategy, attempt, started)
+        result = conclude(resolved, run, trainer, module, data, strategy)
+        if owner:
+            assert attempt is not None
+            attempt.record(ended=True, total_seconds=round(time.perf_counter() - started, 3), device=_device(trainer))
+            result = _write_down(result, run, attempt, module, data, pictures=config["callbacks"]["plots"])
     except BaseException:
         finish_loggers(loggers, exit_code=1)
         raise
@@ -70,12 +87,12 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool) -> Result
 
 
 def build_trainer(
-    config: dict[str, Any], run: RunDirectory, module: TransferModule, loggers: list[Any], attempt: Attempt
+    config: dict[str, Any], run: RunDirectory, module: TransferModule, loggers: list[Any], attempt: Attempt | None
 ) -> pl.Trainer:
     """Lightning's trainer with this run's callbacks; its own switches pass through."""
-    choice = {key: value for key, value in config["trainer"].items() if key not in ("channels_last", "compile")}
-    callbacks = config["callbacks"]
-    task = module.task
+    choice = {key: value for key, value in config["trainer"].items() if key not in _OWN_SWITCHES}
+    callbacks, task = config["callbacks"], module.task
+    stopping = callbacks["early_stopping"]
     built: list[pl.Callback] = [
         StepSeed(config["seed"]),
         CostMeter(attempt),
@@ -88,14 +105,12 @@ def build_trainer(
         ),
         *build_progress(callbacks["progress"]),
     ]
-    stopping = callbacks["early_stopping"]
     if stopping["enabled"]:
-        built.append(
-            EarlyStopping(
-                task.monitor, mode=task.monitor_mode, patience=stopping["patience"], min_delta=stopping["min_delta"]
-            )
-        )
-    choice["strategy"] = _distribution(choice, phases=len(module.plan.phases))
+        patience, delta = stopping["patience"], stopping["min_delta"]
+        built.append(EarlyStopping(task.monitor, mode=task.monitor_mode, patience=patience, min_delta=delta))
+    if choice["strategy"] in ("ddp", "auto") and _several(choice) and len(module.plan.phases) > 1:
+        # What is frozen in the present phase takes no part in the backward pass.
+        choice["strategy"] = "ddp_find_unused_parameters_true"
     return pl.Trainer(
         **choice,
         default_root_dir=run.path,
@@ -104,6 +119,7 @@ def build_trainer(
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         enable_model_summary=False,
+        enable_checkpointing=True,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in built),
     )
 
@@ -129,9 +145,8 @@ def conclude(
     module: TransferModule,
     data: ImageDataModule,
     strategy: Strategy,
-    attempt: Attempt,
 ) -> Result:
-    """Prove what learned, score the chosen checkpoint on validation and once on test, and write everything down.
+    """Prove what learned, then score the checkpoint that validation chose on validation and, once, on test.
 
     Raises:
         AuditError: something frozen moved, or something trainable never received a gradient.
@@ -141,46 +156,74 @@ def conclude(
     if trainer.is_global_zero:
         write_json(run.audit_file, to_plain(audit))
     raise_violations(audit)
-    best_epoch = None
-    if run.best_checkpoint.exists():
-        best_epoch = load_weights(module.model, run.checkpoints)
-    chosen = strategy.finish(module.model, lambda: _score(trainer, module, data))
-    splits = ["val", *(["test"] if data.has_test else [])]
-    trainer.validate(module, dataloaders=data.val_dataloader(), verbose=False)
+    epochs = trainer.current_epoch
+    best = load_weights(module.model, run.checkpoints) if run.best_checkpoint.exists() else None
+    chosen = strategy.finish(module.model, lambda: _validate(trainer, module, data))
+    _validate(trainer, module, data)
     if data.has_test:
         trainer.test(module, dataloaders=data.test_dataloader(), verbose=False)
     metrics = {
-        f"{split}/{name}": value for split in splits for name, value in module.predictions[split].metrics.items()
+        f"{split}/{name}": value
+        for split in data.sizes
+        if split in module.predictions
+        for name, value in module.predictions[split].metrics.items()
     }
-    result = Result(
+    return Result(
         status="done",
         fingerprint=resolved.fingerprint,
-        metrics=metrics,
+        metrics=to_plain(metrics),
         config=flat_config(resolved),
         weights=asdict(module.model.backbone.weights),
         data=data.summary(),
         params=_parameters(module),
-        cost=attempt.total,
         cache={"used": False, "key": None, "hit": False, "reason": "cache=off"},
         versions=_versions(),
         details={
-            "best_epoch": best_epoch,
-            "epochs": trainer.current_epoch,
-            "input_spec": data.spec.as_dict() if data.spec else None,
-            "monitor": module.task.monitor,
             "task": module.task.name,
+            "monitor": module.task.monitor,
+            "best_epoch": best,
+            "epochs": epochs,
+            "phases": [phase["name"] for phase in audit["phases"]],
+            "input_spec": data.spec.as_dict() if data.spec else None,
             "precision": str(trainer.precision),
             "threads": torch.get_num_threads(),
-            "strategy": chosen,
+            "unmoved": audit["unmoved"],
+            **({"strategy": chosen} if chosen else {}),
         },
     )
-    if trainer.is_global_zero:
-        for split in splits:
-            _write_predictions(run, split, module, data)
+
+
+def _write_down(
+    result: Result,
+    run: RunDirectory,
+    attempt: Attempt,
+    module: TransferModule,
+    data: ImageDataModule,
+    *,
+    pictures: bool,
+) -> Result:
+    from dataclasses import replace
+
+    for split in module.predictions:
+        _write_predictions(run, split, module, data)
+    if pictures:
+        draw_run(run, module, data, best_epoch=result.details["best_epoch"])
+    result = replace(result, cost=attempt.total)
+    write_result(run.path, result)
+    show_result(result, run.path)
     return result
 
 
-def _score(trainer: pl.Trainer, module: TransferModule, data: ImageDataModule) -> float:
+def _announce(module: TransferModule) -> None:
+    show(weights_notice(module.model.backbone.weights))
+    phases = module.plan.phases
+    for index, phase in enumerate(phases):
+        title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}" if len(phases) > 1 else ""
+        show(audit_table(stage_rows(module.model, module.audit.info, module.plan, index), title=title))
+
+
+def _validate(trainer: pl.Trainer, module: TransferModule, data: ImageDataModule) -> float:
+    """Score on validation; higher is better whatever the metric."""
     trainer.validate(module, dataloaders=data.val_dataloader(), verbose=False)
     value = module.predictions["val"].metrics[module.task.monitor.removeprefix("val/")]
     return value if module.task.monitor_mode == "max" else -value
@@ -188,13 +231,12 @@ def _score(trainer: pl.Trainer, module: TransferModule, data: ImageDataModule) -
 
 def _phase_table(module: TransferModule, index: int) -> dict[str, Any]:
     phase = module.plan.phases[index]
-    rows = stage_rows(module.model, module.audit.info, module.plan, index)
     return {
         "name": phase.name,
         "start_epoch": phase.start_epoch,
         "end_epoch": phase.end_epoch,
         "frozen_stages": phase.frozen_stages(module.audit.info),
-        "stages": rows_as_dicts(rows),
+        "stages": rows_as_dicts(stage_rows(module.model, module.audit.info, module.plan, index)),
     }
 
 
@@ -206,16 +248,27 @@ def _parameters(module: TransferModule) -> dict[str, int]:
 
 def _write_predictions(run: RunDirectory, split: str, module: TransferModule, data: ImageDataModule) -> None:
     predictions = module.predictions[split]
-    ids = np.asarray(data.records(split).ids)[predictions.index]
     with atomic_write(run.predictions_file(split), "wb") as file:
         np.savez_compressed(
             file,
             index=predictions.index,
-            ids=ids,
+            ids=np.asarray(data.records(split).ids)[predictions.index],
             targets=predictions.targets,
             probabilities=predictions.probabilities,
             classes=np.asarray(data.classes),
         )
+
+
+def _several(choice: dict[str, Any]) -> bool:
+    devices = choice["devices"]
+    count = len(devices) if isinstance(devices, list) else devices
+    return count != 1 or choice["num_nodes"] > 1
+
+
+def _device(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return f"{trainer.world_size} x {device.type} ({name})"
 
 
 def _versions() -> dict[str, str]:

@@ -5,17 +5,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from headstart.config import ResolvedRun, resolve_run
+from headstart.config import ResolvedRun, flat_config, resolve_run
 from headstart.errors import RunError
 from headstart.results import Result, failed_result, write_result
 from headstart.run import RunDirectory
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from headstart.loaded import LoadedRun
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def train(cfg: "DictConfig") -> Result:
             try:
                 from headstart.execution import execute
 
-                return execute(resolved, run, resume=action == "resume")
+                return execute(resolved, run, resume=action == "resume", owner=owner)
             except Exception as error:
                 _log.debug("the run failed", exc_info=True)
                 if owner:
@@ -52,18 +54,15 @@ def train(cfg: "DictConfig") -> Result:
                 raise
 
 
-def flat_config(resolved: ResolvedRun) -> dict[str, Any]:
-    """The ``config`` section of ``result.json``: names of the choices, seed, epochs and every override as given."""
-    overrides = dict(item.lstrip("+~").partition("=")[::2] for item in resolved.overrides)
-    return {
-        **overrides,
-        **resolved.choices,
-        "seed": resolved.config["seed"],
-        "max_epochs": resolved.config["trainer"]["max_epochs"],
-        "study": resolved.config["name"],
-        "key": resolved.key,
-        "overrides": list(resolved.overrides),
-    }
+def load_run(path: str | Path) -> "LoadedRun":
+    """The model, classes and preprocessing of a finished run.
+
+    Raises:
+        RunError: the run is not finished, or a file of it is missing or damaged.
+    """
+    from headstart.loaded import load_run as load
+
+    return load(path)
 
 
 def _return_finished(run: RunDirectory) -> Result:

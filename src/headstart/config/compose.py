@@ -44,16 +44,15 @@ def compose(overrides: Sequence[str] = (), *, config_dir: str | Path | None = No
     if config_dir is not None:
         given.append(_searchpath([str(Path(config_dir).resolve())]))
     with _loader() as loader:
-        config = loader.load_configuration(CONFIG_NAME, overrides=given, run_mode=RunMode.RUN)
-    return config
+        return loader.load_configuration(CONFIG_NAME, overrides=given, run_mode=RunMode.RUN)
 
 
 def hydra_node(config: DictConfig) -> DictConfig | None:
     """What Hydra recorded about this configuration: its own node, or that of the running job."""
     if "hydra" in config:
-        return config.hydra  # type: ignore[no-any-return]
+        return config.hydra
     if HydraConfig.initialized():
-        return HydraConfig.get()  # type: ignore[return-value]
+        return HydraConfig.get()
     return None
 
 
@@ -103,10 +102,14 @@ def _reference(config_name: str, choices: tuple[str, ...], sources: tuple[str, .
     overrides = [*choices, _searchpath(sources[1:])] if len(sources) > 1 else list(choices)
     with _loader(sources) as loader:
         config = loader.load_configuration(config_name, overrides=overrides, run_mode=RunMode.RUN)
+    return plain_unresolved(config)
+
+
+def plain_unresolved(config: DictConfig) -> dict[str, Any]:
+    """Plain containers as the YAML files have them, without Hydra's node; required values are None."""
     with open_dict(config):
         config.pop("hydra", None)
-    missing = OmegaConf.missing_keys(config)
-    for key in missing:
+    for key in OmegaConf.missing_keys(config):
         OmegaConf.update(config, key, None)
     container = OmegaConf.to_container(config, resolve=False)
     assert isinstance(container, dict)

@@ -53,7 +53,7 @@ class ResolvedRun:
     """One run, decided.
 
     Attributes:
-        config: plain containers; ``trainer.accelerator``, ``devices`` and ``precision`` are decided, folders are absolute.
+        config: plain containers; ``trainer.accelerator``, ``devices`` and ``precision`` are decided, folders absolute.
         weights: what ``backbone.weights`` became; the backbone is built with it.
         choices: name of the chosen option of each group; several loggers are joined by ``+``.
         overrides: as given on the command line.
@@ -83,7 +83,8 @@ class ResolvedRun:
     @property
     def rerun(self) -> Literal["failed", "all", "none"]:
         """Which earlier outcomes are trained again."""
-        return self.config["rerun"]  # type: ignore[no-any-return]
+        rerun: Literal["failed", "all", "none"] = self.config["rerun"]
+        return rerun
 
     def flat(self) -> dict[str, Any]:
         """The choices as ``result.json`` holds them: names of the options, seed, epochs, every override as given."""
@@ -144,8 +145,22 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     )
 
 
+def flat_config(resolved: ResolvedRun) -> dict[str, Any]:
+    """The ``config`` section of ``result.json``: names of the choices, seed, epochs and every override as given."""
+    overrides = dict(item.lstrip("+~").partition("=")[::2] for item in resolved.overrides)
+    return {
+        **overrides,
+        **resolved.choices,
+        "seed": resolved.config["seed"],
+        "max_epochs": resolved.config["trainer"]["max_epochs"],
+        "study": resolved.config["name"],
+        "key": resolved.key,
+        "overrides": list(resolved.overrides),
+    }
+
+
 def readable_key(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Mapping[str, str]) -> str:
-    """For example ``digits-resnet18-linear-freeze-s1-lr0.01``: the main choices, the seed, what differs from the YAML."""
+    """``digits-resnet18-linear-freeze-s1-lr0.01``: the main choices, the seed, what differs from the YAML files."""
     root = config["datamodule"].get("root")
     names = {group: choices.get(group, group) for group in _GROUPS_IN_KEY}
     if root:

@@ -122,7 +122,7 @@ def precision_fits(c: Choices) -> str | None:
 
 
 def sync_batchnorm_needs_gpus(c: Choices) -> str | None:
-    """torch synchronises BatchNorm between GPUs only."""
+    """BatchNorm is synchronised between GPUs only."""
     if not c.get("trainer.sync_batchnorm") or c.get("trainer.accelerator") != "cpu":
         return None
     return "trainer.sync_batchnorm=true works on GPUs only; set it to false with trainer.accelerator=cpu"

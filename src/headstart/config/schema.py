@@ -6,7 +6,6 @@ file is their schema: a value must be of the kind that stands there, and a strat
 
 from headstart.config.fields import (
     Field,
-    anything,
     flag,
     list_of,
     mapping,
@@ -156,7 +155,6 @@ LIGHTNING_SWITCHES: dict[str, Field] = {
     "trainer.min_steps": nothing() | whole(1),
     "trainer.limit_predict_batches": nothing() | _BATCHES,
     "trainer.reload_dataloaders_every_n_epochs": whole(0),
-    "trainer.plugins": anything(),
     "trainer.inference_mode": flag(),
 }
 

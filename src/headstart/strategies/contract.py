@@ -150,6 +150,9 @@ class Strategy:
     def prepare(self, model: TransferModel, task: Any, data: Any) -> None:
         """Change the model before anything is described or trained (adapters, statistics over the data)."""
 
+    def restore(self, model: TransferModel) -> None:
+        """Give a rebuilt model the shape that it had when a finished run saved it; needs neither task nor data."""
+
     def losses(self, model: TransferModel) -> Mapping[str, Callable[[Step], Tensor]]:
         """Named extra losses, added to the task's own; called once, before training."""
         return {}

@@ -1,0 +1,58 @@
+"""What the configuration folder offers, read from its files without Hydra."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+GROUPS = {
+    "backbone": "the pretrained network",
+    "head": "what turns its features into outputs",
+    "strategy": "which parameters learn, when and how fast",
+    "datamodule": "the images",
+    "optimizer": "how parameters are updated",
+    "scheduler": "the learning rate over the epochs",
+    "trainer": "epochs, devices, precision",
+    "logger": "where metrics go besides metrics.csv; several: logger=[tensorboard,wandb]",
+    "callbacks": "checkpoints, early stopping, progress",
+    "cache": "stored activations of frozen stages",
+    "experiment": "ready-made combinations; anything else can still be changed",
+    "paths": "results, downloads and caches",
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One YAML file of a group.
+
+    Attributes:
+        name: as it is chosen.
+        description: the first line of its header comment, or an empty text.
+    """
+
+    name: str
+    description: str
+
+
+def options(group: str, folders: Iterable[Path]) -> list[Option]:
+    """The options of a group in all folders, by name; the first folder that has a name describes it."""
+    found: dict[str, Option] = {}
+    for folder in folders:
+        root = folder / group
+        for path in root.rglob("*.yaml") if root.is_dir() else ():
+            name = path.relative_to(root).with_suffix("").as_posix()
+            found.setdefault(name, Option(name, describe(path)))
+    return sorted(found.values(), key=lambda option: option.name)
+
+
+def describe(path: Path) -> str:
+    """The first line of a YAML file's header comment that says something to people."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            text = line.strip()
+            if text.startswith("#"):
+                comment = text.lstrip("# ").strip()
+                if comment and not comment.startswith("@package"):
+                    return comment
+            elif text:
+                return ""
+    return ""

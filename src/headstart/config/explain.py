@@ -1,0 +1,205 @@
+"""Turns what Hydra and OmegaConf say about a wrong command into one line that helps."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from headstart.config.catalog import GROUPS, options
+from headstart.config.compose import compose, leaves, plain_unresolved
+from headstart.config.names import nearest, suggestion
+from headstart.errors import HeadstartError
+
+
+def explain(error: BaseException, arguments: Sequence[str], folders: Sequence[Path]) -> str | None:
+    """One line for an error that the user can fix (one line for each problem where there are several), else None.
+
+    Args:
+        error: as it was raised.
+        arguments: of the command, overrides and switches.
+        folders: of YAML files, the user's own first.
+    """
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    own = _cause(error, HeadstartError)
+    if own is not None:
+        return str(own)
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error, folders)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error, overrides, folders)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is required here and has no default; give {error.full_key}=..."
+    if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
+        return f"{error.full_key} refers to something that is not there: {_first_line(error)}"
+    if isinstance(error, InstantiationException):
+        return _instantiation(error)
+    if isinstance(error, yaml.YAMLError):
+        return f"a YAML file cannot be read: {' '.join(str(error).split())}"
+    if isinstance(error, HydraException):
+        return _composition(error, overrides, folders)
+    if isinstance(error, OmegaConfBaseException):
+        key = f"{error.full_key}: " if error.full_key else ""
+        return f"{key}{_first_line(error)}"
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return _no_name(overrides)
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"the device ran out of memory ({_first_line(error)}); lower datamodule.batch_size "
+            "(and raise trainer.accumulate_grad_batches by the same factor), or datamodule.image_size"
+        )
+    return None
+
+
+def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+    """The error itself or what raised it, if that is of a kind."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, kind):
+            return seen
+        seen = seen.__cause__
+    return None
+
+
+def _missing_option(error: MissingConfigException, folders: Sequence[Path]) -> str:
+    group, _, name = str(error.missing_cfg_file).partition("/")
+    if group == "hydra":
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+    known = list(error.options or [option.name for option in options(group, folders)])
+    if not name or not known:
+        return _first_line(error)
+    line = f"{group}={name} is unknown{suggestion(name, known)}"
+    if group == "backbone" and "timm" in known:
+        return (
+            f"{line.replace('?', '', 1) if '?' in line else line}; any timm model: backbone=timm backbone.name={name}"
+        )
+    return f"{line} There are: {', '.join(known)}" if line.endswith("?") else f"{line}; there are: {', '.join(known)}"
+
+
+def _unreadable(error: OverrideParseException, overrides: Sequence[str], folders: Sequence[Path]) -> str:
+    override = str(error.override or _first_unreadable(overrides))
+    if "=" not in override:
+        for group in GROUPS:
+            if override in {option.name for option in options(group, folders)}:
+                return f"'{override}' is not of the form key=value; did you mean {group}={override}?"
+        return f"'{override}' is not of the form key=value, such as strategy=full or optimizer.lr=0.01"
+    key, _, value = override.partition("=")
+    if re.search(r"\s", key):
+        return f"'{override}' cannot be read: a key has no spaces"
+    bare = value.strip("'\"").replace('"', '\\"')
+    return (
+        f"'{override}' cannot be read; a value with spaces, commas, brackets, equals signs, # or $ needs quotes "
+        f"inside quotes: '{key}=\"{bare}\"'"
+    )
+
+
+def _first_unreadable(overrides: Sequence[str]) -> str:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in overrides:
+        try:
+            OverridesParser.create().parse_override(override)
+        except OverrideParseException:
+            return override
+    return " ".join(overrides)
+
+
+def _composition(error: HydraException, overrides: Sequence[str], folders: Sequence[Path]) -> str:
+    message = str(error)
+    for pattern, line in _MESSAGES:
+        if found := re.search(pattern, message):
+            return line(found, overrides, folders)
+    return _first_line(error)
+
+
+def _unknown_key(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
+    key = found[1]
+    if key.startswith("hydra"):
+        return f"{key} is none of Hydra's own settings; see --hydra-help"
+    given = next((item for item in overrides if item.lstrip("+~").partition("=")[0] == key), f"{key}=...")
+    if key in GROUPS:
+        return f"{given}: {key} is a group; choose one of its files by name, or set one of its keys: {key}.<key>=value"
+    valid = _valid_keys(overrides, folders)
+    parent = key.rpartition(".")[0]
+    if parent in valid and not any(name.startswith(f"{parent}.") for name in valid):
+        return f"{given}: {parent} is a single value, not a group of keys"
+    hint = (
+        nearest(key, [name for name in valid if name.startswith(f"{key.partition('.')[0]}.")]) if "." in key else None
+    )
+    hint = hint or nearest(key, [*valid, *GROUPS])
+    return f"{key} is unknown; did you mean {hint}?" if hint else f"{key} is unknown; `--help` lists what there is"
+
+
+def _valid_keys(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Every key there is with the groups that were chosen."""
+    groups = [item for item in overrides if item.lstrip("+").partition("=")[0] in GROUPS and "," not in item]
+    for chosen in (groups, []):
+        try:
+            keys = leaves(plain_unresolved(compose(chosen, config_dir=folders[0] if len(folders) > 1 else None)))
+        except (HydraException, OmegaConfBaseException, ValueError):
+            continue
+        parents = {key.rpartition(".")[0] for key in keys if key.count(".") > 1}
+        return [*keys, *sorted(parents - set(keys))]
+    return []
+
+
+def _several(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
+    given = found[1]
+    key, _, value = given.partition("=")
+    return f"{given} gives several values: add -m to run each of them, or write {key}=[{value}] for one list"
+
+
+def _sweep_only(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
+    return f"{found[1]} gives several values: add -m to run each of them"
+
+
+def _not_deletable(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
+    return f"~{found[1]}: there is no {found[1]} to remove{suggestion(found[1], _valid_keys([], folders))}"
+
+
+def _already_there(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
+    return f"+{found[1]}: {found[1]} is there already; leave out the +"
+
+
+def _no_name(overrides: Sequence[str]) -> str:
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in GROUPS or not key:
+            return f"{override}: choose a file of the group by its name, such as strategy=full (`--help` lists them)"
+    return "a group needs the name of one of its files, such as strategy=full (`--help` lists them)"
+
+
+_Line = Callable[[re.Match[str], Sequence[str], Sequence[Path]], str]
+
+_MESSAGES: tuple[tuple[str, _Line], ...] = (
+    (r"Could not override '([^']+)'", _unknown_key),
+    (r"Ambiguous value for argument '(.+)'\n", _several),
+    (r"Sweep parameters '(.+)' requires", _sweep_only),
+    (r"Could not delete(?: from config)?\. '([^']+)'", _not_deletable),
+    (r"An item is already at '([^']+)'", _already_there),
+    (r"^(\S+) appears more than once in the final defaults list", _already_there),
+    (r"Multiple values for (\w+)", _already_there),
+)
+
+
+def _instantiation(error: InstantiationException) -> str:
+    """``Error in call to target 'x.Y': TypeError(...)`` in one line, with the key where Hydra names it."""
+    text = " ".join(str(error).split())
+    found = re.search(r"Error in call to target '([^']+)': ?(\w+)\((.*?)\)(?: full_key: (\S+))?$", text)
+    if not found:
+        return text
+    target, kind, message, key = found.groups()
+    where = f"{key} " if key else ""
+    return f"{where}{target.rpartition('.')[2]} does not take these choices: {kind}: {message.strip(chr(34) + chr(39))}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
