@@ -50,7 +50,7 @@ def find_offline_runs(folder: str | Path) -> list[Path]:
 
 def read_offline_run(path: str | Path) -> OfflineRun:
     """Read one file; a torn end, as a killed process leaves it, is left out."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     run = OfflineRun()
     for data in _records(Path(path).read_bytes()):

@@ -124,12 +124,8 @@ def start_wandb(
             show(f"wandb: {run.url}")
             return run
     run = start("offline")
-    folder = Path(run.settings.sync_dir)
-    show(
-        f"wandb: offline, because {reason}; `wandb sync {folder}` uploads it."
-        if reason != "as asked"
-        else f"wandb: offline, in {folder}"
-    )
+    why = "" if reason == "as asked" else f" because {reason}"
+    show(f"wandb: offline{why}; `wandb sync {run.settings.sync_dir}` uploads it.")
     return run
 
 
