@@ -23,7 +23,7 @@ from headstart.results import read_result
 from headstart.run import find_runs
 
 if TYPE_CHECKING:
-    from headstart.training import LoadedRun
+    from headstart.loaded import LoadedRun
 
 _DECODERS = 8
 
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, batch_size: int, device: str) -> int:
-    from headstart.training import load_run
+    from headstart.loaded import load_run
 
     run = load_run(directory)
     started = time.perf_counter()

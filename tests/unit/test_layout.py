@@ -20,8 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cache",),
     ("modes", "audit", "optim", "checkpoints", "evaluation", "module"),
     ("results", "run"),
-    ("confusion", "figures", "plots", "console", "loggers", "callbacks"),
-    ("assemble", "execution", "training"),
+    ("confusion", "figures", "plots", "pictures", "console", "loggers", "wandb_run", "wandb_offline", "callbacks"),
+    ("assemble", "loaded", "execution", "training"),
     ("study", "ranking", "predict", "export", "listing"),
     ("cli", "__main__"),
 )

@@ -107,9 +107,9 @@ def test_only_a_finished_run_predicts(tmp_path: Path, finished):
 
 @pytest.fixture
 def run_path(tmp_path: Path, finished, loaded, monkeypatch) -> Path:
-    import headstart.training
+    import headstart.loaded
 
-    monkeypatch.setattr(headstart.training, "load_run", lambda path: loaded)
+    monkeypatch.setattr(headstart.loaded, "load_run", lambda path: loaded)
     run = RunDirectory.open(tmp_path / "outputs", "study", "a", "1" * 8)
     write_result(run.path, finished(fingerprint="1" * 8))
     return run.path
