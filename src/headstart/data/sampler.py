@@ -38,7 +38,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """All positions in this epoch's order, before they are dealt out to the processes."""
         if not self.shuffle:
             return np.arange(self.length)
-        return np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.length)
+        # Raw bits of a bit generator are the same in every version of NumPy; its permutations need not be.
+        return np.argsort(np.random.PCG64([self.seed, epoch]).random_raw(self.length), kind="stable")
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, order = self.epoch, self.order(self.epoch)

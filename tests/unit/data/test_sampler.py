@@ -1,0 +1,70 @@
+"""Order as a function of seed and epoch, alone and shared between processes."""
+
+from collections import Counter
+
+import pytest
+
+from headstart.data.sampler import EpochSampler, EvenBatches
+
+
+def drawn(epoch: int = 0, length: int = 23, **choices: int | bool) -> list[int]:
+    sampler = EpochSampler(length, **({"seed": 1, "shuffle": True} | choices))
+    sampler.set_epoch(epoch)
+    pairs = list(sampler)
+    assert {pair[0] for pair in pairs} == {epoch}
+    assert len(pairs) == len(sampler)
+    return [pair[1] for pair in pairs]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    assert drawn(3) == drawn(3)
+    assert sorted(drawn(3)) == list(range(23))
+    assert len({tuple(drawn(epoch, seed=seed)) for epoch in range(3) for seed in range(3)}) == 9
+
+
+def test_the_order_is_pinned() -> None:
+    """Another version of NumPy must not change every result silently."""
+    assert drawn(2, length=8, seed=5) == [4, 7, 6, 0, 1, 5, 2, 3]
+
+
+def test_evaluation_keeps_the_order() -> None:
+    assert drawn(4, shuffle=False) == list(range(23))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_training_shards_are_equally_long_and_cover_everything(world_size: int) -> None:
+    shards = [drawn(1, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert len({len(shard) for shard in shards}) == 1
+    counts = Counter(index for shard in shards for index in shard)
+    assert set(counts) == set(range(23))
+    assert sum(counts.values()) - 23 < world_size
+
+
+def test_training_shards_without_repeats() -> None:
+    shards = [drawn(1, rank=rank, world_size=4, drop_last=True) for rank in range(4)]
+    assert [len(shard) for shard in shards] == [5] * 4
+    assert max(Counter(index for shard in shards for index in shard).values()) == 1
+
+
+def test_together_the_processes_see_the_order_of_one() -> None:
+    shards = [drawn(1, length=24, rank=rank, world_size=2) for rank in range(2)]
+    assert [index for pair in zip(*shards, strict=True) for index in pair] == drawn(1, length=24)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 16, 17, 32, 33, 153])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_evaluation_shards_have_each_image_once_in_equally_many_batches(length: int, world_size: int) -> None:
+    batches = [
+        list(EvenBatches(EpochSampler(length, seed=0, shuffle=False, rank=rank, world_size=world_size), 8))
+        for rank in range(world_size)
+    ]
+    seen = [index for shard in batches for batch in shard for _, index in batch]
+    assert sorted(seen) == list(range(length))
+    assert all(1 <= len(batch) <= 8 for shard in batches for batch in shard)
+    if length >= world_size:
+        assert len({len(shard) for shard in batches}) == 1
+
+
+def test_rank_must_be_below_world_size() -> None:
+    with pytest.raises(ValueError, match="rank 2"):
+        EpochSampler(3, seed=0, shuffle=True, rank=2, world_size=2)

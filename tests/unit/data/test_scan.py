@@ -1,0 +1,115 @@
+"""Listing image folders, and clear errors where they are laid out otherwise."""
+
+from pathlib import Path
+
+import pytest
+
+from headstart.data.scan import IMG_EXTENSIONS, list_images, scan_folder
+from headstart.errors import DataError
+
+
+def lay_out(root: Path, *names: str) -> Path:
+    root.mkdir(exist_ok=True)
+    for name in names:
+        path = root / name
+        if name.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    return root
+
+
+def test_extensions_are_those_of_torchvision() -> None:
+    from torchvision.datasets.folder import IMG_EXTENSIONS as THEIRS
+
+    assert IMG_EXTENSIONS == THEIRS
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    root = lay_out(
+        tmp_path / "r", "train/b/2.JPG", "train/a/1.png", "train/a/sub/deep/3.webp", "val/a/4.png", "val/b/5.tiff"
+    )
+    scan = scan_folder(root)
+    assert scan.classes == ("a", "b")
+    assert scan.files["train"] == [("train/a/1.png", 0), ("train/a/sub/deep/3.webp", 0), ("train/b/2.JPG", 1)]
+    assert scan.files["val"] == [("val/a/4.png", 0), ("val/b/5.tiff", 1)]
+    assert "test" not in scan.files
+
+
+def test_class_folders_without_splits(tmp_path: Path) -> None:
+    scan = scan_folder(lay_out(tmp_path / "r", "b/1.png", "a/2.png"))
+    assert scan.files == {"all": [("a/2.png", 0), ("b/1.png", 1)]}
+
+
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_other_names_of_the_validation_folder(tmp_path: Path, name: str) -> None:
+    root = lay_out(tmp_path / "r", "train/a/1.png", "train/b/1.png", f"{name}/a/1.png", f"{name}/b/1.png")
+    assert scan_folder(root).files["val"] == [(f"{name}/a/1.png", 0), (f"{name}/b/1.png", 1)]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert scan_folder(lay_out(tmp_path / "r", "train/1.png", "plane/2.png")).classes == ("plane", "train")
+
+
+def test_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
+    root = lay_out(
+        tmp_path / "r",
+        "a/1.png", "b/1.png", "a/no.gif", "b/no.GIF", ".DS_Store", "a/.DS_Store", "a/._1.png", "notes.txt", "b/README",
+        ".git/1.png", "__MACOSX/a/1.png", "a/.ipynb_checkpoints/1.png",
+    )  # fmt: skip
+    scan = scan_folder(root)
+    assert scan.files["all"] == [("a/1.png", 0), ("b/1.png", 1)]
+    assert scan.ignored == {".gif": 2, ".DS_Store": 2, ".*": 1, ".txt": 1, "(none)": 1}
+
+
+def test_extensions_can_be_chosen(tmp_path: Path) -> None:
+    root = lay_out(tmp_path / "r", "a/1.gif", "b/1.gif", "b/2.png")
+    assert scan_folder(root, ["GIF"]).files["all"] == [("a/1.gif", 0), ("b/1.gif", 1)]
+    with pytest.raises(DataError, match="extensions is empty"):
+        scan_folder(root, [])
+
+
+def test_other_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
+    root = lay_out(tmp_path / "r", "train/a/1.png", "train/b/1.png", "masks/1.png")
+    assert scan_folder(root).other_folders == ("masks",)
+
+
+def test_links_that_go_in_circles_end(tmp_path: Path) -> None:
+    root = lay_out(tmp_path / "r", "a/1.png", "b/1.png")
+    (root / "a" / "again").symlink_to(root / "a")
+    assert scan_folder(root).files["all"] == [("a/1.png", 0), ("b/1.png", 1)]
+
+
+def test_list_images_lists_all_in_order(tmp_path: Path) -> None:
+    assert list_images(lay_out(tmp_path / "r", "z.png", "b/1.jpg", "b/.hidden.png", "c.txt")) == ["b/1.jpg", "z.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "has no class folders"),
+        (("1.png", "2.png"), "holds 2 images but no class folders"),
+        (("train/",), "train has no class folders"),
+        (("a/1.png", "b/"), r"class folder .*b holds no images"),
+        (("a/1.gif", "b/2.gif"), r"holds no images: found 2 x \.gif, looked for \.jpg"),
+        (("a/1.png",), "one class only"),
+        (("train/a/1.png", "train/b/1.png", "val/a/1.png", "val/bb/1.png"), r"only in train: b; only in val: bb"),
+        (("train/a/1.png", "train/b/1.png", "test/1.png"), r"test holds 1 images but no class folders"),
+        (("val/a/1.png", "val/b/1.png"), "has val but no train folder"),
+        (("train/a/1.png", "val/a/1.png", "valid/a/1.png"), "several folders for the val split"),
+    ],
+)
+def test_unusable_folders_are_explained(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        scan_folder(lay_out(tmp_path / "r", *names))
+
+
+def test_a_missing_root_says_what_was_given_and_where_it_ends(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"root={tmp_path}/no/where does not exist; the nearest .* {tmp_path}\. Give"):
+        scan_folder(tmp_path / "no" / "where")
+    file = lay_out(tmp_path / "r", "a.zip") / "a.zip"
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        scan_folder(file)
+    with pytest.raises(DataError, match="not set"):
+        scan_folder("???")
