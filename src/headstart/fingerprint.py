@@ -5,6 +5,7 @@ are equal are one (``1`` and ``1.0``, but not ``True``), and each value is tagge
 ``1`` and ``[1]`` differ.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -85,10 +86,9 @@ def _recall(note: Path, path: Path, stamp: list[int]) -> str | None:
 
 
 def _remember(note: Path, path: Path, stamp: list[int], sha256: str) -> None:
-    try:
+    # In a read-only home the digest is right, it is only not remembered.
+    with contextlib.suppress(OSError):
         write_json(note, {"path": str(path), "stamp": stamp, "sha256": sha256})
-    except OSError:
-        pass  # A read-only home: the digest is right, it is only not remembered.
 
 
 def _encode(value: Any) -> Iterator[bytes]:
@@ -138,7 +138,7 @@ def _encode_array(array: Any) -> Iterator[bytes]:
     if dtype == "object":
         raise TypeError("an array of Python objects has no digest; convert it to numbers or strings")
     yield _tagged(b"a", f"{dtype}{list(shape)}".encode())
-    yield data if isinstance(data, bytes) else memoryview(data).cast("B")
+    yield data if isinstance(data, bytes) else data.tobytes()
 
 
 def _uint8(tensor: Any) -> Any:

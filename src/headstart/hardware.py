@@ -142,7 +142,7 @@ def resolve_devices(
 
 
 def resolve_precision(precision: str | int, accelerator: str, hardware: Hardware) -> str:
-    """``auto`` to ``bf16-mixed`` where every device here is fast at it, else to ``32-true``; short names to long ones."""
+    """``auto`` to ``bf16-mixed`` where the devices are fast at it, else to ``32-true``; short names to long ones."""
     if precision != "auto":
         return {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(
             str(precision), str(precision)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import types
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -38,7 +39,12 @@ def check(
     strategy = _strategy_class(config)
     problems = [
         *_missing(config, reference),
-        *(p for key, value in values.items() if (p := _problem(key, value, defaults, added, strategy))),
+        *(
+            problem
+            for key, value in values.items()
+            if not _repeats(value, defaults.get(key), values)
+            and (problem := _problem(key, value, defaults, added, strategy))
+        ),
     ]
     if not problems:
         weights = _strategy_weights(strategy, config)
@@ -67,6 +73,12 @@ def _missing(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[st
         if key in SPEC and group in config and group != "logger" and not held:
             gone.append(f"{key} was removed; leave it out of the command to get its default ({_shown(value)})")
     return gone
+
+
+def _repeats(value: Any, default: Any, values: Mapping[str, Any]) -> bool:
+    """Whether the YAML takes the value from another key (``${seed}``), where it is checked."""
+    found = re.fullmatch(r"\$\{([\w.]+)\}", default) if isinstance(default, str) else None
+    return found is not None and values.get(found[1]) == value
 
 
 def _problem(
@@ -136,7 +148,7 @@ def _strategy_problem(key: str, value: Any, strategy: type) -> str | None:
     name = key.split(".")[1]
     fields = {field.name: field for field in dataclasses.fields(strategy)}
     if name not in fields:
-        hint = suggestion(name, fields)
+        hint = suggestion(key, [f"strategy.{field}" for field in fields])
         takes = f"it takes {', '.join(fields)}" if fields else "it takes no parameters"
         return f"{key} is unknown{hint or f'; {takes}'}"
     if key.count(".") > 1:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -52,7 +52,7 @@ def hydra_node(config: DictConfig) -> DictConfig | None:
     if "hydra" in config:
         return config.hydra
     if HydraConfig.initialized():
-        return HydraConfig.get()
+        return cast(DictConfig, HydraConfig.get())
     return None
 
 

@@ -49,7 +49,9 @@ def explain(error: BaseException, arguments: Sequence[str], folders: Sequence[Pa
         key = f"{error.full_key}: " if error.full_key else ""
         return f"{key}{_first_line(error)}"
     if isinstance(error, ValueError) and "Config group override must be" in str(error):
-        return _no_name(overrides)
+        return _no_name(overrides, folders)
+    if isinstance(error, ValueError) and "Only one of --run" in str(error):
+        return "only one of -m, --cfg and --info can be given"
     if type(error).__name__ == "OutOfMemoryError":
         return (
             f"the device ran out of memory ({_first_line(error)}); lower datamodule.batch_size "
@@ -153,7 +155,8 @@ def _valid_keys(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
 def _several(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
     given = found[1]
     key, _, value = given.partition("=")
-    return f"{given} gives several values: add -m to run each of them, or write {key}=[{value}] for one list"
+    as_list = "" if key in GROUPS and key != "logger" else f", or write {key}=[{value}] for one list"
+    return f"{given} gives several values: add -m to run each of them{as_list}"
 
 
 def _sweep_only(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
@@ -168,12 +171,14 @@ def _already_there(found: re.Match[str], overrides: Sequence[str], folders: Sequ
     return f"+{found[1]}: {found[1]} is there already; leave out the +"
 
 
-def _no_name(overrides: Sequence[str]) -> str:
+def _no_name(overrides: Sequence[str], folders: Sequence[Path]) -> str:
     for override in overrides:
         key = override.partition("=")[0]
-        if key in GROUPS or not key:
-            return f"{override}: choose a file of the group by its name, such as strategy=full (`--help` lists them)"
-    return "a group needs the name of one of its files, such as strategy=full (`--help` lists them)"
+        if key in GROUPS:
+            return f"{override}: choose one of {', '.join(option.name for option in options(key, folders))}"
+        if not key:
+            return f"{override}: the key before the equals sign is missing"
+    return "a group needs the name of one of its files, such as strategy=full; `--help` lists them"
 
 
 _Line = Callable[[re.Match[str], Sequence[str], Sequence[Path]], str]

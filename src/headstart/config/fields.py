@@ -73,7 +73,8 @@ def number(
 
 def one_of(*words: str) -> Field:
     """One of some words."""
-    return Field(lambda value: isinstance(value, str) and value in words, " or ".join(words), words)
+    wants = f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+    return Field(lambda value: isinstance(value, str) and value in words, wants, words)
 
 
 def flag() -> Field:

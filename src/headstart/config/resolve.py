@@ -53,7 +53,8 @@ class ResolvedRun:
     """One run, decided.
 
     Attributes:
-        config: plain containers; ``trainer.accelerator``, ``devices`` and ``precision`` are decided, folders absolute.
+        config: plain containers; ``backbone.weights``, ``trainer.accelerator``, ``devices`` and ``precision`` are
+            decided, folders are absolute.
         weights: what ``backbone.weights`` became; the backbone is built with it.
         choices: name of the chosen option of each group; several loggers are joined by ``+``.
         overrides: as given on the command line.
@@ -132,6 +133,7 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     _resolve_paths(values)
     scratch = starts_from_random_weights(values)
     weights = resolve_backbone_weights(values, scratch=scratch)
+    values["backbone"]["weights"] = weights.choice
     described = _described(values, weights)
     extendable = {key: value for key, value in described.items() if key != "trainer.max_epochs"}
     return ResolvedRun(
@@ -193,7 +195,7 @@ def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Ma
         )
         if key in skip or key.endswith("_target_") or _matches(key, NOT_IN_RESULT):
             continue
-        if key == "backbone.weights" and usual_values.get(key) in {"auto", value}:
+        if key == "backbone.weights" and (usual_values.get(key) in {"auto", value} or value == "none"):
             continue
         usual = usual_values.get(key, "")
         if (key in usual_values and value == usual) or "${" in str(usual):

@@ -1,11 +1,17 @@
 """Which weights a run uses, decided once per command: ``auto`` means the same for every run of a study."""
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from headstart.fingerprint import digest
+
 if TYPE_CHECKING:
     from headstart.backbones.weights_source import ResolvedWeights
+
+# What a card says about preprocessing; the rest of it changes no result.
+_INPUT = ("input_spec", "input_size", "mean", "std", "interpolation", "crop", "crop_pct", "crop_mode")
 
 
 def resolve_backbone_weights(config: Mapping[str, Any], *, scratch: bool) -> "ResolvedWeights":
@@ -18,17 +24,24 @@ def resolve_backbone_weights(config: Mapping[str, Any], *, scratch: bool) -> "Re
     return _resolve(str(backbone.get("name", "")), str(backbone.get("weights", "auto")), scratch)
 
 
-def weights_content(weights: "ResolvedWeights") -> dict[str, str]:
-    """What of the weights changes the result: their bytes; of the hub's, which are versioned by name, the name."""
-    source = str(weights.source)
-    return {
-        "source": source if source.startswith("hub:") else "",
-        "sha256": "" if source.startswith("hub:") else weights.sha256,
-    }
+def weights_content(weights: "ResolvedWeights") -> dict[str, Any]:
+    """What of the weights changes the result: their bytes and their preprocessing, wherever the file lies.
+
+    The hub's are named by network and tag, which stand for both, whether they are downloaded yet or not.
+    """
+    if weights.kind == "hub":
+        return {"source": weights.source}
+    return {"sha256": weights.sha256, "input": {key: weights.card[key] for key in _INPUT if key in weights.card}}
 
 
 @cache
 def _resolve(name: str, weights: str, scratch: bool) -> "ResolvedWeights":
     from headstart.backbones.weights_source import resolve_weights
 
-    return resolve_weights(name, weights, scratch=scratch)
+    if weights != "auto" or scratch:
+        return resolve_weights(name, weights, scratch=scratch)
+    # The processes that this one starts (other ranks, other jobs) must not decide anew: the network may have gone.
+    decided = f"HEADSTART_AUTO_WEIGHTS_{digest(name)[:12]}"
+    resolved = resolve_weights(name, os.environ.get(decided, "auto"))
+    os.environ[decided] = resolved.choice
+    return resolved
