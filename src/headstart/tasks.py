@@ -64,9 +64,10 @@ class Task(ABC):
         return self.probabilities(outputs).argmax(dim=1)
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Metrics of a whole split: ``loss``, ``acc``, ``f1`` (macro), ``auroc`` (macro, one against the rest) and,
-        with more than five classes, ``top5``.
+        """Metrics of a whole split.
 
+        They are ``loss``, ``acc``, ``f1`` (macro), ``auroc`` (macro, one class against the rest) and, with more than
+        five classes, ``top5``.
         Classes that do not occur in the split are left out of ``auroc``; where no class can be told from the
         others (all targets are equal) it is NaN.
 

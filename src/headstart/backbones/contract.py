@@ -61,6 +61,7 @@ class WeightsReport:
         unexpected: tensors of the file that the backbone does not have (a dropped classifier is not listed).
         classes: class names of the source task, in the order of the source classifier's rows, if known.
         licence: of the weights, if known.
+        notes: what else a reader must know (a prefix that was stripped, channels that were adapted).
     """
 
     source: str
@@ -70,6 +71,7 @@ class WeightsReport:
     unexpected: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     licence: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,12 @@ def hidden_layers(inputs: int, hidden: Sequence[int], *, activation: str, dropou
         raise ConfigError(f"head.activation={activation} is not one of {', '.join(_ACTIVATIONS)}")
     if any(size < 1 for size in hidden):
         raise ConfigError(f"head.hidden={list(hidden)}: every hidden layer needs at least one unit")
-    gain = activation if activation in {"relu", "tanh", "leaky_relu"} else "relu"
+    # He et al. 2015, eq. 10: rectifiers halve the variance, tanh keeps it near zero.
+    gain = 1.0 if activation == "tanh" else 2.0**0.5
     layers = nn.Sequential()
     for number, size in enumerate(hidden):
         linear = nn.Linear(inputs, size)
-        nn.init.normal_(linear.weight, std=nn.init.calculate_gain(gain) / inputs**0.5)
+        nn.init.normal_(linear.weight, std=gain / inputs**0.5)
         nn.init.zeros_(linear.bias)
         layers.add_module(f"linear{number}", linear)
         layers.add_module(f"activation{number}", _ACTIVATIONS[activation]())

@@ -1,0 +1,99 @@
+"""What is written about a weights file: its network, its input, its classes. No torch here.
+
+A card is a JSON object beside the file, or the metadata in a safetensors header, whose values are all strings.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headstart.data.input_spec import InputSpec
+from headstart.errors import WeightsError
+
+Card = Mapping[str, Any]
+
+_HEADER_LIMIT = 100_000_000
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """A card file.
+
+    Raises:
+        WeightsError: it cannot be read, or is no JSON object.
+    """
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: the card of the weights cannot be read ({error}); repair or remove it") from error
+    if not isinstance(card, dict):
+        raise WeightsError(f"{path}: the card of the weights is not a JSON object; repair or remove it")
+    return card
+
+
+def header_card(path: Path) -> dict[str, Any]:
+    """The metadata in the header of a safetensors file; empty for other files and damaged ones."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= _HEADER_LIMIT:
+                return {}
+            header = json.loads(file.read(length))
+    except (OSError, ValueError):
+        return {}  # Loading the file says what is wrong with it.
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return dict(metadata) if isinstance(metadata, dict) else {}
+
+
+def architecture(card: Card) -> str:
+    """Name of the network, without remarks and tag, or empty."""
+    return str(card.get("architecture", "")).split(" ")[0].partition(".")[0]
+
+
+def classes(card: Card) -> tuple[str, ...]:
+    """Class names of the source task, in the order of the classifier's rows."""
+    given = card.get("classes", ())
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            given = given.split(",")
+    if not isinstance(given, list | tuple):
+        return ()
+    return tuple(str(item[-1]) if isinstance(item, list | tuple) else str(item) for item in given)
+
+
+def input_spec(card: Card) -> InputSpec | None:
+    """What the weights expect of their input, or None where the card does not say.
+
+    Raises:
+        WeightsError: the card says it in a way that makes no sense.
+    """
+    try:
+        given = card.get("input_spec")
+        if given is not None:
+            return InputSpec.from_dict(json.loads(given) if isinstance(given, str) else dict(given))
+        if "input_size" not in card:
+            return None
+        channels, height, width = (int(value) for value in _numbers(card["input_size"]))
+        spec = InputSpec(channels=channels, height=height, width=width)
+        values: dict[str, Any] = spec.as_dict()
+        for key in ("mean", "std"):
+            if key in card:
+                values[key] = list(_numbers(card[key]))
+        values["interpolation"] = card.get("interpolation", spec.interpolation)
+        if "crop_pct" in card:
+            values["crop_pct"] = float(card["crop_pct"])
+        values["crop_mode"] = card.get("crop_mode", spec.crop_mode)
+        if card.get("crop") == "none":
+            values |= {"crop_pct": 1.0, "crop_mode": "squash"}
+        return InputSpec.from_dict(values)
+    except (TypeError, ValueError, KeyError) as error:
+        raise WeightsError(f"the card of the weights describes their input wrongly: {error}") from error
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    return tuple(float(item) for item in items)

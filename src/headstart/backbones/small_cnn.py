@@ -1,0 +1,88 @@
+"""A small convolutional network for training from scratch on small images."""
+
+import logging
+
+from torch import Tensor, nn
+
+from headstart.backbones import cards
+from headstart.backbones import weights as loading
+from headstart.backbones.contract import Backbone, FeatureSpec, Stage, WeightsReport
+from headstart.backbones.timm_network import with_channels
+from headstart.backbones.weights_source import ResolvedWeights
+from headstart.data.input_spec import InputSpec
+from headstart.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+# Pixel values between 0 and 1, the whole image, nothing else.
+_INPUT = InputSpec(height=64, width=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_pct=1.0, crop_mode="squash")
+_SMALLEST = 10
+
+
+class SmallCNN(Backbone):
+    """Conv 32 3x3, ReLU, MaxPool 2, Conv 64 3x3, ReLU, MaxPool 2, without padding: 64x14x14 of a 64x64 image.
+
+    Args:
+        name: of the network.
+        weights: resolved; there are none but those of an own earlier run.
+        in_channels: number of image channels.
+        image_size: ``(height, width)``.
+
+    Raises:
+        ConfigError: the images are too small.
+        WeightsError: the weights are damaged or of another network.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "small_cnn",
+        weights: ResolvedWeights,
+        in_channels: int = 3,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        height, width = image_size or (_INPUT.height, _INPUT.width)
+        if min(height, width) < _SMALLEST:
+            raise ConfigError(
+                f"datamodule.image_size={height}x{width} is too small for {name}; give {_SMALLEST} or more"
+            )
+        given = cards.input_spec(weights.card) or _INPUT
+        spec = InputSpec.from_dict({**given.as_dict(), "height": height, "width": width})
+        self.input_spec = with_channels(spec, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, 32, 3)
+        self.act1 = nn.ReLU()
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(32, 64, 3)
+        self.act2 = nn.ReLU()
+        self.pool2 = nn.MaxPool2d(2)
+        shape = (64, _after(_after(height)), _after(_after(width)))
+        self.features = FeatureSpec(64, shape, "NCHW")
+        self.stages = tuple(
+            Stage(
+                name=f"block{number}",
+                parameters=(f"conv{number}.weight", f"conv{number}.bias"),
+                modules=(f"conv{number}", f"act{number}", f"pool{number}"),
+                end=f"pool{number}",
+            )
+            for number in (1, 2)
+        )
+        self.source_classifier = None
+        if weights.path is None:
+            self.weights = WeightsReport("none", notes=("random weights",))
+            _log.warning("the backbone %s starts from RANDOM weights", name)
+        else:
+            loaded = loading.load_file(self, weights.path, sha256=weights.sha256)
+            self.weights = loading.report(weights, loaded, self.state_dict())
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """``(B, C, H, W)`` images to ``(B, 64, H', W')``."""
+        x = self.pool1(self.act1(self.conv1(images)))
+        features: Tensor = self.pool2(self.act2(self.conv2(x)))
+        return features
+
+
+def _after(size: int) -> int:
+    """Rows or columns after one unpadded 3x3 convolution and halving."""
+    return (size - 2) // 2

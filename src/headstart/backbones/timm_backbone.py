@@ -1,0 +1,130 @@
+"""Any timm network as a backbone."""
+
+import inspect
+import logging
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from headstart.backbones import weights as loading
+from headstart.backbones.contract import Backbone, FeatureSpec, Layout, WeightsReport
+from headstart.backbones.stages import build_stages, renamed
+from headstart.backbones.timm_network import build_network, check_network, input_spec_of, prune
+from headstart.backbones.trace import Trace, trace
+from headstart.backbones.weights_source import ResolvedWeights
+from headstart.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+
+class TimmBackbone(Backbone):
+    """A network of timm without its classifier, ending in its feature map.
+
+    ``network`` is the timm model itself; where nothing is dropped, its state dict loads into
+    ``timm.create_model(name, num_classes=0)``.
+
+    Args:
+        name: as timm knows it, with or without a tag.
+        weights: resolved, see :func:`headstart.backbones.weights_source.resolve_weights`.
+        in_channels: number of image channels; pretrained first convolutions are adapted.
+        image_size: ``(height, width)``; by default what the weights were trained with.
+        pre_logits: ``keep`` appends the pretrained layers between feature map and classifier (VGG's fc6 and fc7,
+            MobileNet's conv_head, ConvNeXt's norm) as a last stage; the features are then one vector an image.
+        options: further arguments of the timm model (``drop_path_rate``).
+
+    Raises:
+        ConfigError: timm has no such network, or it cannot be used as asked.
+        WeightsError: the weights are damaged, of another network or unreachable.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        weights: ResolvedWeights,
+        in_channels: int = 3,
+        image_size: tuple[int, int] | None = None,
+        pre_logits: Literal["keep", "drop"] = "drop",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if pre_logits not in {"keep", "drop"}:
+            raise ConfigError(f"backbone.pre_logits={pre_logits} is not one of keep, drop")
+        check_network(name, weights)
+        self.name = name
+        identifier = weights.hub.name if weights.hub is not None else name
+        self.input_spec = input_spec_of(identifier, weights, channels=in_channels, image_size=image_size)
+        built = build_network(identifier, weights, self.input_spec, options)
+        self.network: Any = built.network
+        self._keeps_pre_logits = False
+        self._cut_to_features(keep=pre_logits == "keep")
+        if built.loaded is None:
+            self.weights = WeightsReport("none", notes=("random weights",))
+            _log.warning("the backbone %s starts from RANDOM weights", name)
+        else:
+            self.weights = loading.report(weights, built.loaded, self.network.state_dict())
+        # A classifier over other features than these is of no use to anyone.
+        classifier = built.classifier
+        fits = classifier is not None and classifier.weight.shape[1] == self.features.dim
+        self.source_classifier = classifier if fits else None
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """``(B, C, H, W)`` images to features ``(B, *features.shape)``."""
+        features: Tensor = self.network.forward_features(images)
+        return self._head(features) if self._keeps_pre_logits else features
+
+    def _head(self, features: Tensor) -> Tensor:
+        head = self.network.forward_head
+        takes = "pre_logits" in inspect.signature(head).parameters
+        pooled: Tensor = head(features, pre_logits=True) if takes else head(features)
+        return pooled
+
+    def _cut_to_features(self, *, keep: bool) -> None:
+        """Drop what is not needed for the features, then describe what is left: stages and feature shape."""
+        network = self.network
+        network.reset_classifier(0)
+        shape = self.input_spec.shape
+        in_map = _traced(self.name, network, network.forward_features, shape)
+        whole = in_map
+        if {name for name, _ in network.named_parameters()} - in_map.used:
+            whole = _traced(self.name, network, lambda images: self._head(network.forward_features(images)), shape)
+        between = whole.used - in_map.used
+        self._keeps_pre_logits = keep and bool(between)
+        kept = whole if self._keeps_pre_logits else in_map
+        if between and not keep:
+            names = sorted({name.rpartition(".")[0] for name in between})
+            _log.info("%s without its pretrained %s; backbone.pre_logits=keep has them", self.name, ", ".join(names))
+        prune(network, kept)
+        # The names of parameters are those of `network`, so the stages are made there and then renamed.
+        stages = build_stages(network, kept, pre_logits=between if self._keeps_pre_logits else frozenset())
+        self.stages = renamed(stages, lambda name: f"network.{name}" if name else "network")
+        self.features = _feature_spec(self.name, network, kept)
+
+
+def _traced(name: str, network: nn.Module, forward: Any, shape: tuple[int, int, int]) -> Trace:
+    try:
+        return trace(network, forward, shape)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        size = "x".join(map(str, shape))
+        raise ConfigError(
+            f"backbone.name={name} cannot take {size} images: {error}; choose another datamodule.image_size"
+        ) from error
+
+
+def _feature_spec(name: str, network: Any, run: Trace) -> FeatureSpec:
+    shape = run.output
+    if not isinstance(shape, tuple) or len(shape) not in {1, 2, 3}:
+        raise ConfigError(f"backbone.name={name}: its features are not one tensor with channels and positions")
+    if len(shape) == 1:
+        return FeatureSpec(shape[0], shape, "NC")
+    channels = network.num_features
+    if len(shape) == 2:
+        if shape[1] != channels:
+            raise ConfigError(f"backbone.name={name}: features {shape} have no last axis of {channels} channels")
+        prefix = getattr(network, "num_prefix_tokens", 0)
+        token = prefix > 0 and getattr(network, "global_pool", "avg") == "token"
+        return FeatureSpec(channels, shape, "NLC", "token" if token else "avg", prefix)
+    layout: Layout = "NHWC" if getattr(network, "output_fmt", "NCHW") == "NHWC" or shape[0] != channels else "NCHW"
+    if channels not in {shape[0], shape[2]}:
+        raise ConfigError(f"backbone.name={name}: features {shape} have no axis of {channels} channels")
+    return FeatureSpec(channels, shape, layout)

@@ -1,0 +1,184 @@
+"""Building a timm network with its weights, and what those expect of their input."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import timm
+from timm.data import resolve_data_config
+from timm.models import get_pretrained_cfg
+from torch import nn
+
+from headstart.backbones import cards, weights
+from headstart.backbones.contract import SourceClassifier
+from headstart.backbones.trace import Trace
+from headstart.backbones.weights_source import SUFFIXES, ResolvedWeights
+from headstart.data.input_spec import InputSpec
+from headstart.errors import ConfigError, WeightsError
+from headstart.fingerprint import digest_file
+
+
+@dataclass(frozen=True)
+class BuiltNetwork:
+    """A timm model with its weights, its classifier still in place.
+
+    Attributes:
+        network: the model.
+        loaded: what became of the weights file; None for random weights.
+        classifier: of the source task.
+    """
+
+    network: Any
+    loaded: weights.Loaded | None
+    classifier: SourceClassifier | None
+
+
+def build_network(name: str, source: ResolvedWeights, spec: InputSpec, options: Mapping[str, Any]) -> BuiltNetwork:
+    """The timm model ``name`` with its weights.
+
+    Args:
+        name: network and tag.
+        source: of the weights.
+        spec: input that the network is made for.
+        options: further arguments of the model.
+
+    Raises:
+        ConfigError: the network cannot be made as asked.
+        WeightsError: the weights are damaged, of another network or unreachable.
+    """
+    arguments = _arguments(name, spec, options)
+    if source.kind == "hub":
+        return _from_hub(name, source, arguments)
+    network = _create(name, arguments)
+    if source.kind == "none":
+        return BuiltNetwork(network, None, None)
+    assert source.path is not None
+    loaded = weights.load_file(network, source.path, sha256=source.sha256)
+    return BuiltNetwork(network, loaded, loaded.classifier)
+
+
+def check_network(name: str, source: ResolvedWeights) -> None:
+    """Refuse a network that timm does not have, and weights whose card names another one.
+
+    Raises:
+        ConfigError: timm has no network of this name.
+        WeightsError: the card of the weights names another network.
+    """
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows all names"
+        raise ConfigError(f"backbone.name={name}: timm has no such network; {hint}")
+    if get_pretrained_cfg(name, allow_unregistered=False) is None and "." in name:
+        raise ConfigError(f"backbone.name={name}: timm knows {architecture}, but no weights tagged '{name}'")
+    stated = cards.architecture(source.card)
+    if stated and stated != architecture:
+        raise WeightsError(f"{source.source}: weights of {stated} cannot be loaded into backbone.name={name}")
+
+
+def input_spec_of(
+    name: str, source: ResolvedWeights, *, channels: int, image_size: tuple[int, int] | None
+) -> InputSpec:
+    """What the weights expect, with the asked channels and size."""
+    if channels < 1:
+        raise ConfigError(f"backbone.in_channels={channels} is not a number of channels")
+    spec = cards.input_spec(source.card) or _timm_spec(name)
+    if image_size is not None:
+        spec = replace(spec, height=image_size[0], width=image_size[1])
+    return with_channels(spec, channels)
+
+
+def with_channels(spec: InputSpec, channels: int) -> InputSpec:
+    """The same input with another number of channels: means and deviations are averaged or repeated."""
+    if channels == spec.channels:
+        return spec
+    if channels == 1:
+        mean: tuple[float, ...] = (sum(spec.mean) / len(spec.mean),)
+        std: tuple[float, ...] = (sum(spec.std) / len(spec.std),)
+    else:
+        mean = tuple(spec.mean[c % len(spec.mean)] for c in range(channels))
+        std = tuple(spec.std[c % len(spec.std)] for c in range(channels))
+    return replace(spec, channels=channels, mean=mean, std=std)
+
+
+def prune(network: nn.Module, trace: Trace) -> None:
+    """Replace parts with parameters that the traced forward pass neither calls nor uses."""
+    called = {call.module for call in trace.calls}
+
+    def idle(name: str, module: nn.Module) -> bool:
+        inside = [f"{name}.{child}" if child else name for child, _ in module.named_modules()]
+        held = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
+        return bool(held) and called.isdisjoint(inside) and trace.used.isdisjoint(held)
+
+    def visit(parent: nn.Module, prefix: str) -> None:
+        for child, module in list(parent.named_children()):
+            name = f"{prefix}{child}"
+            if idle(name, module):
+                setattr(parent, child, nn.Identity())
+            else:
+                visit(module, f"{name}.")
+
+    visit(network, "")
+
+
+def _timm_spec(name: str) -> InputSpec:
+    config = get_pretrained_cfg(name)
+    values = resolve_data_config({}, pretrained_cfg=config.to_dict() if config is not None else {"input_size": None})
+    channels, height, width = values["input_size"]
+    return InputSpec(
+        channels=channels,
+        height=height,
+        width=width,
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+        interpolation=values["interpolation"],
+        crop_pct=values["crop_pct"],
+        crop_mode=values["crop_mode"],
+    )
+
+
+def _arguments(name: str, spec: InputSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = {key: value for key, value in options.items() if value is not None}
+    config = get_pretrained_cfg(name)
+    given = config.input_size if config is not None else (3, 224, 224)
+    if spec.channels != given[0]:
+        arguments["in_chans"] = spec.channels
+    if config is not None and config.fixed_input_size and (spec.height, spec.width) != tuple(given[1:]):
+        arguments.setdefault("img_size", (spec.height, spec.width))
+    return arguments
+
+
+def _create(name: str, arguments: Mapping[str, Any], **more: Any) -> Any:
+    try:
+        return timm.create_model(name, **arguments, **more)
+    except (TypeError, ValueError, AssertionError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "its defaults"
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"backbone.name={name}: timm cannot make it with {given}: {reason}") from error
+
+
+def _from_hub(name: str, source: ResolvedWeights, arguments: Mapping[str, Any]) -> BuiltNetwork:
+    """Weights that timm itself offers, converted by its own code; it loads them strictly."""
+    path = weights.fetch(source)
+    loaded = weights.Loaded(path, source.sha256 or digest_file(path))
+    if path.suffix in SUFFIXES:
+        state = weights.unwrapped(weights.read_state(path), path)
+        overlay: dict[str, Any] = {"state_dict": state}
+    else:
+        # Formats of other frameworks, which the network reads itself.
+        overlay = {"file": str(path), "custom_load": True}
+    try:
+        network = _create(name, arguments, pretrained=True, pretrained_cfg_overlay=overlay)
+    except RuntimeError as error:
+        raise WeightsError(f"{source.source} ({path}) does not fit {name}: {error}; the download is damaged") from error
+    network.pretrained_cfg.pop("state_dict", None)
+    loaded.keys = frozenset(network.state_dict())
+    modules = dict(network.named_modules())
+    held = {
+        f"{key}.{part}": tensor.detach().clone()
+        for key in weights.classifier_names(network)
+        if key in modules
+        for part, tensor in modules[key].named_parameters(recurse=False)
+    }
+    return BuiltNetwork(network, loaded, weights.take_classifier(held, weights.classifier_names(network)))

@@ -1,0 +1,212 @@
+"""What runs, when, during one forward pass: the one source for stage order, stage ends and cuts.
+
+The pass runs on the meta device, where tensors have shapes but no values, so it costs next to nothing whatever
+the network's size. Networks that cannot run there run for real, once.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Forward = Callable[[Tensor], Any]
+
+# Neither 1 nor 2, so that a cut checked with two images notices a shape that does not follow the batch.
+_BATCH = 3
+
+
+@dataclass
+class Call:
+    """One call of a module.
+
+    Attributes:
+        module: its name within the root.
+        started: position on the clock that ticks at every start and end of a call.
+        ended: likewise; None if the call did not return.
+        output: shapes in the structure of the output (:class:`Shape` in place of tensors).
+        from_images: whether the output depends on the images.
+    """
+
+    module: str
+    started: int
+    ended: int | None = None
+    output: Any = None
+    from_images: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A tensor of a traced output: its shape with the batch of the trace, and that batch."""
+
+    sizes: tuple[int, ...]
+    batch: int = _BATCH
+
+    def zeros(self, like: Tensor) -> Tensor:
+        """Zeros of this shape for ``like``'s batch, without the memory for them."""
+        sizes = list(self.sizes)
+        if sizes and sizes[0] % self.batch == 0:
+            sizes[0] = sizes[0] // self.batch * len(like)
+        return like.new_zeros(1).expand(sizes)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One forward pass.
+
+    Attributes:
+        calls: in the order in which they started.
+        output: the result's shape without the batch axis.
+        used: names of the parameters that the result depends on.
+    """
+
+    calls: tuple[Call, ...]
+    output: Any
+    used: frozenset[str] = field(default_factory=frozenset)
+
+
+def trace(root: nn.Module, forward: Forward, shape: tuple[int, int, int]) -> Trace:
+    """Run ``forward`` once in evaluation mode and note the calls of ``root``'s modules.
+
+    Args:
+        root: whose modules are followed.
+        forward: a method of ``root``, or a function that calls its methods; takes ``(B, C, H, W)``.
+        shape: ``(C, H, W)`` of the images.
+    """
+    with evaluation_mode(root):
+        try:
+            return _run(root, forward, shape, torch.device("meta"))
+        except Exception:  # networks fail on the meta device in many ways; for real, errors count
+            device = next(iter(root.parameters())).device
+            return _run(root, forward, shape, device)
+
+
+@contextmanager
+def evaluation_mode(root: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and back in its own mode afterwards."""
+    modes = [(module, module.training) for module in root.modules()]
+    root.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class _Runner(nn.Module):
+    """Gives ``functional_call`` a module whose forward pass is any method of ``root``."""
+
+    def __init__(self, root: nn.Module, forward: Forward) -> None:
+        super().__init__()
+        self.root = root
+        self._forward = forward
+
+    def forward(self, images: Tensor) -> Any:
+        return self._forward(images)
+
+
+def _run(root: nn.Module, forward: Forward, shape: tuple[int, int, int], device: torch.device) -> Trace:
+    runner = _Runner(root, forward)
+    states = {}
+    for name, tensor in [*runner.named_parameters(), *runner.named_buffers()]:
+        states[name] = torch.empty_like(tensor, device=device) if device.type == "meta" else tensor.detach()
+    dtype = next((p.dtype for p in root.parameters() if p.is_floating_point()), torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((_BATCH, *shape), generator=generator).to(device, dtype)
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False) if device.type != "meta" else _nothing():
+        # Which parameters matter, by what the result can be derived with respect to.
+        learnable = {
+            name: states[name].clone().requires_grad_()
+            for name, parameter in runner.named_parameters()
+            if parameter.is_floating_point()
+        }
+        result = functional_call(runner, {**states, **learnable}, (images,))
+        used = _used(result, learnable)
+        # What follows from the images, by what can be derived with respect to them.
+        with _followed(root) as calls:
+            functional_call(runner, states, (images.requires_grad_() * 1.0,))
+    return Trace(tuple(calls), _without_batch(result), frozenset(name.removeprefix("root.") for name in used))
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _used(result: Any, learnable: dict[str, Tensor]) -> list[str]:
+    total = sum(tensor.sum() for tensor in _tensors(result) if tensor.requires_grad)
+    if not isinstance(total, Tensor):
+        return []
+    gradients = torch.autograd.grad(total, list(learnable.values()), allow_unused=True)
+    return [name for name, gradient in zip(learnable, gradients, strict=True) if gradient is not None]
+
+
+@contextmanager
+def _followed(root: nn.Module) -> Iterator[list[Call]]:
+    calls: list[Call] = []
+    open_calls: list[Call] = []
+    clock = iter(range(1 << 62))
+
+    def started(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            call = Call(name, next(clock))
+            calls.append(call)
+            open_calls.append(call)
+
+        return hook
+
+    def ended(module: nn.Module, inputs: Any, output: Any) -> None:
+        call = open_calls.pop()
+        call.ended = next(clock)
+        call.output = describe(output)
+        call.from_images = any(tensor.requires_grad for tensor in _tensors(output))
+
+    handles = []
+    for name, module in root.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(started(name)))
+            handles.append(module.register_forward_hook(ended))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def describe(output: Any) -> Any:
+    """The structure of ``output`` with a :class:`Shape` for each tensor."""
+    return _map(output, lambda tensor: Shape(tuple(tensor.shape)))
+
+
+def stand_in(output: Any, like: Tensor) -> Any:
+    """Zeros in the structure of a described output, for ``like``'s batch, type and device."""
+    return _map(output, lambda shape: shape.zeros(like))
+
+
+def _map(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Tensor | Shape):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _map(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_map(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _without_batch(result: Any) -> Any:
+    return tuple(result.shape[1:]) if isinstance(result, Tensor) else result
