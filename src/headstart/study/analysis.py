@@ -168,7 +168,11 @@ def analyse(
     scratch = from_scratch(table, design)
     question = primary or _declared(table, "study.primary")
     differences = _differences(design, deciding, design.reference, primary=question, baseline=scratch)
-    gains = _differences(design, deciding, scratch) if scratch and scratch != design.reference else differences
+    gains = (
+        _differences(design, deciding, scratch, by_value=True)
+        if scratch and scratch != design.reference
+        else differences
+    )
     return Analysis(
         table=table,
         design=design,
@@ -263,7 +267,13 @@ def _pairs(
 
 
 def _differences(
-    design: Design, metric: Metric, reference: str, *, primary: str | None = None, baseline: str | None = None
+    design: Design,
+    metric: Metric,
+    reference: str,
+    *,
+    primary: str | None = None,
+    baseline: str | None = None,
+    by_value: bool = False,
 ) -> tuple[Difference, ...]:
     found = []
     for setting in design.settings:
@@ -273,12 +283,13 @@ def _differences(
             first, second = _pairs(design, metric, value, reference, setting)
             paired = paired_difference(first, second) if first.size else None
             found.append(Difference(value, setting, paired, None, 1, "unpaired", value == primary))
-    # Three questions, three families: the declared one, whether pretraining matters, and everything else.
+    # Each question has its own family: the declared one, the from-scratch baseline, everything else; and for
+    # transfer gain, whether pretraining helps each strategy.
     families: dict[str, list[int]] = {}
     for place, item in enumerate(found):
         if item.paired is not None:
             kind = "primary" if item.primary else "baseline" if item.value == baseline else "other"
-            families.setdefault(kind, []).append(place)
+            families.setdefault(item.value if by_value else kind, []).append(place)
     for places in families.values():
         adjusted = holm([paired.p for place in places if (paired := found[place].paired)])
         for place, p in zip(places, adjusted, strict=True):

@@ -90,11 +90,9 @@ class Design:
         """The value that the others are compared with."""
         return self.values[0]
 
-    def setting_text(self, setting: Sequence[str]) -> str:
-        """A setting in words; empty when there is only one."""
-        return ", ".join(
-            f"{short_name(axis)} {value}" for axis, value in zip(self.axes, setting, strict=True) if value != ""
-        )
+    def setting_text(self, setting: Sequence[str], *, short: bool = False) -> str:
+        """A setting in words, or in fewer of them; empty when there is only one."""
+        return ", ".join(_setting_words(axis, value, short) for axis, value in zip(self.axes, setting, strict=True))
 
 
 def separate(runs: Iterable[Run]) -> list[Table]:
@@ -191,6 +189,12 @@ def short_name(axis: str) -> str:
     """The last part of a dotted name, which is what people say; ``backbone.name`` stays whole."""
     last = axis.rsplit(".", 1)[-1]
     return axis if last in ("name", "weights") else last
+
+
+def _setting_words(axis: str, value: str, short: bool) -> str:
+    if axis == SHOTS_AXES[0] and not short:
+        return "all images" if value == "null" else f"{value} image{'s' if value != '1' else ''} per class"
+    return f"{short_name(axis)} {'all' if axis in SHOTS_AXES and value == 'null' else value}"
 
 
 def sort_key(value: str) -> tuple[int, float, str]:

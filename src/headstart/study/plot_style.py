@@ -32,11 +32,11 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headstart",
     "font.family": "DejaVu Sans",
-    "font.size": 10,
+    "font.size": 12,
     "text.color": INK,
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 10,
+    "axes.labelsize": 12,
     "axes.linewidth": 1.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -49,12 +49,12 @@ _STYLE: dict[str, Any] = {
     "ytick.color": RULE,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
+    "xtick.labelsize": 11.5,
+    "ytick.labelsize": 11.5,
     "xtick.minor.visible": False,
     "lines.linewidth": 2.0,
     "legend.frameon": False,
-    "legend.fontsize": 9.5,
+    "legend.fontsize": 11.5,
     "figure.dpi": 72,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -99,7 +99,7 @@ def canvas(height: float, *, legend: bool = False) -> Iterator[tuple[Figure, Axe
         yield figure, figure.add_subplot()
 
 
-def legend_above(figure: Figure, axes: Axes, *, columns: int = 4) -> None:
+def legend_above(figure: Figure, axes: Axes, *, columns: int = 3) -> None:
     """Put the key of the series above the plot, where it covers nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
@@ -186,7 +186,7 @@ def capital(text: str) -> str:
 
 def arm_name(analysis: Analysis, value: str, setting: Setting) -> str:
     """A value of the contrast, with its setting where there are several."""
-    place = analysis.design.setting_text(setting)
+    place = analysis.design.setting_text(setting, short=True)
     return f"{value}, {place}" if place else value
 
 

@@ -57,7 +57,7 @@ def scores(analysis: Analysis, folder: Path, prefix: str) -> Plot | None:
         for arm in arms
         for seed, run in _runs(analysis, arm).items()
     ]
-    with canvas(0.75 + 0.42 * len(arms)) as (figure, axes):
+    with canvas(0.85 + 0.46 * len(arms)) as (figure, axes):
         for place, arm in enumerate(arms):
             colour, marker = look(analysis, arm.value)
             seen = [run.metrics[metric.name] for run in _runs(analysis, arm).values()]
@@ -90,7 +90,7 @@ def differences(
         return None
     metric = analysis.metric
     rows = [_difference_row(analysis, item) for item in shown]
-    with canvas(0.85 + 0.42 * len(shown)) as (figure, axes):
+    with canvas(0.95 + 0.46 * len(shown)) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=1.2)
         for place, item in enumerate(shown):
             if item.paired is None:

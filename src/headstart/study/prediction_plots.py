@@ -34,7 +34,7 @@ def reliability(
     if not runs:
         return None
     rows = []
-    with canvas(3.4, legend=True) as (figure, axes):
+    with canvas(3.4 + 0.2 * len(runs), legend=True) as (figure, axes):
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
         for value, members in runs.items():
             pooled, errors = pooled_calibration(members), calibration_errors(members)
@@ -55,7 +55,7 @@ def reliability(
         axes.set_ylim(0, 102)
         axes.set_xlabel("how sure the model says it is, %")
         axes.set_ylabel("how often it is right, %")
-        legend_above(figure, axes, columns=2)
+        legend_above(figure, axes, columns=1)
         errors_text = [f"{value} {100 * calibration_errors(members).mean:.1f} %" for value, members in runs.items()]
         return finish(
             figure,
@@ -112,7 +112,7 @@ def _confusion(value: str, counts: np.ndarray, classes: Sequence[str], folder: P
         for row in range(size)
         for column in range(size)
     ]
-    with canvas(min(5.6, 1.5 + 0.42 * size)) as (figure, axes):
+    with canvas(min(6.2, 1.6 + 0.46 * size)) as (figure, axes):
         axes.grid(visible=False)
         for row in range(size):
             for column in range(size):
@@ -121,7 +121,7 @@ def _confusion(value: str, counts: np.ndarray, classes: Sequence[str], folder: P
                 box = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.75 * share**0.7, linewidth=0)
                 axes.add_patch(box)
                 if counts[row, column] and size <= 12:
-                    axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=INK, fontsize=9)
+                    axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=INK, fontsize=11)
         axes.set_xlim(-0.5, size - 0.5)
         axes.set_ylim(size - 0.5, -0.5)
         axes.set_xticks(range(size), short, rotation=0 if size * max(map(len, short)) < 50 else 90)

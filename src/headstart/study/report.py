@@ -197,14 +197,13 @@ def _grouped(parts: "Sequence[Section]", table: "Table", *, first: bool) -> "lis
 
 
 def _data_words(tables: "Sequence[Table]") -> str:
-    parts = []
+    parts: list[str] = []
     for table in tables:
         data = table.runs[0].result.get("data") or {}
-        sizes = data.get("sizes") or {}
-        classes = data.get("classes")
-        count = f", {len(classes)} classes" if isinstance(classes, list) else ""
-        images = [f"{sizes[split]} {word}" for split, word in _SPLITS.items() if sizes.get(split)]
-        text = f"{table.title}{count}" + (f", images: {', '.join(images)}" if images else "")
+        sizes, classes = data.get("sizes") or {}, data.get("classes")
+        facts = [f"{len(classes)} classes"] if isinstance(classes, list) else []
+        facts += [f"{sizes[split]} images {words}" for split, words in _SPLITS.items() if sizes.get(split)]
+        text = f"{table.identity.data} ({', '.join(facts)})" if facts else table.identity.data
         if text not in parts:
             parts.append(text)
     return f"Data: {'; '.join(parts)}. Checkpoints chosen by {tables[0].identity.selection}."

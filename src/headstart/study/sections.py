@@ -73,9 +73,9 @@ def aggregate_section(found: Mapping[tuple[str, str], Aggregate], metric: Metric
         "pairs",
     ]
     words = (
-        f"Over several data sets, each counted with its own runs: the mean of the middle half of all paired "
-        f"differences from {reference}, and the chance that a run beats a run of {reference} on the same data. Intervals: 95 %, "
-        f"bootstrap with seeds drawn again within each data set."
+        f"Over several data sets: the mean of the middle half of all paired differences from {reference}, and the "
+        f"chance that a run beats a run of {reference} on the same data. The 95 % intervals are a bootstrap that "
+        "draws the seeds again within each data set."
     )
     return Section("all-data", "All data sets together", paragraph(words) + table(columns, rows))
 
@@ -128,8 +128,8 @@ def _differences(analysis: Analysis, folder: Path, prefix: str) -> str:
         f"Runs with the same seed{' and the same setting' if analysis.design.axes else ''} see the same split and the "
         f"same order of images, so they are compared in pairs. The p-value asks how often differences this large would "
         f"come out if it made no difference which of the two was {analysis.design.reference} (exact sign-flip test, "
-        f"two-sided). With several comparisons it is corrected by Holm's method, those with training from random weights "
-        f"among themselves. The interval is a bootstrap (expanded percentile, 10,000 draws); it is not corrected."
+        f"two-sided). With several comparisons it is corrected by Holm's method, those with training from random "
+        f"weights among themselves. The interval is a bootstrap (expanded percentile, 10,000 draws), not corrected."
     )
     plot = plots.differences(
         analysis, analysis.differences, analysis.design.reference, folder, prefix, name="differences"
@@ -225,6 +225,10 @@ def _confusion(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], fo
 
 
 def _changed(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], folder: Path, prefix: str) -> str:
+    baseline = from_scratch(analysis.table, analysis.design)
+    if len(runs) > 2:
+        # Training from random weights differs on most images and would drown the interesting ones.
+        runs = {value: members for value, members in runs.items() if value != baseline}
     changed = changed_images(runs)
     if not changed:
         return ""
@@ -243,7 +247,7 @@ def _changed(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], fold
             Cell(item.target),
             *(
                 Cell(
-                    item.predicted[value],
+                    f"{item.predicted[value]} {'✓' if item.predicted[value] == item.target else '✗'}",
                     f"{100 * item.right[value]:.0f} % of seeds right",
                     kind="better" if item.predicted[value] == item.target else "worse",
                 )

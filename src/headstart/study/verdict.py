@@ -1,5 +1,6 @@
 """The answer in words that someone new to statistics understands."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from headstart.study.analysis import (
     from_scratch,
     shots_label,
 )
+from headstart.study.compare import sort_key
 from headstart.study.statistics import Crossover, smallest_p
 
 GLOSSARY = {
@@ -29,6 +31,20 @@ GLOSSARY = {
     "llrd": "the whole network learns, lower layers more slowly",
 }
 """Strategies in plain words, for readers who meet them here first."""
+
+FULL_NAMES = {
+    "freeze": "feature extraction",
+    "full": "full fine-tuning",
+    "scratch": "training from random weights",
+    "lp_ft": "linear probing then fine-tuning",
+    "gradual": "gradual unfreezing",
+    "partial": "fine-tuning the top layers",
+    "bitfit": "training the biases only",
+    "lora": "low-rank adaptation",
+    "l2_sp": "fine-tuning held close to the start",
+    "llrd": "fine-tuning with lower rates below",
+}
+"""Strategies as the literature names them; the headline says both."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +62,17 @@ def verdict(analysis: Analysis, limit: int = 7) -> Verdict:
     sentences = [difference_sentence(analysis, item) for item in ordered if item not in vague[1:]]
     if len(vague) > 1:
         sentences.append(f"For {len(vague) - 1} more comparisons there are too few seeds to tell.")
-    crossings = [crossover_sentence(analysis, item) for item in analysis.overtakings]
-    points = crossings + sentences if crossings else sentences
+    # A crossing is the answer only if the curves are really apart behind it.
+    settled = [item for item in analysis.overtakings if _settled(analysis, item)]
+    crossings = [crossover_sentence(analysis, item) for item in analysis.overtakings if item in settled]
+    averages = [
+        f"On average {crossover_sentence(analysis, item)}" for item in analysis.overtakings if item not in settled
+    ]
+    points = crossings + sentences[: max(limit - len(averages), 1)] + averages
     headline = points[0] if points else _alone(analysis)
-    return Verdict(headline, (*points[1:limit], *_cost_sentences(analysis), *_gain_sentences(analysis)))
+    if analysis.design.contrast == "strategy":
+        headline = _named(headline)
+    return Verdict(headline, (*points[1 : limit + 1], *_cost_sentences(analysis), *_gain_sentences(analysis)))
 
 
 def difference_sentence(analysis: Analysis, item: Difference) -> str:
@@ -132,6 +155,23 @@ def main_setting(analysis: Analysis) -> Setting:
 def arms_in(analysis: Analysis, setting: Setting) -> list[Arm]:
     """The arms of one setting, the reference first."""
     return [arm for arm in analysis.arms if arm.setting == setting]
+
+
+def _settled(analysis: Analysis, item: Overtaking) -> bool:
+    place, value = analysis.design.shots, item.leader if item.follower == analysis.design.reference else item.follower
+    return any(
+        difference.verdict in ("better", "worse")
+        for difference in analysis.differences
+        if place is not None
+        and difference.value == value
+        and sort_key(difference.setting[place])[:2] == (0, item.shots[-1])
+    )
+
+
+def _named(sentence: str) -> str:
+    words = r"(?<![\w-])(" + "|".join(map(re.escape, FULL_NAMES)) + r")(?![\w-])"
+    named = re.sub(words, lambda found: f"{FULL_NAMES[found[1]]} ({found[1]})", sentence)
+    return named[:1].upper() + named[1:]
 
 
 def _ordered(analysis: Analysis) -> list[Difference]:

@@ -1,0 +1,143 @@
+"""What may share a table does, what may not is apart with a reason, and pairs are laid out."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headstart.study.collect import find_runs
+from headstart.study.compare import Table, design, separate
+
+if TYPE_CHECKING:
+    from conftest import StudyWriter
+
+
+def tables(writer: "StudyWriter") -> list[Table]:
+    return separate(find_runs(writer.root))
+
+
+def test_strategies_and_seeds_share_a_table(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1, 2, 3])
+    writer.failed("lora", "RuntimeError: no")
+    (table,) = tables(writer)
+    assert len(table.runs) == 6
+    assert table.axes == {"strategy": ("freeze", "full")}
+    assert (table.reason, table.duplicates, table.cautions) == ("", (), ())
+
+
+DATA = {"name": "animals", "classes": ["a"], "sizes": {"train": 4, "val": 90, "test": 90}, "fingerprint": "0"}
+DIFFERENCES: list[tuple[dict[str, Any], str]] = [
+    ({"details": {"task": "binary", "selection": "val/acc max"}}, "another task"),
+    ({"details": {"task": "multiclass", "selection": "val/loss min"}}, "another selection rule"),
+    ({"data": DATA | {"name": "plants"}}, "other data"),
+    ({"data": DATA | {"classes": ["cat", "dog", "fox", "owl"]}}, "other splits"),
+]
+
+
+@pytest.mark.parametrize(("result", "reason"), DIFFERENCES, ids=[reason for _, reason in DIFFERENCES])
+def test_what_breaks_the_rule_is_apart_with_the_reason(
+    writer: "StudyWriter", result: dict[str, Any], reason: str
+) -> None:
+    writer.study(["freeze", "full"], [1, 2])
+    other = writer.run("full", 3, result=result)
+    first, second = tables(writer)
+    assert len(first.runs) == 4
+    assert [run.path for run in second.runs] == [other]
+    assert reason in second.reason
+
+
+def test_a_run_without_a_test_split_is_apart(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1, 2])
+    writer.run("full", 3, test=False)
+    _, second = tables(writer)
+    assert "another test set (none here" in second.reason
+
+
+def test_other_data_is_one_reason_only(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1, 2])
+    writer.run("freeze", 1, data="plants")
+    _, second = tables(writer)
+    assert second.reason == "other data (plants here, animals in the first table)"
+
+
+def test_shots_are_an_axis_though_the_training_images_differ(writer: "StudyWriter") -> None:
+    for shots in (5, 10):
+        for strategy in ("freeze", "full"):
+            # The data's fingerprint covers the training images, so it differs; the test images are the same.
+            data = DATA | {"classes": ["cat", "dog", "fox", "owl"], "fingerprint": f"fp{shots}"}
+            writer.run(strategy, 1, shots=shots, result={"data": data})
+    (table,) = tables(writer)
+    assert table.axes == {"strategy": ("freeze", "full"), "datamodule.shots": ("5", "10")}
+
+
+def test_an_edited_default_that_no_axis_declares_is_found(writer: "StudyWriter") -> None:
+    for seed in (1, 2, 3):
+        for strategy in ("freeze", "full"):
+            rate = 0.001 if seed < 3 else 0.1
+            composed = {"optimizer": {"lr": rate}, "trainer": {"num_workers": seed}, "paths": {"output_dir": f"{seed}"}}
+            writer.run(strategy, seed, composed=composed)
+    first, second = tables(writer)
+    assert (len(first.runs), len(second.runs)) == (4, 2)
+    assert "differs without being an axis of the study (optimizer.lr=0.1 here" in second.reason
+
+
+def test_a_default_that_follows_an_axis_is_no_difference(writer: "StudyWriter") -> None:
+    for seed in (1, 2):
+        writer.run("freeze", seed, composed={"strategy": {"layers": 0}})
+        writer.run("full", seed, composed={"strategy": {"layers": 9}})
+    (table,) = tables(writer)
+    assert len(table.runs) == 4
+
+
+def test_the_same_choices_twice_count_once(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1, 2])
+    writer.run("full", 2, config={"paths.output_dir": "elsewhere"})
+    (table,) = tables(writer)
+    assert len(table.runs) == 4
+    assert len(table.duplicates) == 1
+
+
+def test_other_devices_and_versions_are_cautions(writer: "StudyWriter") -> None:
+    writer.run("freeze", 1)
+    writer.run("full", 1, result={"versions": {"torch": "2.14.0"}, "cost": {"total_seconds": 1.0, "device": "gpu"}})
+    (table,) = tables(writer)
+    assert len(table.cautions) == 2
+    assert "different devices: cpu, gpu" in table.cautions[0]
+    assert "torch 2.14.0 and 2.15.0" in table.cautions[1]
+
+
+def test_design_pairs_by_seed_and_every_other_axis(writer: "StudyWriter") -> None:
+    writer.study(["scratch", "full", "freeze"], [2, 10, 1], shots=[20, 5])
+    layout = design(tables(writer)[0])
+    assert layout is not None
+    assert layout.contrast == "strategy"
+    assert layout.values == ("freeze", "full", "scratch")
+    assert layout.settings == (("5",), ("20",))
+    assert list(layout.cells["full", ("5",)]) == ["1", "2", "10"]
+    assert layout.setting_text(("5",)) == "5 images per class"
+
+
+def test_an_axis_that_follows_the_contrast_is_not_paired_on(writer: "StudyWriter") -> None:
+    for seed in (1, 2):
+        writer.run("freeze", seed, config={"optimizer.lr": 0.01})
+        writer.run("full", seed, config={"optimizer.lr": 0.001})
+    layout = design(tables(writer)[0])
+    assert layout is not None
+    assert layout.axes == ()
+    assert layout.tied == {"optimizer.lr": {"freeze": "0.01", "full": "0.001"}}
+
+
+def test_contrast_and_reference_can_be_chosen(writer: "StudyWriter") -> None:
+    for seed in (1, 2):
+        for strategy in ("freeze", "full"):
+            for head in ("linear", "mlp"):
+                writer.run(strategy, seed, config={"head": head})
+    table = tables(writer)[0]
+    by_head = design(table, contrast="head", reference="mlp")
+    assert by_head is not None
+    assert by_head.values == ("mlp", "linear")
+    assert by_head.axes == ("strategy",)
+
+
+def test_nothing_to_lay_out_when_only_the_seed_varies(writer: "StudyWriter") -> None:
+    writer.study(["freeze"], [1, 2, 3])
+    assert design(tables(writer)[0]) is None
