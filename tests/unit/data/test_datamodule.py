@@ -139,17 +139,18 @@ def trainer(folder: Path, **choices: Any) -> pl.Trainer:
     )
 
 
-def test_lightning_sees_each_epochs_order_also_after_a_resume(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lightning_sees_each_epochs_order_also_after_a_resume(tmp_path: Path, workers: int) -> None:
     whole = Recorder()
-    trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(whole, datamodule=digits())
+    trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(whole, datamodule=digits(num_workers=workers))
     assert all(sorted(order) == list(range(40)) for order in whole.seen.values())
     assert whole.seen[0] != whole.seen[1] != whole.seen[2]
     first = trainer(tmp_path, max_epochs=1, enable_checkpointing=False)
-    first.fit(Recorder(), datamodule=digits())
+    first.fit(Recorder(), datamodule=digits(num_workers=workers))
     first.save_checkpoint(tmp_path / "last.ckpt")
     resumed = Recorder()
     trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(
-        resumed, datamodule=digits(), ckpt_path=tmp_path / "last.ckpt"
+        resumed, datamodule=digits(num_workers=workers), ckpt_path=tmp_path / "last.ckpt"
     )
     assert resumed.seen == {epoch: whole.seen[epoch] for epoch in (1, 2)}
 
