@@ -26,6 +26,9 @@ FINISH_TIMEOUT_S = 120
 MAX_TABLE_ROWS = 2000
 MAX_MATRIX_CLASSES = 50
 
+# Servers that did not take a run, and why: the next jobs of a sweep need not wait for them again.
+_refused: dict[str, str] = {}
+
 
 def choose_mode(asked: str, *, base_url: str) -> tuple[Mode, str]:
     """What ``logger.wandb.mode`` means here and why.
@@ -80,15 +83,18 @@ def start_wandb(
     Raises:
         ConfigError: ``mode=online`` and the server did not take the run.
     """
+    # wandb's reports about itself would hold up the end of the process where the server does not answer.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     asked = str(options.get("mode") or "auto")
-    mode, reason = choose_mode(asked, base_url=str(wandb.setup().settings.base_url))
+    base_url = str(wandb.setup().settings.base_url)
+    mode, reason = choose_mode(asked, base_url=base_url)
     if mode == "disabled":
         return None
     run_dir.mkdir(parents=True, exist_ok=True)
 
-    def start(mode: Mode) -> "wandb.Run":
+    def start(mode: Mode, run_id: str) -> "wandb.Run":
         run = wandb.init(
             project=options.get("project") or "headstart",
             entity=options.get("entity"),
@@ -112,18 +118,24 @@ def start_wandb(
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return run
 
+    if mode == "online" and base_url in _refused:
+        mode, reason = "offline", _refused[base_url]
+    failed: Exception | None = None
     if mode == "online":
         try:
-            run = start("online")
+            run = start("online", run_id)
         except wandb.Error as error:
+            failed = error
             _log.debug("wandb.init failed", exc_info=True)
             reason = " ".join(str(error).split()) or type(error).__name__
+            _refused[base_url] = reason
             if asked == "online":
                 raise ConfigError(f"logger.wandb.mode=online, but the server refused: {reason}") from error
         else:
             show(f"wandb: {run.url}")
             return run
-    run = start("offline")
+    # After a failed online start the service still holds the id.
+    run = start("offline", run_id if failed is None else f"{run_id}-offline")
     why = "" if reason == "as asked" else f" because {reason}"
     show(f"wandb: offline{why}; `wandb sync {run.settings.sync_dir}` uploads it.")
     return run
