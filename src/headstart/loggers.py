@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 Options = Mapping[str, Any]
 
+_MLFLOW_TAG = "headstart.id"
+
 
 class RunChoices(Protocol):
     """What loggers need to know of a run; :class:`headstart.config.ResolvedRun`."""
@@ -189,22 +191,39 @@ def _finish_wandb(logger: WandbLogger, exit_code: int) -> None:
 
 def _mlflow(options: Options, run_dir: Path, resolved: RunChoices) -> list[Logger]:
     _require("mlflow", "mlflow")
-    store = Path(resolved.output_dir).absolute()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = options.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI")
     artifacts = None
     if not uri:
         _require("sqlalchemy", "mlflow")
+        store = Path(resolved.output_dir).absolute()
         store.mkdir(parents=True, exist_ok=True)
         uri, artifacts = f"sqlite:///{store.as_posix()}/mlflow.db", (store / "mlflow-artifacts").as_uri()
+    experiment, identity = options.get("experiment_name") or resolved.study, stable_id(resolved)
+    earlier = _mlflow_run(uri, experiment, identity) if _is_rank_zero() else None
     logger = MLFlowLogger(
-        experiment_name=options.get("experiment_name") or resolved.study,
+        experiment_name=experiment,
         run_name=resolved.key,
         tracking_uri=uri,
         artifact_location=artifacts,
-        tags={"strategy": resolved.choices.get("strategy", ""), "fingerprint": resolved.fingerprint},
+        tags={"strategy": resolved.choices.get("strategy", ""), _MLFLOW_TAG: identity},
+        run_id=earlier,
     )
-    logger.log_hyperparams(_printable(flat_choices(resolved)))
+    if earlier is None:  # a parameter of an MLflow run cannot be changed
+        logger.log_hyperparams(_printable(flat_choices(resolved)))
     return [logger]
+
+
+def _mlflow_run(uri: str, experiment: str, identity: str) -> str | None:
+    """The record of an earlier attempt at the same run, to go on in."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    runs = client.search_runs([found.experiment_id], f"tags.`{_MLFLOW_TAG}` = '{identity}'", max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 def _mlflow_outcome(logger: MLFlowLogger, metrics: Mapping[str, float], plots: Sequence[Path]) -> None:
