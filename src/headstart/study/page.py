@@ -127,10 +127,10 @@ def data_table(rows: Sequence[Mapping[str, Any]], summary: str) -> str:
 
 
 def _figure(plot: Plot) -> str:
-    ids = f"{plot.name}-title {plot.name}-desc"
+    ids = f"plot-{plot.name}-title plot-{plot.name}-desc"
     label = (
-        f'<title id="{plot.name}-title">{escape(plot.title)}</title>'
-        f'<desc id="{plot.name}-desc">{escape(plot.alt)}</desc>'
+        f'<title id="plot-{plot.name}-title">{escape(plot.title)}</title>'
+        f'<desc id="plot-{plot.name}-desc">{escape(plot.alt)}</desc>'
     )
     opening = plot.svg.index(">") + 1
     drawing = (

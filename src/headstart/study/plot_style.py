@@ -115,13 +115,15 @@ def finish(
     svg = text.getvalue()
     with atomic_write(folder / f"{name}.svg") as file:
         file.write(svg.replace("<defs>", f'<rect width="100%" height="100%" fill="{PAPER}"/>\n <defs>', 1))
+    # The layout is found by now and the same for both files.
+    figure.set_layout_engine("none")
     image = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(image, format="png", dpi=180, facecolor=PAPER, metadata={"Software": None})
+    figure.savefig(image, format="png", dpi=150, facecolor=PAPER, metadata={"Software": None})
     with atomic_write(folder / f"{name}.png", "wb") as file:
         file.write(image.getvalue())
     write_rows(folder / f"{name}.csv", rows)
-    return Plot(name, title, caption, alt, tuple(rows), themed(svg, name))
+    return Plot(name, title, caption, alt, tuple(rows), themed(svg, f"plot-{name}"))
 
 
 def themed(svg: str, name: str) -> str:

@@ -228,9 +228,12 @@ def _cost_heading(name: str) -> str:
 
 def _clear(folder: Path) -> None:
     # Plots of an earlier report that this one would not write again must not look like its own.
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    if not folder.is_dir():
+        return
+    stranger = next((path for path in sorted(folder.iterdir()) if path.suffix not in (".png", ".svg", ".csv")), None)
+    if stranger is not None:
+        raise RunError(f"'{stranger}' is in the folder for plots, which is emptied; move it, or choose another --out")
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ class Aggregate:
 
 
 def aggregate_differences(
-    treatments: Sequence[ArrayLike], references: Sequence[ArrayLike], *, resamples: int = 2_000, seed: int = 0
+    treatments: Sequence[ArrayLike], references: Sequence[ArrayLike], *, resamples: int = 1_000, seed: int = 0
 ) -> Aggregate:
     """Interquartile mean of the paired differences, and probability of improvement, over several data sets.
 

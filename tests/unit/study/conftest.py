@@ -141,11 +141,11 @@ def writer(tmp_path: Path) -> StudyWriter:
     return StudyWriter(tmp_path / "study")
 
 
-@pytest.fixture
-def make_writer(tmp_path: Path) -> Callable[..., StudyWriter]:
-    """A study writer with its own images and classes."""
+@pytest.fixture(scope="session")
+def make_writer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., StudyWriter]:
+    """A study writer with its own folder, images and classes."""
 
     def make(**options: Any) -> StudyWriter:
-        return StudyWriter(tmp_path / "study", **options)
+        return StudyWriter(tmp_path_factory.mktemp("made") / "study", **options)
 
     return make

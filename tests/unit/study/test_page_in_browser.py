@@ -1,0 +1,228 @@
+"""The report opened in a real browser: no complaint, no request, no horizontal scroll, a text for every plot."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from headstart.study.report import write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import StudyWriter
+
+EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--remote-debugging-pipe",
+)  # fmt: skip
+
+
+def find_browser() -> str | None:
+    """The path of an installed Chromium, or None."""
+    return next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
+
+
+class Browser:
+    """One page of a headless Chromium; collects console messages, page errors and requests."""
+
+    def __init__(self, executable: str, profile: Path) -> None:
+        down_read, self._write = os.pipe()
+        self._read, up_write = os.pipe()
+        # Chromium reads commands from descriptor 3 and answers on 4.
+        command = f'exec "$0" "$@" 3<&{down_read} 4>&{up_write}'
+        self._process = subprocess.Popen(
+            ["bash", "-c", command, executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(down_read, up_write),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(down_read)
+        os.close(up_write)
+        self._buffer, self._number, self._session = b"", 0, None
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._write)
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        os.close(self._read)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send one command and return its result; events that arrive meanwhile are kept."""
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return answer["result"]
+            self.events.append(answer)
+
+    def open(self, path: Path, *, width: int, dark: bool = False) -> None:
+        """Load a file at a width, as a phone or a desktop would show it, and wait until it is there."""
+        self.events.clear()
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=path.resolve().as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._receive())
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the page."""
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def complaints(self) -> list[str]:
+        """Console messages, log entries (broken policies, missing files) and uncaught errors so far."""
+        self.evaluate("1")
+        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        return [json.dumps(event["params"]) for event in self.events if event.get("method") in kinds]
+
+    def requests(self) -> list[str]:
+        """Every address that the page asked for."""
+        sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        return [event["params"]["request"]["url"] for event in sent]
+
+    def screenshot(self, target: Path) -> None:
+        """The whole page as a PNG."""
+        answer = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
+        target.write_bytes(base64.b64decode(answer["data"]))
+
+    def pdf(self) -> bytes:
+        """The page as it prints."""
+        return base64.b64decode(self.call("Page.printToPDF", preferCSSPageSize=True)["data"])
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            part = os.read(self._read, 1 << 16)
+            if not part:
+                raise RuntimeError("the browser ended")
+            self._buffer += part
+        message, self._buffer = self._buffer.split(b"\0", 1)
+        return json.loads(message)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium is installed, so the page cannot be opened")
+    with Browser(executable, tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page(make_writer: "Callable[..., StudyWriter]") -> Path:
+    writer = make_writer()
+    writer.study(["freeze", "full", "scratch"], range(1, 4), shots=[5, 20])
+    writer.run(
+        "full", 9, data="a-data-set-with-a-name-that-is-far-too-long-for-the-screen-of-any-phone-and-has-no-spaces"
+    )
+    writer.failed("evil", "<script>alert(1)</script>" + "x" * 300)
+    return write_report(writer.root).page
+
+
+@pytest.mark.parametrize("width", [320, 400, 1200])
+@pytest.mark.parametrize("dark", [False, True])
+def test_page_fits_and_nothing_complains(browser: Browser, page: Path, width: int, dark: bool) -> None:
+    browser.open(page, width=width, dark=dark)
+    assert browser.evaluate("innerWidth") == width
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)") is None
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.complaints() == []
+    assert browser.requests() == [page.resolve().as_uri()]
+
+
+def test_every_plot_has_a_text_alternative(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1200)
+    plots = browser.evaluate(
+        """[...document.querySelectorAll('svg')].map(svg => ({
+            role: svg.getAttribute('role'),
+            text: (svg.getAttribute('aria-labelledby') || '').split(' ')
+                .map(id => document.getElementById(id)?.textContent || '').join(' | '),
+            table: !!svg.closest('figure').querySelector('details table'),
+        }))"""
+    )
+    assert len(plots) > 8
+    for plot in plots:
+        assert plot["role"] == "img"
+        assert len(plot["text"]) > 40, plot
+        assert plot["table"]
+
+
+def test_ids_are_unique_and_references_resolve(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1200)
+    ids = browser.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    missing = browser.evaluate(
+        """[...document.querySelectorAll('[href^="#"], [clip-path]')]
+            .map(e => e.getAttribute('href') || e.getAttribute('clip-path').slice(4, -1))
+            .filter(ref => !document.getElementById(ref.slice(1)))"""
+    )
+    assert missing == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_of_page_and_plots_can_be_read_on_the_background(browser: Browser, page: Path, dark: bool) -> None:
+    browser.open(page, width=1200, dark=dark)
+    worst = browser.evaluate(
+        """(() => {
+            const parse = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
+            const light = rgb => rgb.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+                .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+            const paper = light(parse(getComputedStyle(document.body).backgroundColor));
+            const contrast = rgb => (Math.max(light(rgb), paper) + 0.05) / (Math.min(light(rgb), paper) + 0.05);
+            const colours = [...document.querySelectorAll('svg text')].map(e => getComputedStyle(e).fill)
+                .concat([...document.querySelectorAll('p, li, th, td, a, dd, h2, figcaption')]
+                    .map(e => getComputedStyle(e).color));
+            return Math.min(...colours.map(text => contrast(parse(text))));
+        })()"""
+    )
+    assert worst >= 4.5
+
+
+def test_text_in_plots_is_large_enough_on_a_phone(browser: Browser, page: Path) -> None:
+    browser.open(page, width=400)
+    smallest = browser.evaluate(
+        """Math.min(...[...document.querySelectorAll('figure svg')].map(svg => {
+            const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+            const sizes = [...svg.querySelectorAll('text')].map(text => parseFloat(getComputedStyle(text).fontSize));
+            return scale * Math.min(...sizes);
+        }))"""
+    )
+    assert smallest >= 9
+
+
+def test_page_prints(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1200, dark=True)
+    assert browser.pdf().startswith(b"%PDF")

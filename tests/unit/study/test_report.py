@@ -1,0 +1,195 @@
+"""The report as files: complete, escaped, the same twice, and nothing empty in it."""
+
+import csv
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headstart.errors import RunError
+from headstart.study.report import Report, main, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import StudyWriter
+
+EVIL = '<script>alert("x")</script>&amp;$\\frac{'
+
+
+class Outline(HTMLParser):
+    """Tags, headings and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.headings: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "h2":
+            self.headings.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+
+def test_every_section_is_there_when_its_data_is(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full", "scratch"], range(1, 7), shots=[5, 20])
+    writer.failed("lora", "RuntimeError: out of memory")
+    report = write_report(writer.root)
+    page = report.page.read_text()
+    assert Outline(page).headings == [
+        "Results",
+        "Paired differences",
+        "How many images does it take?",
+        "What it costs",
+        "What pretraining brings",
+        "Learning curves",
+        "What moved",
+        "Can its confidence be trusted?",
+        "What is taken for what",
+        "Images on which they disagree",
+        "Runs that are not counted",
+    ]
+    assert "RuntimeError: out of memory" in page
+    names = {path.name for path in report.folder.iterdir()}
+    for plot in (
+        "scores",
+        "differences",
+        "shots",
+        "cost-total-seconds",
+        "transfer-gain",
+        "learning",
+        "drift",
+        "calibration",
+    ):
+        assert {f"{plot}.svg", f"{plot}.png", f"{plot}.csv"} <= names
+    assert "changed-images.csv" in names
+
+
+def test_sections_without_data_are_left_out(writer: "StudyWriter") -> None:
+    for seed in (1, 2):
+        for strategy in ("freeze", "full"):
+            path = writer.run(strategy, seed, result={"cost": {}, "params": {}})
+            for name in ("metrics.csv", "audit.json", "predictions_val.npz", "predictions_test.npz"):
+                (path / name).unlink()
+    page = write_report(writer.root).page.read_text()
+    assert Outline(page).headings == ["Results", "Paired differences"]
+
+
+@pytest.fixture(scope="module")
+def plain(make_writer: "Callable[..., StudyWriter]") -> Report:
+    """The report of three seeds of two strategies, for tests that only look."""
+    writer = make_writer()
+    return write_report(writer.study(["freeze", "full"], range(1, 4)))
+
+
+def test_plots_data_are_the_numbers_shown(plain: Report) -> None:
+    report = plain
+    with (report.folder / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    mean = sum(float(row["test/acc"]) for row in rows if row["value"] == "full") / 3
+    assert f"{100 * mean:.1f} %" in report.page.read_text()
+    for path in report.folder.glob("*.svg"):
+        ElementTree.parse(path)
+    for path in report.folder.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_whatever_runs_are_called_stays_text(make_writer: "Callable[..., StudyWriter]") -> None:
+    writer = make_writer(classes=[EVIL, "b"])
+    for seed in (1, 2):
+        writer.run("freeze", seed, data="d", config={"head": EVIL})
+        writer.run("freeze", seed + 10, data="d", config={"head": "</svg><img src=x onerror=alert(1)>"})
+    writer.failed("broken", EVIL)
+    report = write_report(writer.root)
+    page = report.page.read_text()
+    outline = Outline(page)
+    assert not {"script", "img", "iframe", "link", "object"} & set(outline.tags)
+    assert not [name for name, _ in outline.attributes if name.startswith("on") or name == "src"]
+    assert "&lt;script&gt;" in page
+    for path in report.folder.glob("*.svg"):
+        ElementTree.parse(path)
+
+
+def test_page_needs_nothing_from_elsewhere(plain: Report) -> None:
+    page = plain.page.read_text()
+    assert not re.search(r"https?://|//[a-z]", page.split("</style>", 1)[1])
+    assert "@import" not in page
+    assert "url(" not in page.split("</style>", 1)[0]
+    # The colours are the page's, so that dark mode reaches the plots.
+    assert "var(--s1)" in page
+    drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert not re.search(r"(?:fill|stroke): #", drawn)
+
+
+def test_the_same_runs_give_the_same_page(plain: Report, tmp_path: Path) -> None:
+    again = write_report(plain.page.parent, out=tmp_path)
+    assert again.page.read_bytes() == plain.page.read_bytes()
+    assert {path.name: path.read_bytes() for path in again.folder.iterdir()} == {
+        path.name: path.read_bytes() for path in plain.folder.iterdir()
+    }
+
+
+def test_plots_of_an_earlier_report_do_not_stay(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1])
+    folder = writer.root / "report"
+    folder.mkdir()
+    (folder / "old.png").write_bytes(b"")
+    assert write_report(writer.root).folder == folder
+    assert not (folder / "old.png").exists()
+
+
+def test_a_folder_of_plots_that_is_not_ours_is_not_emptied(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1])
+    (writer.root / "report").mkdir()
+    (writer.root / "report" / "thesis.docx").write_text("mine")
+    with pytest.raises(RunError, match="thesis"):
+        write_report(writer.root)
+    assert (writer.root / "report" / "thesis.docx").read_text() == "mine"
+
+
+def test_tables_that_may_not_be_joined_are_apart(writer: "StudyWriter") -> None:
+    for data in ("animals", "plants"):
+        for seed in range(1, 4):
+            writer.run("freeze", seed, data=data)
+            writer.run("full", seed, data=data)
+    page = write_report(writer.root).page.read_text()
+    headings = Outline(page).headings
+    assert "All data sets together" in headings
+    assert any(heading.startswith("plants") and heading.endswith("Verdict") for heading in headings)
+    assert "In a table of its own because of other data (plants here, animals in the first table)." in page
+
+
+def test_one_strategy_alone_is_still_a_report(writer: "StudyWriter") -> None:
+    writer.study(["freeze"], [1, 2])
+    page = write_report(writer.root).page.read_text()
+    assert "Nothing to compare yet" in page
+
+
+def test_command_line(writer: "StudyWriter", capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    writer.study(["freeze", "full"], [1, 2, 3])
+    writer.failed("lora", "RuntimeError: [red]no[/red]")
+    assert main([str(writer.root), "--reference", "full", "--out", str(tmp_path / "elsewhere")]) == 0
+    shown = capsys.readouterr().out
+    assert "Too few seeds to tell feature extraction (freeze) from full fine-tuning" in " ".join(shown.split())
+    assert "[red]no[/red]" in shown
+    assert (tmp_path / "elsewhere" / "report.html").is_file()
+    assert not (writer.root / "report.html").exists()
+
+
+def test_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 1
+    assert "holds no run" in capsys.readouterr().err
