@@ -22,14 +22,14 @@ DIFFERENT = [
     ([], {}),
     ({"a": 1, "b": 2}, {"a": 2, "b": 1}),
     ({"a": {"b": 1}}, {"a": {}, "b": 1}),
-    (0.1, 0.1 + 1e-17 * 2),
+    (0.1, 0.1 + 2**-56),
     (b"a", "a"),
     (float("nan"), float("inf")),
     (10**20, 10**20 + 1),
 ]
 
 
-@pytest.mark.parametrize(("a", "b"), [pair for pair in DIFFERENT if pair[0] is not pair[1] and pair != (0.1, 0.1)])
+@pytest.mark.parametrize(("a", "b"), DIFFERENT)
 def test_different_values_have_different_digests(a: object, b: object):
     assert digest(a) != digest(b)
 

@@ -77,12 +77,11 @@ def _missing_option(error: MissingConfigException, folders: Sequence[Path]) -> s
     known = list(error.options or [option.name for option in options(group, folders)])
     if not name or not known:
         return _first_line(error)
-    line = f"{group}={name} is unknown{suggestion(name, known)}"
+    near = nearest(name, known)
+    line = f"{group}={name} is unknown; " + (f"did you mean {near}? " if near else "")
     if group == "backbone" and "timm" in known:
-        return (
-            f"{line.replace('?', '', 1) if '?' in line else line}; any timm model: backbone=timm backbone.name={name}"
-        )
-    return f"{line} There are: {', '.join(known)}" if line.endswith("?") else f"{line}; there are: {', '.join(known)}"
+        line += f"Any network of timm is backbone=timm backbone.name={name}. "
+    return f"{line}There are: {', '.join(known)}" if near else f"{line}there are: {', '.join(known)}"
 
 
 def _unreadable(error: OverrideParseException, overrides: Sequence[str], folders: Sequence[Path]) -> str:
