@@ -3,7 +3,7 @@
 import logging
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from typing import Any
 
@@ -29,9 +29,10 @@ from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_we
 from headstart.config import ResolvedRun, flat_config
 from headstart.console import audit_table, show, show_result, weights_notice
 from headstart.data.datamodule import ImageDataModule
-from headstart.loggers import build_loggers, finish_loggers
+from headstart.loggers import build_loggers, finish_loggers, log_outcome
 from headstart.module import TransferModule
 from headstart.pictures import draw_run
+from headstart.quiet import quiet_lightning
 from headstart.results import Result, to_plain, write_result
 from headstart.run import Attempt, RunDirectory
 from headstart.strategies.contract import Strategy
@@ -56,6 +57,7 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
         HeadstartError: the data or weights cannot be used, the training diverged, or the audit failed.
     """
     started = time.perf_counter()
+    quiet_lightning()
     attempt = run.attempt() if owner else None
     config = resolved.config
     strategy: Strategy = instantiate(config["strategy"])
@@ -70,7 +72,7 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
     if owner:
         share_static(run.checkpoints, static_folder(run.path), module.static_state())
         _announce(module)
-    loggers = build_loggers(resolved, run.path) if owner else []
+    loggers = build_loggers(config["logger"], run_dir=run.path, resolved=resolved) if owner else []
     try:
         trainer = build_trainer(config, run, module, loggers, attempt)
         fit(trainer, module, data, run, resume=resume)
@@ -78,7 +80,7 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
         if owner:
             assert attempt is not None
             attempt.record(ended=True, total_seconds=round(time.perf_counter() - started, 3), device=_device(trainer))
-            result = _write_down(result, run, attempt, module, data, pictures=config["callbacks"]["plots"])
+            result = _write_down(result, run, attempt, module, data, loggers, pictures=config["callbacks"]["plots"])
     except BaseException:
         finish_loggers(loggers, exit_code=1)
         raise
@@ -199,15 +201,23 @@ def _write_down(
     attempt: Attempt,
     module: TransferModule,
     data: ImageDataModule,
+    loggers: list[Any],
     *,
     pictures: bool,
 ) -> Result:
-    from dataclasses import replace
-
+    ids = {split: np.asarray(data.records(split).ids)[found.index] for split, found in module.predictions.items()}
     for split in module.predictions:
-        _write_predictions(run, split, module, data)
+        _write_predictions(run, split, module, data, ids[split])
     if pictures:
         draw_run(run, module, data, best_epoch=result.details["best_epoch"])
+    log_outcome(
+        loggers,
+        metrics=result.metrics,
+        predictions=module.predictions,
+        ids=ids,
+        classes=data.classes,
+        plots=sorted(run.plots.glob("*.png")),
+    )
     result = replace(result, cost=attempt.total)
     write_result(run.path, result)
     show_result(result, run.path)
@@ -246,13 +256,15 @@ def _parameters(module: TransferModule) -> dict[str, int]:
     return {"total": sum(sizes.values()), "trainable": trainable}
 
 
-def _write_predictions(run: RunDirectory, split: str, module: TransferModule, data: ImageDataModule) -> None:
+def _write_predictions(
+    run: RunDirectory, split: str, module: TransferModule, data: ImageDataModule, ids: np.ndarray
+) -> None:
     predictions = module.predictions[split]
     with atomic_write(run.predictions_file(split), "wb") as file:
         np.savez_compressed(
             file,
             index=predictions.index,
-            ids=np.asarray(data.records(split).ids)[predictions.index],
+            ids=ids,
             targets=predictions.targets,
             probabilities=predictions.probabilities,
             classes=np.asarray(data.classes),

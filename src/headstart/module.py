@@ -1,6 +1,5 @@
 """The one LightningModule: it runs any strategy's phases and knows none of them."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,9 +19,6 @@ from headstart.modes import BatchNormMode, apply_gradients, apply_modes, moving_
 from headstart.optim import RatePlan, torch_groups
 from headstart.strategies.contract import Phase, Step
 from headstart.tasks import Task
-
-# Frozen modules are in evaluation mode on purpose.
-warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", module="pytorch_lightning")
 
 Batch = dict[str, Tensor]
 
@@ -209,18 +205,15 @@ class TransferModule(pl.LightningModule):
 
     # The forward pass
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Give images the memory layout of the convolutions."""
-        if self._channels_last and "images" in batch:
-            batch["images"] = batch["images"].contiguous(memory_format=torch.channels_last)
-        return batch
-
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if "activations" in batch:
             features = self.model.features_from(batch["activations"], self._frozen_stages())
             return features, self.model.head(features).float()
+        images = batch["images"]
+        if self._channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         run = self._run if self.training else self._features_and_outputs
-        return run(batch["images"])
+        return run(images)
 
     def _features_and_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.model.features(images)

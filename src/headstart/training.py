@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from headstart.config import ResolvedRun, flat_config, resolve_run
+from headstart.console import copied_to, show_result
 from headstart.errors import RunError
 from headstart.results import Result, failed_result, write_result
 from headstart.run import RunDirectory
@@ -30,9 +31,8 @@ def train(cfg: "DictConfig") -> Result:
             failed; the run directory's ``result.json`` then says so.
     """
     resolved = resolve_run(cfg)
-    config = resolved.config
     run = RunDirectory.open(
-        config["paths"]["output_dir"], config["name"], resolved.key, resolved.fingerprint, rerun=config["rerun"]
+        resolved.output_dir, resolved.study, resolved.key, resolved.fingerprint, rerun=resolved.config["rerun"]
     )
     # Lightning starts the other processes of a distributed run with the same command line.
     owner = int(os.environ.get("LOCAL_RANK", "0")) == 0
@@ -42,7 +42,7 @@ def train(cfg: "DictConfig") -> Result:
             return _return_finished(run)
         if owner:
             _open_directory(run, resolved, resume=action == "resume")
-        with _log_file(run.log_file if owner else None):
+        with _log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None):
             try:
                 from headstart.execution import execute
 
@@ -66,8 +66,6 @@ def load_run(path: str | Path) -> "LoadedRun":
 
 
 def _return_finished(run: RunDirectory) -> Result:
-    from headstart.console import show_result
-
     result = run.result()
     if result.status == "failed":
         raise RunError(f"{run.path} failed before ({result.error}); rerun=failed runs it again")
@@ -94,13 +92,17 @@ def _log_file(path: Path | None) -> Iterator[None]:
         return
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    own = logging.getLogger("headstart")
-    level = own.level
-    logging.getLogger().addHandler(handler)
+    root, own = logging.getLogger(), logging.getLogger("headstart")
+    before = own.level, {other: other.level for other in root.handlers}
+    for other in root.handlers:  # what is for the file alone stays off the console
+        other.setLevel(max(other.level, logging.INFO))
+    root.addHandler(handler)
     own.setLevel(logging.DEBUG)
     try:
         yield
     finally:
-        own.setLevel(level)
-        logging.getLogger().removeHandler(handler)
+        own.setLevel(before[0])
+        for other, level in before[1].items():
+            other.setLevel(level)
+        root.removeHandler(handler)
         handler.close()
