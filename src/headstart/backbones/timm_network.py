@@ -70,8 +70,11 @@ def check_network(name: str, source: ResolvedWeights) -> None:
         close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() shows all names"
         raise ConfigError(f"backbone.name={name}: timm has no such network; {hint}")
-    if get_pretrained_cfg(name, allow_unregistered=False) is None and "." in name:
-        raise ConfigError(f"backbone.name={name}: timm knows {architecture}, but no weights tagged '{name}'")
+    if name != architecture and name not in timm.list_pretrained():
+        raise ConfigError(
+            f"backbone.name={name}: timm knows {architecture}, but no such tag of it; its tags: "
+            f"{', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'}"
+        )
     stated = cards.architecture(source.card)
     if stated and stated != architecture:
         raise WeightsError(f"{source.source}: weights of {stated} cannot be loaded into backbone.name={name}")

@@ -1,0 +1,159 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, top_k_accuracy_score
+
+from headstart.errors import ConfigError, DataError
+from headstart.tasks import build_task
+
+CLASSES = tuple("abcdefgh")
+
+
+def example(count: int = 200, classes: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(classes, (count,), generator=generator)
+    outputs = torch.randn(count, classes, generator=generator)
+    outputs[torch.arange(count), targets] += 0.7
+    return outputs, targets
+
+
+def test_metrics_are_those_of_scikit_learn() -> None:
+    outputs, targets = example()
+    values = build_task("multiclass", CLASSES).evaluate(outputs, targets)
+    probabilities = outputs.softmax(1).double().numpy()
+    probabilities /= probabilities.sum(1, keepdims=True)
+    predicted, truth = probabilities.argmax(1), targets.numpy()
+    assert set(values) == {"loss", "acc", "f1", "auroc", "top5"}
+    assert values["acc"] == pytest.approx(accuracy_score(truth, predicted), abs=1e-6)
+    assert values["f1"] == pytest.approx(f1_score(truth, predicted, average="macro"), abs=1e-6)
+    assert values["auroc"] == pytest.approx(roc_auc_score(truth, probabilities, multi_class="ovr"), abs=1e-6)
+    assert values["top5"] == pytest.approx(top_k_accuracy_score(truth, probabilities, k=5), abs=1e-6)
+    assert values["loss"] == pytest.approx(-np.log(probabilities[np.arange(200), truth]).mean(), abs=1e-6)
+
+
+def test_binary_metrics_are_those_of_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.randint(2, (100,), generator=generator)
+    outputs = torch.randn(100, 1, generator=generator) + targets[:, None]
+    task = build_task("binary", ("ant", "bee"))
+    values = task.evaluate(outputs, targets)
+    score = outputs[:, 0].sigmoid().numpy()
+    assert task.outputs == 1
+    assert set(values) == {"loss", "acc", "f1", "auroc"}
+    assert values["acc"] == pytest.approx(accuracy_score(targets, score > 0.5), abs=1e-6)
+    assert values["f1"] == pytest.approx(f1_score(targets, score > 0.5, average="macro"), abs=1e-6)
+    assert values["auroc"] == pytest.approx(roc_auc_score(targets, score), abs=1e-6)
+    expected = -np.log(np.where(targets == 1, score, 1 - score)).mean()
+    assert values["loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_two_classes_score_alike_as_softmax_and_as_sigmoid() -> None:
+    outputs, targets = example(60, 2)
+    softmax = build_task("multiclass", ("a", "b"))
+    sigmoid = build_task("binary", ("a", "b"))
+    single = (outputs[:, 1] - outputs[:, 0])[:, None]
+    torch.testing.assert_close(softmax.probabilities(outputs), sigmoid.probabilities(single))
+    assert softmax.evaluate(outputs, targets) == pytest.approx(sigmoid.evaluate(single, targets), abs=1e-5)
+
+
+def test_classes_absent_from_a_split_are_left_out_without_a_warning() -> None:
+    outputs, targets = example()
+    few = targets < 3
+    values = build_task("multiclass", CLASSES).evaluate(outputs[few], targets[few])
+    probabilities = outputs[few].softmax(1).numpy()
+    expected = [roc_auc_score(targets[few] == c, probabilities[:, c]) for c in range(3)]
+    assert values["auroc"] == pytest.approx(float(np.mean(expected)), abs=1e-6)
+    assert math.isfinite(values["f1"])
+
+
+def test_one_class_alone_has_no_auroc() -> None:
+    outputs, _ = example(5)
+    values = build_task("multiclass", CLASSES).evaluate(outputs, torch.zeros(5, dtype=torch.long))
+    assert math.isnan(values["auroc"])
+    assert math.isfinite(values["acc"])
+
+
+def test_a_diverged_model_scores_nothing() -> None:
+    outputs, targets = example(5)
+    outputs[0, 0] = math.nan
+    values = build_task("multiclass", CLASSES).evaluate(outputs, targets)
+    assert set(values) == {"loss", "acc", "f1", "auroc", "top5"}
+    assert all(math.isnan(value) for value in values.values())
+
+
+def test_five_classes_have_no_top5() -> None:
+    outputs, targets = example(20, 5)
+    assert "top5" not in build_task("multiclass", CLASSES[:5]).evaluate(outputs, targets)
+
+
+def test_training_summary_is_the_accuracy() -> None:
+    outputs, targets = example(50)
+    expected = float((outputs.argmax(1) == targets).float().mean())
+    assert build_task("auto", CLASSES).training_summary(outputs, targets) == {"acc": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_auto_is_multiclass(count: int) -> None:
+    task = build_task("auto", CLASSES[:count])
+    assert (task.name, task.outputs, task.classes) == ("multiclass", count, CLASSES[:count])
+    assert (task.monitor, task.monitor_mode) == ("val/acc", "max")
+
+
+def test_balanced_weights_make_every_class_count_the_same() -> None:
+    targets = [0] * 90 + [1] * 10
+    task = build_task("multiclass", ("a", "b"), class_weights="balanced", train_targets=targets)
+    assert task.class_weights is not None
+    assert task.class_weights.tolist() == pytest.approx([100 / 180, 100 / 20])
+    outputs = torch.tensor([[2.0, 0.0]] * 90 + [[2.0, 0.0]] * 10)
+    loss = task.loss(outputs, torch.tensor(targets))
+    each = torch.nn.functional.cross_entropy(outputs, torch.tensor(targets), reduction="none")
+    torch.testing.assert_close(loss, (each[:90].mean() + each[90:].mean()) / 2)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_weights_and_smoothing_mean_the_same_for_one_output_and_for_two(smoothing: float) -> None:
+    outputs, targets = example(30, 2)
+    single = (outputs[:, 1] - outputs[:, 0])[:, None]
+    for weights in ("none", [1.0, 1.0]):
+        options = {"label_smoothing": smoothing, "class_weights": weights}
+        two = build_task("multiclass", ("a", "b"), **options).loss(outputs, targets)  # type: ignore[arg-type]
+        one = build_task("binary", ("a", "b"), **options).loss(single, targets)  # type: ignore[arg-type]
+        torch.testing.assert_close(one, two)
+
+
+def test_weights_of_one_output_are_of_the_targets_class() -> None:
+    task = build_task("binary", ("a", "b"), class_weights=[1.0, 3.0])
+    outputs, targets = torch.tensor([[0.3], [-0.8]]), torch.tensor([0, 1])
+    each = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.float(), reduction="none")
+    torch.testing.assert_close(task.loss(outputs, targets), (each[0] + 3 * each[1]) / 4)
+
+
+def test_a_class_without_training_images_is_no_division_by_zero() -> None:
+    task = build_task("multiclass", ("a", "b", "c"), class_weights="balanced", train_targets=[0, 0, 1])
+    assert task.class_weights is not None
+    assert task.class_weights.tolist() == pytest.approx([0.5, 1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": "binary"}, "task=binary needs two classes"),
+        ({"name": "ranking"}, "task=ranking is not one of"),
+        ({"name": "auto", "class_weights": [1.0]}, "has 1 numbers for 8 classes"),
+        ({"name": "auto", "class_weights": "equal"}, "class_weights=equal"),
+        ({"name": "auto", "class_weights": "balanced"}, "needs the targets"),
+        ({"name": "auto", "class_weights": [-1.0] * 8}, "not negative"),
+        ({"name": "auto", "label_smoothing": 1.0}, "label_smoothing=1.0"),
+    ],
+)
+def test_impossible_choices_are_refused(options: dict[str, object], said: str) -> None:
+    name = options.pop("name")
+    with pytest.raises(ConfigError, match=said):
+        build_task(name, CLASSES, **options)  # type: ignore[arg-type]
+
+
+def test_one_class_is_no_classification() -> None:
+    with pytest.raises(DataError, match="at least two"):
+        build_task("auto", ("only",))
