@@ -106,11 +106,11 @@ def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> in
     except Exception as error:
         raise RunError(f"{path} cannot be read ({error}); start the run again with rerun=all") from error
     state = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
-    digest = checkpoint["headstart"]["static_digest"]
-    frozen = folder / f"frozen-{digest[:16]}.safetensors"
+    recorded = checkpoint["headstart"]["static_digest"]
+    frozen = folder / f"frozen-{recorded[:16]}.safetensors"
     if frozen.exists():
         static = load_file(frozen)
-        if digest(static) != digest:
+        if digest(static) != recorded:
             raise RunError(f"{frozen} is damaged: its digest is not the checkpoint's; copy the run directory again")
         state |= static
     missing, unexpected = model.load_state_dict(state, strict=False)

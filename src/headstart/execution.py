@@ -175,7 +175,7 @@ def conclude(
         fingerprint=resolved.fingerprint,
         metrics=to_plain(metrics),
         config=flat_config(resolved),
-        weights=asdict(module.model.backbone.weights),
+        weights=_weights(module),
         data=data.summary(),
         params=_parameters(module),
         cache={"used": False, "key": None, "hit": False, "reason": "cache=off"},
@@ -254,6 +254,12 @@ def _parameters(module: TransferModule) -> dict[str, int]:
     sizes = {parameter.name: parameter.size for stage in module.audit.info.stages for parameter in stage.parameters}
     trainable = sum(size for name, size in sizes.items() if name in module.audit.ever_learning)
     return {"total": sum(sizes.values()), "trainable": trainable}
+
+
+def _weights(module: TransferModule) -> dict[str, Any]:
+    report = asdict(module.model.backbone.weights)
+    report["classes"] = len(report["classes"])  # hundreds of names say nothing about this run
+    return report
 
 
 def _write_predictions(
