@@ -1,0 +1,73 @@
+"""The reference: transfer learning as one would write it by hand, without Headstart.
+
+python scripts/plain_loop.py ROOT WEIGHTS --mode freeze|full|scratch --seeds 1 2 3 4 5 --size 96
+
+ROOT holds train/<class>/* and val/<class>/*. It prints the best validation accuracy of each seed, to be compared
+with ``python train.py datamodule=folder datamodule.augment=none …`` at the same settings.
+"""
+
+import argparse
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+
+def train(args: argparse.Namespace, seed: int) -> float:
+    """Train once; returns the best validation accuracy over epochs."""
+    torch.manual_seed(seed)
+    resize = v2.Resize((args.size, args.size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+    scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    normalise = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    transform = v2.Compose([resize, *scale, normalise])
+    splits = {split: ImageFolder(f"{args.root}/{split}", transform) for split in ("train", "val")}
+    data = {split: list(dataset) for split, dataset in splits.items()}
+    model = timm.create_model("resnet18", num_classes=len(splits["train"].classes))
+    if args.mode != "scratch":
+        state = {k: v.float() for k, v in load_file(args.weights).items() if not k.startswith("fc.")}
+        state = {k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()}
+        assert not model.load_state_dict(state, strict=False).unexpected_keys
+    if args.mode == "freeze":
+        model.requires_grad_(False)
+        model.fc.requires_grad_(True)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=args.lr, weight_decay=0.01)
+    loaders = {split: DataLoader(data[split], args.batch, shuffle=split == "train") for split in data}
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * len(loaders["train"]))
+    best = 0.0
+    for _ in range(args.epochs):
+        model.train(args.mode != "freeze")
+        for images, targets in loaders["train"]:
+            optimizer.zero_grad()
+            F.cross_entropy(model(images), targets).backward()
+            optimizer.step()
+            schedule.step()
+        model.eval()
+        with torch.no_grad():
+            right = sum(int((model(x).argmax(1) == y).sum()) for x, y in loaders["val"])
+        best = max(best, right / len(data["val"]))
+    return best
+
+
+def main() -> None:
+    """Run every seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root")
+    parser.add_argument("weights")
+    parser.add_argument("--mode", choices=("freeze", "full", "scratch"), default="freeze")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    args = parser.parse_args()
+    scores = [train(args, seed) for seed in args.seeds]
+    print(f"{args.mode}: {' '.join(f'{s:.4f}' for s in scores)}  mean {sum(scores) / len(scores):.4f}")
+
+
+if __name__ == "__main__":
+    main()
