@@ -48,7 +48,7 @@ class Metric:
         """A value with its unit, or a dash."""
         if value is None:
             return DASH
-        return f"{100 * value:.{digits}f} %" if self.percent else f"{value:.4g}"
+        return (f"{100 * value:.{digits}f} %" if self.percent else f"{value:.4g}").replace("-", MINUS)
 
     def gap(self, value: float | None) -> str:
         """A difference with its sign, in percentage points where the metric is a percentage."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.config.resolve import NOT_IN_RESULT
 from headstart.study.collect import Run, value_text
 
 AXIS_ORDER = ("strategy", "backbone", "head", "backbone.weights", "datamodule", "optimizer", "scheduler")
@@ -20,10 +21,20 @@ SHOTS_AXES = ("datamodule.shots", "datamodule.fraction")
 
 REFERENCES = {"strategy": ("freeze", "full", "scratch"), "backbone.weights": ("none",), "head": ("linear",)}
 
-# They do not change what a run computes, or other fields of the identity stand for them by content.
-_NO_AXIS = ("seed", "name", "debug", "rerun", "extend", "plan", "experiment", "logger", "callbacks", "paths", "hydra")
-_NO_AXIS_PREFIXES = ("paths.", "logger.", "hydra.", "study.", "callbacks.progress", "callbacks.lr_monitor", "cache.")
-_NO_AXIS_ENDINGS = (".num_workers", ".pin_memory", ".root", ".progress", ".log_every_n_steps", ".eval_batch_size")
+# Beside what cannot change a result: names, seeds (they pair runs), and what the identity knows by content.
+_NO_AXIS = (
+    *NOT_IN_RESULT,
+    "experiment",
+    "hydra",
+    "key",
+    "name",
+    "overrides",
+    "run",
+    "seed",
+    "study",
+    "datamodule.root",
+)
+_NO_AXIS_ENDINGS = (".seed", ".split_seed", ".eval_batch_size", ".log_every_n_steps")
 _ABSENT = "(default)"
 
 
@@ -108,7 +119,8 @@ def separate(runs: Iterable[Run]) -> list[Table]:
     tables: list[Table] = []
     for known, members in ordered:
         reason = _reason(known, ordered[0][0]) if tables else ""
-        tables.append(_table(known, members, reason, several=len(ordered) > 1))
+        same = sum(other.data == known.data for other, _ in ordered[: len(tables)])
+        tables.append(_table(f"{known.data} (table {len(tables) + 1})" if same else known.data, known, members, reason))
     return tables
 
 
@@ -117,17 +129,20 @@ def identity(run: Run, *, by_evaluation: bool = False, undeclared: str = "") -> 
 
     Args:
         run: a finished run.
-        by_evaluation: the number of training images is an axis, so that the splits are identified by the images they
-            are evaluated on and not by the data's fingerprint, which may cover the training images.
+        by_evaluation: the number of training images is an axis, so that only the images that are evaluated on count.
         undeclared: a difference found between whole configurations.
     """
     data = run.result.get("data") or {}
     sizes = data.get("sizes") or {}
-    fingerprint = value_text(data.get("fingerprint"))
-    splits, test = fingerprint, f"{sizes.get('test', 0)} images, {fingerprint}" if sizes.get("test") else "none"
-    if by_evaluation:
-        splits = f"validation {_evaluated(run, 'val', data)}"
-        test = _evaluated(run, "test", data) if sizes.get("test") else "none"
+    prints = data.get("split_fingerprints")
+    if isinstance(prints, Mapping):
+        splits = ", ".join(f"{split} {prints[split]}" for split in prints if split != "train" or not by_evaluation)
+        test = f"{sizes.get('test', 0)} images, {prints['test']}" if "test" in prints else "none"
+    elif by_evaluation:
+        splits, test = _evaluated(run, "val", data), _evaluated(run, "test", data) if sizes.get("test") else "none"
+    else:
+        splits = value_text(data.get("fingerprint"))
+        test = f"{sizes['test']} images, {splits}" if sizes.get("test") else "none"
     return Identity(
         task=value_text(_recorded(run, "task")),
         data=value_text(data.get("name")),
@@ -207,7 +222,7 @@ def sort_key(value: str) -> tuple[int, float, str]:
         return 1, 0.0, value
 
 
-def _table(known: Identity, members: list[Run], reason: str, *, several: bool) -> Table:
+def _table(title: str, known: Identity, members: list[Run], reason: str) -> Table:
     axes = _varying(members)
     kept: dict[tuple[str, ...], Run] = {}
     duplicates = []
@@ -217,7 +232,6 @@ def _table(known: Identity, members: list[Run], reason: str, *, several: bool) -
             duplicates.append(run)
         else:
             kept[key] = run
-    title = known.data if not several else f"{known.data}, {known.task}" if known.task != "null" else known.data
     return Table(title, reason, known, tuple(kept.values()), axes, tuple(duplicates), tuple(_cautions(members)))
 
 
@@ -241,7 +255,7 @@ def _axis_rank(name: str) -> tuple[int, str]:
 
 
 def _no_axis(name: str) -> bool:
-    return name in _NO_AXIS or name.startswith(_NO_AXIS_PREFIXES) or name.endswith(_NO_AXIS_ENDINGS)
+    return name.endswith(_NO_AXIS_ENDINGS) or any(name == part or name.startswith(f"{part}.") for part in _NO_AXIS)
 
 
 def _follows(table: Table, axis: str, contrast: str) -> dict[str, str] | None:
@@ -270,7 +284,7 @@ def _undeclared(runs: Sequence[Run], axes: Mapping[str, Any], reduced: bool) -> 
     places = {run.path.as_posix(): tuple(choice(run, axis) for axis in axes) for run in named}
     for run in named:
         for name, value in run.composed.items():
-            if not _no_axis(name) and not name.startswith("datamodule.split") and name not in axes:
+            if not _no_axis(name) and name not in axes:
                 kinds[name][places[run.path.as_posix()]].add(value_text(value))
     guilty = sorted(name for name, found in kinds.items() if any(len(values) > 1 for values in found.values()))
     return {

@@ -66,7 +66,10 @@ def drift(analysis: Analysis, folder: Path, prefix: str) -> Plot | None:
     order: dict[str, None] = {}
     for value in analysis.design.values:
         for run in analysis.design.cells.get((value, setting), {}).values():
+            # The head starts from random weights: its change is large and says nothing about the backbone.
             for stage, amount in run.drift:
+                if stage == "head":
+                    continue
                 order.setdefault(stage)
                 moved.setdefault(value, {}).setdefault(stage, []).append(amount)
     if not moved or not any(amount for stages in moved.values() for seen in stages.values() for amount in seen):

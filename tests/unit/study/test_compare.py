@@ -69,11 +69,52 @@ def test_shots_are_an_axis_though_the_training_images_differ(writer: "StudyWrite
     assert table.axes == {"strategy": ("freeze", "full"), "datamodule.shots": ("5", "10")}
 
 
+def test_fingerprints_of_single_splits_are_used(writer: "StudyWriter") -> None:
+    def data(shots: int, test: str) -> dict[str, Any]:
+        prints = {"train": f"t{shots}", "val": "v", "test": test}
+        return DATA | {
+            "classes": ["cat", "dog", "fox", "owl"],
+            "fingerprint": f"{shots}{test}",
+            "split_fingerprints": prints,
+        }
+
+    for shots in (5, 10):
+        for strategy in ("freeze", "full"):
+            writer.run(strategy, 1, shots=shots, result={"data": data(shots, "same")})
+    writer.run("full", 2, shots=5, result={"data": data(5, "other")})
+    first, second = tables(writer)
+    assert (len(first.runs), len(second.runs)) == (4, 1)
+    assert "another test set" in second.reason
+    assert (first.title, second.title) == ("animals", "animals (table 2)")
+
+
+def test_what_cannot_change_a_result_is_no_axis(writer: "StudyWriter") -> None:
+    for seed in (1, 2):
+        for strategy in ("freeze", "full"):
+            name = f"{strategy}{seed}"
+            quiet = {
+                "key": name,
+                "study": name,
+                "paths.output_dir": name,
+                "logger": name,
+                "datamodule.num_workers": seed,
+            }
+            writer.run(
+                strategy, seed, config=quiet, composed={"run": {"fingerprint": name}, "datamodule": {"seed": seed}}
+            )
+    (table,) = tables(writer)
+    assert table.axes == {"strategy": ("freeze", "full")}
+
+
 def test_an_edited_default_that_no_axis_declares_is_found(writer: "StudyWriter") -> None:
     for seed in (1, 2, 3):
         for strategy in ("freeze", "full"):
             rate = 0.001 if seed < 3 else 0.1
-            composed = {"optimizer": {"lr": rate}, "trainer": {"num_workers": seed}, "paths": {"output_dir": f"{seed}"}}
+            composed = {
+                "optimizer": {"lr": rate},
+                "datamodule": {"num_workers": seed},
+                "paths": {"output_dir": f"{seed}"},
+            }
             writer.run(strategy, seed, composed=composed)
     first, second = tables(writer)
     assert (len(first.runs), len(second.runs)) == (4, 2)
