@@ -17,6 +17,8 @@ from omegaconf import OmegaConf
 from headstart.audit import Audit
 from headstart.backbones.contract import Backbone
 from headstart.backbones.weights_source import ResolvedWeights
+from headstart.cache.activations import CachedData
+from headstart.cache.decide import Settings, trainer_obstacle
 from headstart.data.datamodule import ImageDataModule
 from headstart.model import TransferModel
 from headstart.module import TransferModule
@@ -115,6 +117,25 @@ def build_module(config: dict[str, Any], strategy: Strategy, model: TransferMode
         losses=strategy.losses(model),
         channels_last=_channels_last(trainer["channels_last"], model.backbone),
         compiled=trainer["compile"],
+    )
+
+
+def build_loaders(config: dict[str, Any], data: ImageDataModule, module: TransferModule) -> CachedData:
+    """What the trainer gets its batches from: stored activations where they can be used, else images.
+
+    Raises:
+        CacheError: ``cache=require``, and they cannot be used.
+    """
+    return CachedData(
+        data,
+        module.model,
+        module.plan.phases,
+        module.audit.info,
+        settings=Settings(**config["cache"]),
+        folder=Path(config["paths"]["cache_dir"]) / "activations",
+        channels_last=module.channels_last,
+        whole_features=bool(module.losses),
+        obstacle=trainer_obstacle(config["trainer"]),
     )
 
 

@@ -4,7 +4,7 @@ import csv
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,13 +148,15 @@ class CostMeter(Callback):
 
     Args:
         record: gets the cost so far at every epoch's end and at the end of training.
+        apart: seconds spent so far on what is counted elsewhere (building the cache).
     """
 
-    def __init__(self, record: CostRecord | None = None) -> None:
+    def __init__(self, record: CostRecord | None = None, *, apart: Callable[[], float] = lambda: 0.0) -> None:
         self.fit_seconds = 0.0
         self.images_seen = 0
         self._record = record
-        self._started = 0.0
+        self._apart = apart
+        self._started = self._apart_before = 0.0
         self._cuda: torch.device | None = None
 
     @property
@@ -172,7 +174,7 @@ class CostMeter(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and forget earlier peaks."""
-        self._started = time.perf_counter()
+        self._started, self._apart_before = time.perf_counter(), self._apart()
         if pl_module.device.type == "cuda":
             self._cuda = pl_module.device
             torch.cuda.reset_peak_memory_stats(self._cuda)
@@ -199,7 +201,8 @@ class CostMeter(Callback):
             self._report(trainer)
 
     def _report(self, trainer: pl.Trainer) -> None:
-        self.fit_seconds = time.perf_counter() - self._started
+        apart = self._apart() - self._apart_before
+        self.fit_seconds = max(0.0, time.perf_counter() - self._started - apart)
         if self._record is not None and trainer.is_global_zero:
             self._record.record(**self.cost())
 
@@ -244,10 +247,10 @@ class BarProgress(PlainProgress):
             figures = (TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True))
             self._bar = Progress(*columns, *figures, console=get_console(), transient=True, expand=True)
             self._task = self._bar.add_task("", total=None, note="")
-            self._bar.start()
         total = trainer.num_training_batches + sum(_finite(n) or 0 for n in trainer.num_val_batches)
         description = f"Epoch {trainer.current_epoch + 1}/{_epochs(trainer.max_epochs)}"
         self._bar.reset(self._task, total=_finite(total), description=description, note="")
+        self._bar.start()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

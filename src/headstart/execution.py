@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ProgressBar
 from headstart.assemble import (
     build_backbone,
     build_data,
+    build_loaders,
     build_model,
     build_module,
     build_run_task,
@@ -24,6 +25,7 @@ from headstart.assemble import (
 )
 from headstart.atomic import atomic_write, write_json
 from headstart.audit import raise_violations, rows_as_dicts, stage_rows
+from headstart.cache.activations import CachedData
 from headstart.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
 from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, share_static
 from headstart.config import ResolvedRun, flat_config
@@ -68,18 +70,20 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
     model = build_model(config, backbone, task)
     strategy.prepare(model, task, data)
     module = build_module(config, strategy, model, task)
+    loaders = build_loaders(config, data, module)
     module.audit.start()
     if owner:
         share_static(run.checkpoints, static_folder(run.path), module.static_state())
-        _announce(module)
+        _announce(module, loaders)
     loggers = build_loggers(config["logger"], run_dir=run.path, resolved=resolved) if owner else []
     try:
-        trainer = build_trainer(config, run, module, loggers, attempt)
-        fit(trainer, module, data, run, resume=resume)
-        result = conclude(resolved, run, trainer, module, data, strategy)
+        trainer = build_trainer(config, run, module, loaders, loggers, attempt)
+        fit(trainer, module, loaders, run, resume=resume)
+        result = conclude(resolved, run, trainer, module, loaders, strategy)
         if owner:
             assert attempt is not None
-            attempt.record(ended=True, total_seconds=round(time.perf_counter() - started, 3), device=_device(trainer))
+            elapsed = time.perf_counter() - started
+            attempt.record(ended=True, device=_device(trainer), **_cold_seconds(elapsed, loaders, attempt))
             result = _write_down(result, run, attempt, module, data, loggers, pictures=config["callbacks"]["plots"])
     except BaseException:
         finish_loggers(loggers, exit_code=1)
@@ -89,7 +93,12 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
 
 
 def build_trainer(
-    config: dict[str, Any], run: RunDirectory, module: TransferModule, loggers: list[Any], attempt: Attempt | None
+    config: dict[str, Any],
+    run: RunDirectory,
+    module: TransferModule,
+    loaders: CachedData,
+    loggers: list[Any],
+    attempt: Attempt | None,
 ) -> pl.Trainer:
     """Lightning's trainer with this run's callbacks; its own switches pass through."""
     choice = {key: value for key, value in config["trainer"].items() if key not in _OWN_SWITCHES}
@@ -97,7 +106,7 @@ def build_trainer(
     stopping = callbacks["early_stopping"]
     built: list[pl.Callback] = [
         StepSeed(config["seed"]),
-        CostMeter(attempt),
+        CostMeter(attempt, apart=lambda: loaders.seconds),
         MetricsCsv(run.metrics_file),
         *build_checkpoints(
             run.checkpoints,
@@ -113,6 +122,8 @@ def build_trainer(
     if choice["strategy"] in ("ddp", "auto") and _several(choice) and len(module.plan.phases) > 1:
         # What is frozen in the present phase takes no part in the backward pass.
         choice["strategy"] = "ddp_find_unused_parameters_true"
+    if loaders.phases_differ:
+        choice["reload_dataloaders_every_n_epochs"] = 1
     return pl.Trainer(
         **choice,
         default_root_dir=run.path,
@@ -126,16 +137,16 @@ def build_trainer(
     )
 
 
-def fit(trainer: pl.Trainer, module: TransferModule, data: ImageDataModule, run: RunDirectory, *, resume: bool) -> None:
+def fit(trainer: pl.Trainer, module: TransferModule, loaders: CachedData, run: RunDirectory, *, resume: bool) -> None:
     """Train through all phases, from the last checkpoint where there is one.
 
     Raises:
         KeyboardInterrupt: the user stopped it; the same command goes on from the last epoch's end.
     """
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
-    seed_stream(data.seed, "training")
+    seed_stream(loaders.data.seed, "training")
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
 
@@ -145,7 +156,7 @@ def conclude(
     run: RunDirectory,
     trainer: pl.Trainer,
     module: TransferModule,
-    data: ImageDataModule,
+    loaders: CachedData,
     strategy: Strategy,
 ) -> Result:
     """Prove what learned, then score the checkpoint that validation chose on validation and, once, on test.
@@ -153,17 +164,17 @@ def conclude(
     Raises:
         AuditError: something frozen moved, or something trainable never received a gradient.
     """
-    audit = module.audit.finish()
+    data, audit = loaders.data, module.audit.finish()
     audit["phases"] = [_phase_table(module, index) for index in range(len(module.plan.phases))]
     if trainer.is_global_zero:
         write_json(run.audit_file, to_plain(audit))
     raise_violations(audit)
     epochs = trainer.current_epoch
     best = load_weights(module.model, run.checkpoints) if run.best_checkpoint.exists() else None
-    chosen = strategy.finish(module.model, lambda: _validate(trainer, module, data))
-    _validate(trainer, module, data)
+    chosen = strategy.finish(module.model, lambda: _validate(trainer, module, loaders))
+    _validate(trainer, module, loaders)
     if data.has_test:
-        trainer.test(module, dataloaders=data.test_dataloader(), verbose=False)
+        trainer.test(module, datamodule=loaders, verbose=False)
     metrics = {
         f"{split}/{name}": value
         for split in data.sizes
@@ -178,7 +189,7 @@ def conclude(
         weights=_weights(module),
         data=data.summary(),
         params=_parameters(module),
-        cache={"used": False, "key": None, "hit": False, "reason": "cache=off"},
+        cache=loaders.record(),
         versions=_versions(),
         details={
             "task": module.task.name,
@@ -224,17 +235,26 @@ def _write_down(
     return result
 
 
-def _announce(module: TransferModule) -> None:
+def _announce(module: TransferModule, loaders: CachedData) -> None:
     show(weights_notice(module.model.backbone.weights))
     phases = module.plan.phases
     for index, phase in enumerate(phases):
         title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}" if len(phases) > 1 else ""
         show(audit_table(stage_rows(module.model, module.audit.info, module.plan, index), title=title))
+    for notice in loaders.notices():
+        show(f"not stored: {notice}")
 
 
-def _validate(trainer: pl.Trainer, module: TransferModule, data: ImageDataModule) -> float:
+def _cold_seconds(elapsed: float, loaders: CachedData, attempt: Attempt) -> dict[str, float]:
+    """Costs as if nothing had been stored before: what was found is counted at the price of making it, once a run."""
+    extracted = max(0.0, loaders.extract_seconds - attempt.earlier.extract_seconds)
+    total = elapsed - loaders.seconds + extracted
+    return {"total_seconds": round(total, 3), "extract_seconds": round(extracted, 3)}
+
+
+def _validate(trainer: pl.Trainer, module: TransferModule, loaders: CachedData) -> float:
     """Score on validation; higher is better whatever the metric."""
-    trainer.validate(module, dataloaders=data.val_dataloader(), verbose=False)
+    trainer.validate(module, datamodule=loaders, verbose=False)
     value = module.predictions["val"].metrics[module.task.monitor.removeprefix("val/")]
     return value if module.task.monitor_mode == "max" else -value
 

@@ -66,7 +66,7 @@ class TransferModule(pl.LightningModule):
         self._optimizer = optimizer
         self._weight_decay = weight_decay
         self._batchnorm: BatchNormMode = batchnorm
-        self._channels_last = channels_last
+        self.channels_last = channels_last
         self._compiled = compiled
         self._run: Callable[[Tensor], tuple[Tensor, Tensor]] = self._features_and_outputs
         self._phase_index: int | None = None
@@ -207,10 +207,10 @@ class TransferModule(pl.LightningModule):
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if "activations" in batch:
-            features = self.model.features_from(batch["activations"], self._frozen_stages())
+            features = self.model.features_from(batch["activations"], int(batch.get("stages", self._frozen_stages())))
             return features, self.model.head(features).float()
         images = batch["images"]
-        if self._channels_last:
+        if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         run = self._run if self.training else self._features_and_outputs
         return run(images)

@@ -51,6 +51,11 @@ class _Record:
     reasons: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
+    def add(self, use: _Use) -> None:
+        """Note a use; of an entry that is opened again, only the first time."""
+        if (use.key, use.phase) not in {(earlier.key, earlier.phase) for earlier in self.uses}:
+            self.uses.append(use)
+
 
 class CachedData(pl.LightningDataModule):
     """Loaders for a Trainer over an :class:`ImageDataModule`: same order, same batches, activations where possible.
@@ -275,7 +280,7 @@ class CachedData(pl.LightningDataModule):
         if trainer.is_global_zero and not found.hit:
             self.store.evict(keep=[*(use.key for use in self._record.uses), key])
         meta = found.entry.meta
-        self._record.uses.append(_Use(split, phase.name, key, found.hit, meta.build_seconds, meta.size_bytes))
+        self._record.add(_Use(split, phase.name, key, found.hit, meta.build_seconds, meta.size_bytes))
         return found.entry
 
     def _prefix(self, stages: int, pool: nn.Module | None) -> Prefix:

@@ -1,8 +1,8 @@
 """Whether a phase may run on stored activations, from which stage, and if not, why."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from headstart.errors import CacheError
 from headstart.strategies.contract import ModelInfo, Phase
@@ -95,6 +95,14 @@ def decide(
             "makes them storable",
         )
     return Decision(stages, True)
+
+
+def trainer_obstacle(trainer: Mapping[str, Any]) -> str | None:
+    """Why a run with these switches of Lightning looks at too few images for a pass over all of them, or None."""
+    limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+    names = [name for name in ("fast_dev_run", "overfit_batches") if trainer.get(name)]
+    names += [name for name in limits if trainer.get(name) not in (None, 1.0)]
+    return f"trainer.{names[0]}={trainer[names[0]]} uses only some of the images" if names else None
 
 
 def check_required(settings: Settings, decisions: Sequence[Decision]) -> None:

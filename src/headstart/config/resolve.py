@@ -24,9 +24,10 @@ RESULTS_VERSION = 1
 """Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""
 
 # What may differ between two runs with the same result: speed, display, places, what to do with earlier runs.
-# Stored activations give the same results within a tolerance that a test holds, so `cache` is here too.
+# Stored activations give the same results within a tolerance that a test holds, so whether they are used is here too.
 NOT_IN_RESULT = (
-    "cache",
+    "cache.max_gb",
+    "cache.mode",
     "callbacks.checkpoint",
     "callbacks.lr_monitor",
     "callbacks.plots",

@@ -156,6 +156,16 @@ def extend_keeps_the_run(c: Choices) -> str | None:
     return "extend=true goes on from a finished run, rerun=all starts anew; give one of them"
 
 
+def views_need_the_cache(c: Choices) -> str | None:
+    """Without stored activations there are no views, and no rounding of them."""
+    if c.get("cache.mode") != "off":
+        return None
+    for key, usual in (("cache.views", 0), ("cache.dtype", "run")):
+        if c.get(key, usual) != usual:
+            return f"{key}={c.get(key)} has no effect with cache=off; leave it out, or use cache=auto"
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     scratch_has_no_weights,
     shots_or_fraction,
@@ -171,4 +181,5 @@ RULES: tuple[Rule, ...] = (
     distributed_needs_devices,
     sweeps_stay_in_process,
     extend_keeps_the_run,
+    views_need_the_cache,
 )

@@ -19,7 +19,9 @@ class Pool(nn.Module):
         self.prefix_tokens = features.prefix_tokens
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(B, *features.shape)`` to ``(B, C)``."""
+        """``(B, *features.shape)`` to ``(B, C)``; vectors that were pooled before stay as they are."""
+        if features.ndim == 2:
+            return features
         if self.layout == "NCHW":
             return features.mean(dim=(2, 3))
         if self.layout == "NHWC":
