@@ -98,7 +98,9 @@ def _answers(endpoint: str) -> bool:
     if parts.scheme in proxies and not urllib.request.proxy_bypass(host):
         return _answers_through_proxy(endpoint)
     try:
-        with socket.create_connection((host, parts.port or 443), timeout=REACH_TIMEOUT_S):
+        with socket.create_connection(
+            (host, parts.port or (80 if parts.scheme == "http" else 443)), timeout=REACH_TIMEOUT_S
+        ):
             return True
     except OSError:
         return False

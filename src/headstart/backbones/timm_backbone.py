@@ -56,6 +56,7 @@ class TimmBackbone(Backbone):
         self.input_spec = input_spec_of(identifier, weights, channels=in_channels, image_size=image_size)
         built = build_network(identifier, weights, self.input_spec, options)
         self.network: Any = built.network
+        self._has_switch = "pre_logits" in inspect.signature(self.network.forward_head).parameters
         self._keeps_pre_logits = False
         self._cut_to_features(keep=pre_logits == "keep")
         if built.loaded is None:
@@ -74,9 +75,9 @@ class TimmBackbone(Backbone):
         return self._head(features) if self._keeps_pre_logits else features
 
     def _head(self, features: Tensor) -> Tensor:
-        head = self.network.forward_head
-        takes = "pre_logits" in inspect.signature(head).parameters
-        pooled: Tensor = head(features, pre_logits=True) if takes else head(features)
+        # Without a classifier some networks have nothing after these layers, and no switch to leave it out.
+        switch = {"pre_logits": True} if self._has_switch else {}
+        pooled: Tensor = self.network.forward_head(features, **switch)
         return pooled
 
     def _cut_to_features(self, *, keep: bool) -> None:

@@ -173,9 +173,10 @@ def _options(name: str) -> str:
     if name in bundled_cards():
         options.append("backbone.weights=bundled")
     if hub_entry(name) is not None:
-        options.append("connect once so that backbone.weights=hub is in the local cache")
+        options.append("run once with a network, which leaves the hub's weights in the local cache")
     options.append("backbone.weights=PATH of a weights file")
     options.append("strategy=scratch to train from random weights")
-    if bundled_cards():
-        options.append(f"a backbone with bundled weights ({', '.join(sorted(bundled_cards()))})")
+    others = sorted(set(bundled_cards()) - {name})
+    if others:
+        options.append(f"backbone={others[0]}, whose weights are in the package")
     return "options: " + "; ".join(options)
