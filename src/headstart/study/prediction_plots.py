@@ -131,7 +131,9 @@ def _confusion(value: str, counts: np.ndarray, classes: Sequence[str], folder: P
             spine.set_visible(False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        worst = [f"{true} taken for {said} {100 * share:.0f} %" for true, said, _, share in mix_ups(counts, classes, 3)]
+        worst = [
+            f"{true} taken for {said} ({100 * share:.0f} %)" for true, said, _, share in mix_ups(counts, classes, 3)
+        ]
         most = "; ".join(worst) if worst else "no mistakes"
         return finish(
             figure,
