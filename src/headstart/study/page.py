@@ -18,11 +18,12 @@ MOST_DATA_ROWS = 120
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page: an anchor, a heading and HTML."""
+    """One part of the page: an anchor, a heading, HTML, and whether the links at the top lead to it."""
 
     anchor: str
     title: str
     html: str
+    listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Cell:
 
 def document(title: str, kicker: str, lede: str, sections: Sequence[Section], footer: str) -> str:
     """The whole page. ``lede`` and ``footer`` are text; sections bring their own HTML."""
-    links = "".join(f'<li><a href="#{part.anchor}">{escape(part.title)}</a></li>' for part in sections[1:])
+    links = "".join(
+        f'<li><a href="#{part.anchor}">{escape(part.title)}</a></li>' for part in sections[1:] if part.listed
+    )
     body = "".join(
         f'<section id="{part.anchor}" aria-labelledby="{part.anchor}-title">'
         f'<h2 id="{part.anchor}-title">{escape(part.title)}</h2>{part.html}</section>'

@@ -188,7 +188,12 @@ def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
 def _grouped(parts: "Sequence[Section]", table: "Table", *, first: bool) -> "list[Section]":
     from headstart.study.page import Section, paragraph
 
-    named = [Section(part.anchor, f"{table.title}: {part.title}", part.html) for part in parts]
+    # One link per table is enough; the first table's verdict is the top of the page already.
+    linked = 1 if first else 0
+    named = [
+        Section(part.anchor, f"{table.title}: {part.title}", part.html, listed=place == linked)
+        for place, part in enumerate(parts)
+    ]
     if not first and table.reason:
         opening = named[0]
         reason = paragraph(f"In a table of its own because of {table.reason}.", "note")
