@@ -18,7 +18,7 @@ from headstart import wandb_run
 from headstart.errors import ConfigError
 from headstart.evaluation import Predictions
 from headstart.loggers import build_loggers, finish_loggers, flat_choices, log_outcome, stable_id
-from headstart.wandb_offline import find_offline_runs, read_offline_run
+from headstart.wandb_offline import OfflineRun, find_offline_runs, read_offline_run
 from headstart.wandb_run import choose_mode
 
 URL = "https://wandb.invalid"
@@ -71,8 +71,14 @@ def predictions(number: int = 12, classes: int = 3) -> Predictions:
     return Predictions(np.arange(number), targets, np.log(probabilities), probabilities, {})
 
 
-def offline(folder: Path) -> list[Any]:
-    return [read_offline_run(path) for path in find_offline_runs(folder)]
+def offline(folder: Path) -> list[OfflineRun]:
+    """The runs below ``folder``. wandb's service writes the end of a file shortly after ``finish`` has returned."""
+    deadline = time.monotonic() + 10
+    while True:
+        runs = [read_offline_run(path) for path in find_offline_runs(folder)]
+        if all(run.exit_code is not None for run in runs) or time.monotonic() > deadline:
+            return runs
+        time.sleep(0.02)
 
 
 def test_jobs_in_one_process_are_offline_runs_of_their_own(tmp_path: Path) -> None:
@@ -139,6 +145,22 @@ def test_the_confusion_matrix_table_and_pictures_are_in_the_offline_run(tmp_path
     counts = {(true, guess): count for true, guess, count in tables["confusion"]["data"]}
     assert counts["a", "b"] == sum((found.targets == 0) & (predicted == 1))
     assert sum(counts.values()) == 12
+
+
+def test_long_records_and_torn_files_are_read(tmp_path: Path, choices: Choices) -> None:
+    choices.config["text"] = "".join(f"{i:05d}" for i in range(20_000))  # three blocks of the file
+    loggers = build_loggers({"wandb": {}}, run_dir=tmp_path, resolved=choices)
+    for step in range(2):
+        loggers[0].log_metrics({"train/loss": 1.0}, step=step)
+    finish_loggers(loggers)
+    (run,) = offline(tmp_path)
+    assert run.config["text"] == choices.config["text"]
+    assert len(run.history) == 2
+    (path,) = find_offline_runs(tmp_path)
+    path.write_bytes(path.read_bytes()[:100_500])
+    torn = read_offline_run(path)
+    assert torn.exit_code is None
+    assert len(torn.history) <= 2
 
 
 def test_a_run_left_open_does_not_take_the_next_jobs_metrics(tmp_path: Path) -> None:
@@ -240,7 +262,7 @@ def test_a_server_that_never_answers_is_waited_for_once(
         loggers[0].log_metrics({"train/loss": 1.0}, step=0)
         finish_loggers(loggers)
         took.append(time.perf_counter() - started)
-        (run,) = [run for run in offline(run_dir) if run.exit_code is not None]
+        (run,) = offline(run_dir)
         assert len(run.history) == 1
     wandb.teardown()
     assert 2 < took[0] < 12
@@ -276,7 +298,7 @@ def test_an_unknown_logger_and_a_missing_package_are_said(
     with pytest.raises(ConfigError, match="logger=neptune is unknown; choose from csv, tensorboard, wandb, mlflow"):
         build_loggers({"neptune": {}}, run_dir=tmp_path, resolved=choices)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="logger=mlflow.*pip install mlflow"):
+    with pytest.raises(ConfigError, match=r"logger=mlflow.*pip install mlflow"):
         build_loggers({"mlflow": {}}, run_dir=tmp_path, resolved=choices)
 
 
