@@ -118,7 +118,7 @@ def run_path(tmp_path: Path, finished, loaded, monkeypatch) -> Path:
 def test_the_command_writes_the_csv_and_reports_what_it_skipped(run_path: Path, folder: Path, tmp_path: Path, capsys):
     output = tmp_path / "predictions.csv"
     assert main([str(run_path), str(folder), "--output", str(output), "--device", "cpu"]) == 0
-    rows = list(csv.DictReader(output.open()))
+    rows = list(csv.DictReader(output.read_text().splitlines()))
     assert [row["class"] for row in rows] == ["bright", "dark", "bright"]
     assert float(rows[0]["probability/bright"]) + float(rows[0]["probability/dark"]) == pytest.approx(1)
     streams = capsys.readouterr()
