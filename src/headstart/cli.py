@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import io
 import os
 import sys
 import traceback
@@ -143,6 +144,8 @@ def _train(config: "DictConfig") -> float | None:
 
 def _guarded(run: Callable[[], int | None], arguments: Sequence[str]) -> int:
     """Run a command; a fixable error becomes one line, Ctrl-C a short one."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # A log shows each epoch when it ends, in order with the errors.
     try:
         return run() or 0
     except KeyboardInterrupt:

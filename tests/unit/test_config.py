@@ -220,6 +220,7 @@ def test_a_result_names_its_choices():
 NOT_IN_RESULT = (
     "datamodule.num_workers=3",
     "datamodule.pin_memory=true",
+    "cache=off",
     "logger=tensorboard",
     "callbacks.progress=none",
     "callbacks.lr_monitor=false",
@@ -261,7 +262,7 @@ def test_what_does_not_change_the_result_does_not_change_the_run():
         "trainer.gradient_clip_val=1",
         "trainer.limit_train_batches=2",
         "datamodule.batch_size=16",
-        "datamodule.augment=none",
+        "datamodule.augment=randaug",
         "datamodule.shots=5",
         "datamodule.split_seed=1",
         "datamodule.image_size=32",
