@@ -13,6 +13,7 @@ import hydra.utils
 import numpy as np
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from headstart.audit import Audit
 from headstart.backbones.contract import Backbone
@@ -20,13 +21,16 @@ from headstart.backbones.weights_source import ResolvedWeights
 from headstart.cache.activations import CachedData
 from headstart.cache.decide import Settings, trainer_obstacle
 from headstart.data.datamodule import ImageDataModule
+from headstart.mixing import BatchTransform
 from headstart.model import TransferModel
+from headstart.modes import batchnorm_parameters
 from headstart.module import TransferModule
 from headstart.optim import RatePlan, Schedule, check_phases, optimizer_groups
 from headstart.strategies.contract import Strategy
+from headstart.strategies.modifiers import on_images, phases_after_head, without
 from headstart.tasks import Task, build_task
 
-_SEED_STREAMS = {"backbone": 1, "head": 2, "training": 3}
+_SEED_STREAMS = {"backbone": 1, "head": 2, "training": 3, "strategy": 4}
 
 
 def instantiate(choice: dict[str, Any], **arguments: Any) -> Any:
@@ -73,9 +77,14 @@ def build_backbone(config: dict[str, Any], weights: ResolvedWeights) -> Backbone
 
 def build_model(config: dict[str, Any], backbone: Backbone, task: Task) -> TransferModel:
     """The backbone and a freshly initialised head of the sizes that the backbone and the task give."""
-    seed_stream(config["seed"], "head")
-    partial = hydra.utils.instantiate(OmegaConf.create(config["head"]), _partial_=True, _convert_="all")
-    return TransferModel(backbone, partial(backbone.features, task.outputs))
+    return TransferModel(backbone, build_head(config["head"], backbone, task, seed=config["seed"]))
+
+
+def build_head(choice: dict[str, Any], backbone: Backbone, task: Task, *, seed: int) -> nn.Module:
+    """A freshly initialised head from the backbone's features to the task's outputs."""
+    seed_stream(seed, "head")
+    head: nn.Module = instantiate({**choice, "_partial_": True})(backbone.features, task.outputs)
+    return head
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,11 @@ def prepare_strategy(config: dict[str, Any], strategy: Strategy, model: Transfer
     """
     info = model.describe()
     max_epochs = config["trainer"]["max_epochs"]
-    phases = strategy.phases(info, max_epochs=max_epochs)
+    phases = phases_after_head(strategy, info, max_epochs=max_epochs, head_epochs=config["head_epochs"])
+    if config["batchnorm"] == "eval":
+        phases = without(phases, batchnorm_parameters(model), reason="batchnorm=eval")
+    if config["batch_transform"]["name"] != "none":
+        phases = on_images(phases, f"batch_transform={config['batch_transform']['name']} mixes images")
     check_phases(phases, info, max_epochs=max_epochs)
     schedule = Schedule(**{key: value for key, value in config["scheduler"].items() if key != "_target_"})
     plan = RatePlan(config["optimizer"]["lr"], phases, optimizer_groups(phases, info), schedule)
@@ -115,6 +128,10 @@ def build_module(config: dict[str, Any], strategy: Strategy, model: TransferMode
         optimizer=instantiate(choice),
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
         losses=strategy.losses(model),
+        scores=strategy.scores(model),
+        batch_transform=_batch_transform(config, task),
+        ema_decay=config["ema"]["decay"],
+        batchnorm=config["batchnorm"],
         channels_last=_channels_last(trainer["channels_last"], model.backbone),
         compiled=trainer["compile"],
     )
@@ -137,6 +154,13 @@ def build_loaders(config: dict[str, Any], data: ImageDataModule, module: Transfe
         whole_features=bool(module.losses),
         obstacle=trainer_obstacle(config["trainer"]),
     )
+
+
+def _batch_transform(config: dict[str, Any], task: Task) -> BatchTransform | None:
+    choice = config["batch_transform"]
+    if choice["name"] == "none":
+        return None
+    return BatchTransform(choice["name"], alpha=choice["alpha"], classes=len(task.classes), seed=config["seed"])
 
 
 def _channels_last(choice: bool | str, backbone: Backbone) -> bool:

@@ -39,7 +39,11 @@ def stage_rows(model: TransferModel, info: ModelInfo, plan: RatePlan, phase_inde
     learning = plan.phases[phase_index].learning
     modules = dict(model.named_modules())
     owned = {stage.name: [f"backbone.{name}" for name in stage.modules] for stage in model.backbone.stages}
-    owned["head"] = ["head", *(f"head.{name}" for name, _ in model.head.named_modules() if name)]
+    owned["head"] = [
+        f"{prefix}.{name}" if name else prefix
+        for prefix, head in model.heads.items()
+        for name, _ in head.named_modules()
+    ]
     rows = []
     for stage in info.stages:
         active = [parameter for parameter in stage.parameters if parameter.name in learning]
@@ -148,7 +152,8 @@ class Audit:
 
     def _buffers(self, stage: str) -> list[str]:
         if stage == "head":
-            return [f"head.{name}" for name, _ in self.model.head.named_buffers()]
+            heads = self.model.heads.items()
+            return [f"{prefix}.{name}" for prefix, head in heads for name, _ in head.named_buffers()]
         own = next(s for s in self.model.backbone.stages if s.name == stage)
         return [f"backbone.{name}" for name in own.buffers]
 

@@ -15,6 +15,9 @@ from headstart.fingerprint import digest
 from headstart.model import TransferModel
 
 BEST, LAST = "best", "last"
+FINAL_FILE = "final.safetensors"
+# Heads of a strategy's own; they are no part of the finished model.
+_AUXILIARY = "auxiliary."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -113,10 +116,37 @@ def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> in
         if digest(static) != recorded:
             raise RunError(f"{frozen} is damaged: its digest is not the checkpoint's; copy the run directory again")
         state |= static
+    if not model.auxiliary:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(_AUXILIARY)}
+    _load_exactly(model, state, path)
+    return int(checkpoint["epoch"])
+
+
+def save_final(model: TransferModel, folder: Path) -> None:
+    """Store a model whose weights were changed after training, so that it is not that of the best checkpoint."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_AUXILIARY)}
+    temporary = folder / f".{FINAL_FILE}.{os.getpid()}.tmp"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+    temporary.replace(folder / FINAL_FILE)
+
+
+def load_final(model: TransferModel, folder: Path) -> bool:
+    """Load what :func:`save_final` stored, if it stored anything."""
+    path = folder / FINAL_FILE
+    if not path.exists():
+        return False
+    try:
+        state = load_file(path)
+    except Exception as error:
+        raise RunError(f"{path} cannot be read ({error}); start the run again with rerun=all") from error
+    _load_exactly(model, state, path)
+    return True
+
+
+def _load_exactly(model: TransferModel, state: dict[str, Tensor], path: Path) -> None:
     missing, unexpected = model.load_state_dict(state, strict=False)
     if missing or unexpected:
         raise RunError(
             f"{path} does not fit the model of config.yaml: missing {sorted(missing)[:3]}, unexpected "
             f"{sorted(unexpected)[:3]}; the run directory is incomplete or its configuration was edited"
         )
-    return int(checkpoint["epoch"])

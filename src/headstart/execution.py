@@ -24,13 +24,14 @@ from headstart.assemble import (
     static_folder,
 )
 from headstart.atomic import atomic_write, write_json
-from headstart.audit import raise_violations, rows_as_dicts, stage_rows
+from headstart.audit import raise_violations, rows_as_dicts
 from headstart.cache.activations import CachedData
 from headstart.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
-from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, share_static
+from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, save_final, share_static
 from headstart.config import ResolvedRun, flat_config
 from headstart.console import audit_table, show, show_result, weights_notice
 from headstart.data.datamodule import ImageDataModule
+from headstart.features import initialise_head
 from headstart.loggers import build_loggers, finish_loggers, log_outcome
 from headstart.module import TransferModule
 from headstart.pictures import draw_run
@@ -38,6 +39,7 @@ from headstart.quiet import quiet_lightning
 from headstart.results import Result, to_plain, write_result
 from headstart.run import Attempt, RunDirectory
 from headstart.strategies.contract import Strategy
+from headstart.surroundings import build_surroundings
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,10 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
     data.configure(backbone.input_spec)
     task = build_run_task(config, data)
     model = build_model(config, backbone, task)
+    strategy.connect(build_surroundings(config, strategy, backbone))
+    if config["head_init"] != "default":
+        initialise_head(model, config["head_init"], data, strategy.surroundings.device)
+    seed_stream(config["seed"], "strategy")
     strategy.prepare(model, task, data)
     module = build_module(config, strategy, model, task)
     loaders = build_loaders(config, data, module)
@@ -146,7 +152,7 @@ def fit(trainer: pl.Trainer, module: TransferModule, loaders: CachedData, run: R
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     seed_stream(loaders.data.seed, "training")
     try:
-        trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint)
+        trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
 
@@ -171,7 +177,10 @@ def conclude(
     raise_violations(audit)
     epochs = trainer.current_epoch
     best = load_weights(module.model, run.checkpoints) if run.best_checkpoint.exists() else None
+    strategy.merge(module.model)
     chosen = strategy.finish(module.model, lambda: _validate(trainer, module, loaders))
+    if chosen and trainer.is_global_zero:
+        save_final(module.model, run.checkpoints)
     _validate(trainer, module, loaders)
     if data.has_test:
         trainer.test(module, datamodule=loaders, verbose=False)
@@ -180,7 +189,7 @@ def conclude(
         for split in data.sizes
         if split in module.predictions
         for name, value in module.predictions[split].metrics.items()
-    }
+    } | module.other_metrics
     return Result(
         status="done",
         fingerprint=resolved.fingerprint,
@@ -240,7 +249,7 @@ def _announce(module: TransferModule, loaders: CachedData) -> None:
     phases = module.plan.phases
     for index, phase in enumerate(phases):
         title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}" if len(phases) > 1 else ""
-        show(audit_table(stage_rows(module.model, module.audit.info, module.plan, index), title=title))
+        show(audit_table(module.show_phase(index), title=title))
     for notice in loaders.notices():
         show(f"not stored: {notice}")
 
@@ -266,7 +275,7 @@ def _phase_table(module: TransferModule, index: int) -> dict[str, Any]:
         "start_epoch": phase.start_epoch,
         "end_epoch": phase.end_epoch,
         "frozen_stages": phase.frozen_stages(module.audit.info),
-        "stages": rows_as_dicts(stage_rows(module.model, module.audit.info, module.plan, index)),
+        "stages": rows_as_dicts(module.show_phase(index)),
     }
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from headstart.assemble import build_backbone, build_model, instantiate
 from headstart.backbones.weights_source import NO_WEIGHTS
-from headstart.checkpoints import load_weights
+from headstart.checkpoints import load_final, load_weights
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
 from headstart.errors import RunError
@@ -63,6 +63,8 @@ def load_run(path: str | Path) -> LoadedRun:
     sized = {**config, "datamodule": {**config["datamodule"], "image_size": [spec.height, spec.width]}}
     model = build_model(config, build_backbone(sized, NO_WEIGHTS), task)
     strategy = instantiate(config["strategy"])
-    strategy.restore(model)
-    load_weights(model, path / "checkpoints")
+    if not load_final(model, path / "checkpoints"):
+        strategy.restore(model)
+        load_weights(model, path / "checkpoints")
+        strategy.merge(model)
     return LoadedRun(path, config, result, model.eval(), task, classes, spec, EvalTransform(spec))

@@ -8,12 +8,21 @@ from headstart.strategies.contract import ModelInfo, ParameterInfo, Role, StageI
 
 
 class TransferModel(nn.Module):
-    """Images to outputs: ``head(backbone.forward_features(images))``."""
+    """Images to outputs: ``head(backbone.forward_features(images))``.
+
+    ``auxiliary`` holds further heads by name that learn along with the head and are no part of the finished model.
+    """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.auxiliary = nn.ModuleDict()
+
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """The head and the auxiliary ones, by their names within the model."""
+        return {"head": self.head, **{f"auxiliary.{name}": module for name, module in self.auxiliary.items()}}
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, outputs)``."""
@@ -47,8 +56,8 @@ class TransferModel(nn.Module):
             StageInfo(stage.name, tuple(info(f"backbone.{name}") for name in stage.parameters))
             for stage in self.backbone.stages
         ]
-        head = StageInfo("head", tuple(info(f"head.{name}") for name, _ in self.head.named_parameters()))
-        return ModelInfo((*stages, head))
+        names = [f"{prefix}.{name}" for prefix, head in self.heads.items() for name, _ in head.named_parameters()]
+        return ModelInfo((*stages, StageInfo("head", tuple(info(name) for name in names))))
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -32,7 +32,8 @@ def apply_modes(model: TransferModel, phase: Phase, *, batchnorm: BatchNormMode 
     learning = phase.learning
     model.eval()
     model.training = True
-    model.head.train()
+    for head in model.heads.values():
+        head.train()
     backbone = model.backbone
     modules = dict(backbone.named_modules())
     for stage in backbone.stages:
@@ -40,6 +41,16 @@ def apply_modes(model: TransferModel, phase: Phase, *, batchnorm: BatchNormMode 
             continue
         for name in stage.modules:
             modules[name].training = not _kept(modules[name], f"backbone.{name}", learning, batchnorm)
+
+
+def batchnorm_parameters(model: TransferModel) -> frozenset[str]:
+    """Names of the scales and shifts of the backbone's BatchNorm layers."""
+    return frozenset(
+        f"backbone.{path}.{name}"
+        for path, module in model.backbone.named_modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+        for name, _ in module.named_parameters(recurse=False)
+    )
 
 
 def moving_buffers(model: TransferModel) -> frozenset[str]:

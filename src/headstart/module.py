@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from headstart.audit import Audit
+from headstart.audit import Audit, StageRow, stage_rows
+from headstart.averaging import WeightAverage
 from headstart.errors import DivergedError, RunError
 from headstart.evaluation import EpochOutputs, Predictions
 from headstart.fingerprint import digest
+from headstart.mixing import BatchTransform, hard_targets
 from headstart.model import TransferModel
 from headstart.modes import BatchNormMode, apply_gradients, apply_modes, moving_buffers, named_state
 from headstart.optim import RatePlan, torch_groups
@@ -37,7 +39,10 @@ class TransferModule(pl.LightningModule):
         optimizer: takes torch parameter groups.
         weight_decay: for the groups that decay.
         losses: named extra losses of the strategy.
-        batchnorm: mode of the backbone's BatchNorm layers that learn.
+        scores: further named metrics of the strategy.
+        batch_transform: mixes training images.
+        ema_decay: of the moving average of the weights, which is then what is evaluated and kept; None: no average.
+        batchnorm: ``train``; ``eval`` and ``affine`` keep all running statistics of the backbone's BatchNorm layers.
         channels_last: store images and convolutions with channels last; the faster layout for convolutions.
         compiled: run the network through ``torch.compile``, anew in every phase.
     """
@@ -52,6 +57,9 @@ class TransferModule(pl.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         weight_decay: float = 0.0,
         losses: Mapping[str, Callable[[Step], Tensor]] | None = None,
+        scores: Mapping[str, Callable[[str], Mapping[str, float]]] | None = None,
+        batch_transform: BatchTransform | None = None,
+        ema_decay: float | None = None,
         batchnorm: BatchNormMode = "train",
         channels_last: bool = False,
         compiled: bool = False,
@@ -62,6 +70,8 @@ class TransferModule(pl.LightningModule):
         self.plan = plan
         self.audit = audit
         self.losses = dict(losses or {})
+        self.scores = dict(scores or {})
+        self.other_metrics: dict[str, float] = {}
         self.predictions: dict[str, Predictions] = {}
         self._optimizer = optimizer
         self._weight_decay = weight_decay
@@ -75,7 +85,11 @@ class TransferModule(pl.LightningModule):
         self._steps = 0
         self._evaluated = EpochOutputs()
         self._plateau = self._build_plateau()
+        self._batch_transform = batch_transform
         self._static = self._static_names()
+        moving = frozenset(self.model.state_dict()) - self._static
+        self._ema = None if ema_decay is None else WeightAverage(self.model, moving, ema_decay)
+        self._last_step = 0
 
     # Modes and phases
 
@@ -91,6 +105,11 @@ class TransferModule(pl.LightningModule):
             apply_modes(self.model, self.phase, batchnorm=self._batchnorm)
         return self
 
+    def show_phase(self, index: int) -> list[StageRow]:
+        """Put the model into the modes of a phase and describe what learns in it."""
+        apply_modes(self.model, self.plan.phases[index], batchnorm=self._batchnorm)
+        return stage_rows(self.model, self.audit.info, self.plan, index)
+
     def setup(self, stage: str) -> None:
         """Let everything that will ever learn require gradients, so that DDP synchronises all of it."""
         if stage == "fit":
@@ -99,7 +118,13 @@ class TransferModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Lightning does not call ``train()`` at the start of a fit."""
         self._phase_index = None
+        if self._ema is not None:
+            self._ema.start()
         self.train()
+
+    def on_train_start(self) -> None:
+        """A resumed fit knows its number of steps only now."""
+        self._last_step = self.global_step
 
     def on_train_epoch_start(self) -> None:
         """Enter the phase of this epoch."""
@@ -109,33 +134,41 @@ class TransferModule(pl.LightningModule):
                 self.audit.end_phase()
             self._phase_index = index
             apply_gradients(self.model, self.phase.learning)
+            self.train()
             self.audit.start_phase(self.phase.name, self.phase.learning)
             if self._compiled:
                 # A graph traced while a layer was frozen would be reused, and the layer would never learn.
                 torch._dynamo.reset()
                 self._run = torch.compile(self._features_and_outputs)
-        self.train()
+        else:
+            self.train()
 
     def on_fit_end(self) -> None:
-        """Prove the last phase."""
+        """Prove the last phase; from here on the averaged weights are the model's."""
         self.audit.end_phase()
+        if self._ema is not None:
+            self._ema.show()
 
     # Training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The task's loss plus the strategy's extra losses."""
-        features, outputs = self._forward(batch)
         targets = batch["targets"]
+        if self._batch_transform is not None:
+            place = {"epoch": self.current_epoch, "batch_index": batch_idx, "rank": self.global_rank}
+            images, targets = self._batch_transform(batch["images"], targets, **place)
+            batch = {**batch, "images": images}
+        features, outputs = self._forward(batch)
         loss = self.task.loss(outputs, targets)
         inputs = batch.get("activations", batch.get("images"))
         assert inputs is not None
-        step = Step(inputs, targets, features, outputs, self.current_epoch)
+        step = Step(inputs, targets, features, outputs, self.current_epoch, batch_idx)
         for name, extra in self.losses.items():
             value = extra(step)
             self._extra[name] = self._extra.get(name, torch.zeros_like(value)) + value.detach()
             loss = loss + value
         self._steps += 1
-        self._train.add(outputs, targets, batch["index"], loss)
+        self._train.add(outputs, hard_targets(targets), batch["index"], loss)
         every = self.trainer.log_every_n_steps
         if every and self.loggers and self.global_step % every == every - 1:
             self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
@@ -147,6 +180,12 @@ class TransferModule(pl.LightningModule):
         rates = self.plan.rates(position, plateau=self._plateau_factor)
         for group, rate in zip(self.trainer.optimizers[0].param_groups, rates, strict=True):
             group["lr"] = rate
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Take the new weights into the average, if there was a step."""
+        if self._ema is not None and self.global_step > self._last_step:
+            self._last_step = self.global_step
+            self._ema.update()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Note which parameters have received a gradient."""
@@ -185,6 +224,16 @@ class TransferModule(pl.LightningModule):
         """As :meth:`validation_step`."""
         self._evaluation_step(batch)
 
+    def on_validation_start(self) -> None:
+        """During training, the averaged weights are what is evaluated."""
+        if self._ema is not None and self.trainer.state.fn == "fit":
+            self._ema.show()
+
+    def on_validation_end(self) -> None:
+        """Training goes on with its own weights."""
+        if self._ema is not None and self.trainer.state.fn == "fit":
+            self._ema.hide()
+
     def on_validation_epoch_end(self) -> None:
         """Log ``val/…``."""
         self._finish_split("val")
@@ -201,6 +250,9 @@ class TransferModule(pl.LightningModule):
         predictions = self._evaluated.gather(self.task)
         self.predictions[split] = predictions
         values = {f"{split}/{name}": value for name, value in predictions.metrics.items()}
+        for name, score in self.scores.items():
+            self.other_metrics |= {f"{name}/{split}/{metric}": value for metric, value in score(split).items()}
+        values |= {name: value for name, value in self.other_metrics.items() if f"/{split}/" in name}
         self.log_dict(values, sync_dist=True)
 
     # The forward pass
@@ -232,12 +284,16 @@ class TransferModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what never changes: its digest stands in for it."""
         state = checkpoint["state_dict"]
+        if self._ema is not None:
+            state.update({f"model.{name}": tensor for name, tensor in self._ema.averages().items()})
         static = {name: state.pop(f"model.{name}") for name in sorted(self._static) if f"model.{name}" in state}
         checkpoint["headstart"] = {
             "static_digest": digest(static),
             "received": sorted(self.audit.received),
             "plateau": self._plateau.state_dict() if self._plateau else None,
         }
+        if self._ema is not None and "optimizer_states" in checkpoint:
+            checkpoint["headstart"]["ema"] = self._ema.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what was left out, if the present model has exactly that."""
@@ -253,6 +309,11 @@ class TransferModule(pl.LightningModule):
         self.audit.received |= set(saved["received"])
         if self._plateau and saved["plateau"]:
             self._plateau.load_state_dict(saved["plateau"])
+        if self._ema is not None and "ema" in saved:
+            state = checkpoint["state_dict"]
+            averages = {name: state[f"model.{name}"] for name in self._ema.names}
+            self._ema.load_state_dict(averages, saved["ema"]["steps"])
+            state.update({f"model.{name}": tensor for name, tensor in saved["ema"]["weights"].items()})
 
     def static_state(self) -> dict[str, Tensor]:
         """Parameters and buffers that no phase changes, by name within the model."""

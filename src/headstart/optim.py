@@ -21,7 +21,8 @@ class OptimizerGroup:
     """Parameters that share a rate in every phase and a weight decay.
 
     Attributes:
-        name: the strategy's group name, with ``/no_decay`` for biases, norms and class tokens.
+        name: the strategy's group name, with ``/no_decay`` where weight decay does not apply: to biases, norms,
+            class tokens, and under a penalty of the strategy's own.
         parameters: full parameter names.
         decays: whether weight decay applies.
         multipliers: one rate multiplier a phase; 0 where the group does not learn.
@@ -146,7 +147,7 @@ def optimizer_groups(phases: Sequence[Phase], model: ModelInfo) -> tuple[Optimiz
         last = next((group for group in reversed(groups) if group), None)
         if last is not None:
             multipliers = tuple(group.lr_mult if group else 0.0 for group in groups)
-            members.setdefault((last.name, decay, multipliers), []).append(name)
+            members.setdefault((last.name, decay and last.decays, multipliers), []).append(name)
     return tuple(
         OptimizerGroup(name if decay else f"{name}/no_decay", tuple(names), decay, multipliers)
         for (name, decay, multipliers), names in members.items()

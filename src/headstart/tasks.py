@@ -49,7 +49,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of ``(B, outputs)`` and ``(B,)`` class numbers; a scalar."""
+        """Mean loss of ``(B, outputs)`` and ``(B,)`` class numbers or ``(B, classes)`` shares; a scalar."""
 
     @abstractmethod
     def probabilities(self, outputs: Tensor) -> Tensor:
@@ -114,6 +114,11 @@ class Multiclass(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy; with class weights, the weighted mean."""
         weights = self._weights(outputs.device)
+        if targets.ndim > 1 and weights is not None:
+            each = F.cross_entropy(
+                outputs, targets, weight=weights, label_smoothing=self.label_smoothing, reduction="none"
+            )
+            return each.sum() / (targets @ weights).sum()
         return F.cross_entropy(outputs, targets, weight=weights, label_smoothing=self.label_smoothing)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
@@ -129,12 +134,13 @@ class Binary(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy; with class weights, the weighted mean."""
-        smooth = targets.to(outputs.dtype) * (1.0 - self.label_smoothing) + self.label_smoothing / 2
+        shares = targets if targets.ndim == 1 else targets[:, 1]
+        smooth = shares.to(outputs.dtype) * (1.0 - self.label_smoothing) + self.label_smoothing / 2
         losses = F.binary_cross_entropy_with_logits(outputs[:, 0], smooth, reduction="none")
         weights = self._weights(outputs.device)
         if weights is None:
             return losses.mean()
-        each = weights[targets]
+        each = weights[targets] if targets.ndim == 1 else targets @ weights
         return (each * losses).sum() / each.sum()
 
     def probabilities(self, outputs: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("backbones", "heads", "tasks"),
     ("config",),  # decides what `auto` means: content digests, weights
-    ("strategies.contract", "model"),  # the model describes itself in the contract's words
+    ("strategies.contract", "model", "evaluation", "features"),  # the model describes itself in the contract's words
     ("strategies",),
     ("cache",),
-    ("modes", "audit", "optim", "checkpoints", "evaluation", "module"),
+    ("modes", "audit", "averaging", "mixing", "optim", "checkpoints", "module"),
     ("results", "run"),
     ("confusion", "figures", "plots", "pictures", "console", "loggers", "wandb_run", "wandb_offline", "callbacks"),
-    ("assemble", "loaded", "execution", "training"),
+    ("quiet", "assemble", "loaded", "surroundings", "execution", "training"),
     ("study", "ranking", "predict", "export", "listing"),
     ("cli", "__main__"),
 )

@@ -14,6 +14,7 @@ GROUPS = {
     "trainer": "epochs, devices, precision",
     "logger": "where metrics go besides metrics.csv; several: logger=[tensorboard,wandb]",
     "callbacks": "checkpoints, early stopping, progress",
+    "batch_transform": "training images mixed with each other",
     "cache": "stored activations of frozen stages",
     "experiment": "ready-made combinations; anything else can still be changed",
     "paths": "results, downloads and caches",

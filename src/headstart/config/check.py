@@ -139,14 +139,14 @@ def _strategy_class(config: Mapping[str, Any]) -> type | None:
 def _strategy_weights(strategy: type | None, config: Mapping[str, Any]) -> str:
     if strategy is None:
         return "pretrained"
-    known = {field.name for field in dataclasses.fields(strategy)}
+    known = {field.name for field in dataclasses.fields(strategy) if field.init}
     arguments = {name: value for name, value in config["strategy"].items() if name in known}
     return str(strategy(**arguments).weights)
 
 
 def _strategy_problem(key: str, value: Any, strategy: type) -> str | None:
     name = key.split(".")[1]
-    fields = {field.name: field for field in dataclasses.fields(strategy)}
+    fields = {field.name: field for field in dataclasses.fields(strategy) if field.init}
     if name not in fields:
         hint = suggestion(key, [f"strategy.{field}" for field in fields])
         takes = f"it takes {', '.join(fields)}" if fields else "it takes no parameters"

@@ -166,6 +166,67 @@ def views_need_the_cache(c: Choices) -> str | None:
     return None
 
 
+def head_epochs_leave_some(c: Choices) -> str | None:
+    """The strategy needs epochs of its own, and one that trains the head only gains nothing from them."""
+    first, epochs = c.get("head_epochs", 0), c.get("trainer.max_epochs")
+    if not first:
+        return None
+    if str(c.get("strategy._target_")).endswith(".Freeze"):
+        return f"head_epochs={first} has no effect with strategy=freeze, which trains only the head; leave it out"
+    if str(c.get("strategy._target_")).endswith(".WiseFt"):
+        return (
+            f"head_epochs={first} would move the head away from where strategy=wise_ft interpolates from; "
+            "use head_init=probe instead"
+        )
+    if first < epochs:
+        return None
+    return f"head_epochs={first} leaves nothing of trainer.max_epochs={epochs} for the strategy; lower it"
+
+
+def head_init_fits(c: Choices) -> str | None:
+    """Only one linear layer can be given weights in closed form."""
+    how, head = c.get("head_init", "default"), str(c.get("head._target_"))
+    if how == "default" or not head.startswith("headstart.") or head.endswith(".Linear"):
+        return None
+    return f"head_init={how} sets the weights of one linear layer; use head=linear, or leave head_init out"
+
+
+def average_needs_moving_weights(c: Choices) -> str | None:
+    """Interpolating an average hides what was interpolated."""
+    if c.get("ema.decay") is None or not str(c.get("strategy._target_")).endswith(".WiseFt"):
+        return None
+    return "ema.decay and strategy=wise_ft both average weights; leave one of them out"
+
+
+def mixing_fits(c: Choices) -> str | None:
+    """Methods that look at single images or labels cannot use mixed ones; one image cannot be mixed."""
+    name, size = c.get("batch_transform.name", "none"), c.get("datamodule.batch_size")
+    if name != "none" and size == 1:
+        return f"batch_transform={name} mixes images of a batch, and datamodule.batch_size=1 has one; raise it"
+    return None
+
+
+def distill_has_a_teacher(c: Choices) -> str | None:
+    """A student needs a teacher."""
+    if not str(c.get("strategy._target_")).endswith(".Distill") or c.get("strategy.teacher"):
+        return None
+    return "strategy=distill needs a teacher: strategy.teacher=PATH, the directory of a finished run"
+
+
+def share_has_tasks(c: Choices) -> str | None:
+    """Parameter sharing needs something to share with, and other strategies do not look at it."""
+    shares = str(c.get("strategy._target_")).endswith(".Share")
+    tasks = sorted({key.split(".")[1] for key in c.values if key.startswith("sources.")})
+    if shares and not tasks:
+        return "strategy=share needs another task: +datamodule@sources.NAME.datamodule=digits"
+    if tasks and not shares and str(c.get("strategy._target_")).startswith("headstart."):
+        return f"sources.{tasks[0]} has no effect with this strategy; use strategy=share"
+    bad = [name for name in tasks if name in {"train", "val", "test", "lr"} or not name.isidentifier()]
+    if bad:
+        return f"sources.{bad[0]}: a task's name is letters, digits and _, and not train, val, test or lr"
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     scratch_has_no_weights,
     shots_or_fraction,
@@ -182,4 +243,10 @@ RULES: tuple[Rule, ...] = (
     sweeps_stay_in_process,
     extend_keeps_the_run,
     views_need_the_cache,
+    head_epochs_leave_some,
+    head_init_fits,
+    average_needs_moving_weights,
+    mixing_fits,
+    distill_has_a_teacher,
+    share_has_tasks,
 )

@@ -1,21 +1,25 @@
 """The strategy contract: which parameters learn, when, how fast, and in which mode the others run.
 
 A strategy is a small frozen dataclass. From a description of the model, which needs no torch, it returns an
-ordered list of phases; everything it decides is a pure function of the phase. Three optional hooks, no-ops
-here, serve the methods that need more: :meth:`Strategy.prepare`, :meth:`Strategy.losses` and
+ordered list of phases; everything it decides is a pure function of the phase. Optional hooks, no-ops here, serve
+the methods that need more, above all :meth:`Strategy.prepare`, :meth:`Strategy.losses` and
 :meth:`Strategy.finish`. Nothing else in the package knows which strategy runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
 
+    from headstart.data.datamodule import ImageDataModule
+    from headstart.data.input_spec import InputSpec
     from headstart.model import TransferModel
+    from headstart.tasks import Task
 
 Role = Literal["weight", "bias", "norm"]
 
@@ -70,11 +74,13 @@ class Group:
         name: unique within the phase; as a rule the stage's name.
         parameters: full parameter names.
         lr_mult: the group's rate is ``optimizer.lr`` times the schedule's factor times this.
+        decays: False where a penalty of the strategy's own takes the place of weight decay.
     """
 
     name: str
     parameters: tuple[str, ...]
     lr_mult: float = 1.0
+    decays: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,10 +123,11 @@ class Step:
 
     Attributes:
         images: ``(B, C, H, W)``, or the stored activations ``(B, ...)`` where the phase runs on those.
-        targets: ``(B,)`` or ``(B, outputs)``.
+        targets: ``(B,)`` class numbers, or ``(B, classes)`` shares where images are mixed.
         features: the backbone's features, ``(B, ...)``.
         outputs: the head's outputs, ``(B, outputs)``.
         epoch: counted from 0.
+        batch_index: of this batch within the epoch, counted from 0.
     """
 
     images: Tensor
@@ -128,16 +135,77 @@ class Step:
     features: Tensor
     outputs: Tensor
     epoch: int
+    batch_index: int = 0
+
+
+@dataclass(frozen=True)
+class OtherRun:
+    """The outcome of another run, for a strategy that refers to it.
+
+    Attributes:
+        model: in evaluation mode, its parameters frozen.
+        classes: what its outputs stand for.
+        input_spec: what its images must be.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    input_spec: InputSpec
+
+
+@dataclass(frozen=True)
+class OtherTask:
+    """Another task that a strategy may train along.
+
+    Attributes:
+        data: prepared, and configured for the run's backbone.
+        task: over the classes of ``data``.
+        head: from the run's features to the task's outputs, freshly initialised.
+    """
+
+    data: ImageDataModule
+    task: Task
+    head: nn.Module
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run offers its strategy besides model, task and data.
+
+    Attributes:
+        device: for passes over data before training.
+        runs: of :attr:`Strategy.references`, by name.
+        tasks: of ``sources``, by name.
+    """
+
+    device: torch.device
+    runs: Mapping[str, OtherRun] = field(default_factory=dict)
+    tasks: Mapping[str, OtherTask] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """Base of every strategy. A subclass must give :meth:`phases`; the rest has defaults."""
+    """Base of every strategy. A subclass must give :meth:`phases`; the rest has defaults.
+
+    The hooks are called in this order: :meth:`connect`, :meth:`prepare`, :meth:`phases`, :meth:`losses` and
+    :meth:`scores` before training, :meth:`merge` and :meth:`finish` after it. A finished run is rebuilt by
+    :meth:`restore` and :meth:`merge`.
+
+    Attributes:
+        held: what the hooks hand on to each other; never part of the configuration or of checkpoints.
+    """
+
+    held: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def weights(self) -> Literal["pretrained", "none"]:
         """Whether the backbone starts from its weights; ``none`` only for training from scratch."""
         return "pretrained"
+
+    @property
+    def references(self) -> Mapping[str, str]:
+        """Directories of other runs that this one needs, by a name of the strategy's own."""
+        return {}
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """The phases in order, without gaps, from epoch 0 to ``max_epochs``.
@@ -147,29 +215,53 @@ class Strategy:
         """
         raise NotImplementedError
 
-    def prepare(self, model: TransferModel, task: Any, data: Any) -> None:
-        """Change the model before anything is described or trained (adapters, statistics over the data)."""
+    def connect(self, surroundings: Surroundings) -> None:
+        """Receive what the run offers; kept as ``held["surroundings"]``."""
+        self.held["surroundings"] = surroundings
 
-    def restore(self, model: TransferModel) -> None:
-        """Give a rebuilt model the shape that it had when a finished run saved it; needs neither task nor data."""
+    @property
+    def surroundings(self) -> Surroundings:
+        """What :meth:`connect` received."""
+        received: Surroundings = self.held["surroundings"]
+        return received
+
+    def prepare(self, model: TransferModel, task: Any, data: Any) -> None:
+        """Change the model's shape before anything is described (adapters, auxiliary heads).
+
+        Modules in ``model.auxiliary`` learn with the head, and are no part of the finished model.
+        """
 
     def losses(self, model: TransferModel) -> Mapping[str, Callable[[Step], Tensor]]:
         """Named extra losses, added to the task's own; called once, before training."""
         return {}
 
-    def finish(self, model: TransferModel, evaluate: Callable[[], float]) -> dict[str, Any]:
-        """Change the trained model before it is tested; ``evaluate`` scores it on validation (more is better).
+    def scores(self, model: TransferModel) -> Mapping[str, Callable[[str], Mapping[str, float]]]:
+        """Further named metrics: each takes ``val`` or ``test`` and is logged as ``<name>/<split>/<metric>``."""
+        return {}
 
-        Returns: what was chosen, for ``result.json``.
+    def restore(self, model: TransferModel) -> None:
+        """Give a rebuilt model the shape that it had when a finished run saved it; needs neither task nor data."""
+
+    def merge(self, model: TransferModel) -> None:
+        """Turn a trained or restored model into a plain one with the same outputs (adapters folded into weights)."""
+
+    def finish(self, model: TransferModel, evaluate: Callable[[], float]) -> dict[str, Any]:
+        """Change the trained model's weights before it is tested; ``evaluate`` scores validation (more is better).
+
+        Returns: what was chosen, for ``result.json``; not empty if any weight was changed.
         """
         return {}
 
 
 def stage_group(
-    stage: StageInfo, *, lr_mult: float = 1.0, keep: Callable[[ParameterInfo], bool] | None = None
+    stage: StageInfo,
+    *,
+    lr_mult: float = 1.0,
+    decays: bool = True,
+    keep: Callable[[ParameterInfo], bool] | None = None,
 ) -> Group:
     """All of a stage's parameters, or those that ``keep`` accepts, as one group named like the stage."""
-    return Group(stage.name, tuple(p.name for p in stage.parameters if keep is None or keep(p)), lr_mult)
+    return Group(stage.name, tuple(p.name for p in stage.parameters if keep is None or keep(p)), lr_mult, decays)
 
 
 def one_phase(
