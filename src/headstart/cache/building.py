@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class ShardWriter:
-    """Writes rows into files of bounded size as they come; one process's part of an entry.
+    """Writes rows into files of bounded size as they come; one process's part of an entry. A context manager.
 
     Args:
         folder: the entry's temporary folder.
@@ -74,9 +74,14 @@ class ShardWriter:
         with space_for(self.folder):
             write_json(self._note(), {"dtype": self.dtype, "shape": list(self.shape), "shards": shards})
 
-    def abandon(self) -> None:
-        """Close the file; the folder is removed by whoever made it."""
-        if self._file is not None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
+        """Finish, or after an error only close the file: the folder is removed by whoever made it."""
+        if error is None:
+            self.finish()
+        elif self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None

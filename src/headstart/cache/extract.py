@@ -126,12 +126,11 @@ def extract(
         view: the epoch whose augmentation is taken, where the data set augments.
     """
     kind: Kind | None = None
-    with evaluation_mode(prefix.model):
+    with evaluation_mode(prefix.model), writer:
         for images in _batches(prefix, dataset, positions, threads=threads, view=view):
             activations = prefix(images)
             kind = kind or Kind.of(activations, half=prefix.half)
             writer.append(kind.to_rows(activations))
-    writer.finish()
 
 
 def _batches(prefix: Prefix, dataset: ImageDataset, positions: range, *, threads: int, view: int) -> Iterator[Tensor]:

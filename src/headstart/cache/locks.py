@@ -1,10 +1,10 @@
 """Locks between processes that end with the process that holds them, however it ends."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 try:
     import fcntl
@@ -23,7 +23,7 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: IO[str] | None = None
+        self._descriptor: int | None = None
 
     def acquire(self, *, shared: bool = False, wait: bool = True) -> bool:
         """Take the lock; without ``wait`` returns False where another process holds it.
@@ -32,25 +32,28 @@ class FileLock:
             OSError: the lock file cannot be made.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+", encoding="utf-8")
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         if fcntl is not None:
             flag = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
             try:
-                fcntl.flock(file, flag)
+                fcntl.flock(descriptor, flag)
             except BlockingIOError:
-                file.close()
+                os.close(descriptor)
                 return False
             except OSError as error:
                 _log.debug("%s: this file system has no locks (%s)", self.path, error)
         self.release()
-        self._file = file
+        self._descriptor = descriptor
         return True
 
     def release(self) -> None:
         """Give the lock back; does nothing where it is not held."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.release()
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class Store:
                 shutil.rmtree(build.folder, ignore_errors=True)
             lock.release()
 
-    def keys(self) -> list[str]:
+    def entries(self) -> list[str]:
         """Names of all entries."""
         if not self.root.is_dir():
             return []
@@ -138,7 +138,7 @@ class Store:
         """
         if self.max_bytes is None:
             return []
-        sizes = {key: self.size_bytes(key) for key in self.keys()}
+        sizes = {key: self.size_bytes(key) for key in self.entries()}
         total, removed = sum(sizes.values()), []
         for key in sorted(sizes, key=self.last_used):
             if total <= self.max_bytes:
