@@ -99,13 +99,9 @@ def test_a_copied_entry_is_read_in_full_and_good(tmp_path: Path):
 
 
 def test_an_error_while_building_leaves_nothing(tmp_path: Path):
-    store = Store(tmp_path)
-    with (
-        pytest.raises(ValueError, match="could not"),
-        store.building("a") as build,
-        ShardWriter(build.folder) as writer,
-    ):
-        writer.append(np.array(["3", "x"]).astype(float))
+    store, bad = Store(tmp_path), np.array(["x"])
+    with pytest.raises(ValueError, match="x"), store.building("a") as build, ShardWriter(build.folder) as writer:
+        writer.append(bad.astype(float))
     assert store.entries() == []
     assert not list(tmp_path.glob(".*.tmp"))
 
@@ -187,12 +183,11 @@ def builder(root: Path, seconds: float) -> subprocess.Popen:
 
 
 def test_killing_a_build_leaves_no_entry_and_the_next_one_cleans_up(tmp_path: Path):
-    process = builder(tmp_path, 60)
-    assert process.stdout.readline() == "building\n"
     store = Store(tmp_path)
-    assert store.clean() == 0  # in use
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with builder(tmp_path, 60) as process:
+        assert process.stdout.readline() == "building\n"
+        assert store.clean() == 0  # in use
+        process.send_signal(signal.SIGKILL)
     assert store.open("a") is None
     assert store.entries() == []
     assert len(list(tmp_path.glob(".a.*.tmp"))) == 1
@@ -202,12 +197,12 @@ def test_killing_a_build_leaves_no_entry_and_the_next_one_cleans_up(tmp_path: Pa
 
 
 def test_two_processes_make_one_entry(tmp_path: Path):
-    first = builder(tmp_path, 0.5)
-    assert first.stdout.readline() == "building\n"
-    second = builder(tmp_path, 0.5)
-    assert first.stdout.readline() == "built\n"
-    assert second.stdout.readline() == "found\n"
-    assert (first.wait(), second.wait()) == (0, 0)
+    with builder(tmp_path, 1.0) as first:
+        assert first.stdout.readline() == "building\n"
+        with builder(tmp_path, 1.0) as second:
+            assert first.stdout.readline() == "built\n"
+            assert second.stdout.readline() == "found\n"
+    assert (first.returncode, second.returncode) == (0, 0)
     assert Store(tmp_path).verify("a") is None
 
 
