@@ -28,7 +28,7 @@ $(STAMP):
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
 		{ echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing Headstart and its dependencies into $(VENV) (once; PyTorch is large)"
-	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install $(if $(wildcard $(VENV)/lib/*/site-packages/torch),--quiet) --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@rm -f $(VENV)/installed-*
 	@touch $@
 
