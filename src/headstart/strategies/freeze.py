@@ -10,8 +10,15 @@ class Freeze(Strategy):
     """The whole backbone is frozen, BatchNorm statistics included; the head learns.
 
     Reference: Razavian et al., "CNN Features off-the-shelf: an Astounding Baseline for Recognition", CVPR-W 2014.
+
+    Attributes:
+        lr_mult: the head's rate as a multiple of ``optimizer.lr``. A head alone, started from nothing on features
+            that stay, wants a rate that would ruin a backbone; at fine-tuning's rate it stays undertrained and the
+            comparison with fine-tuning is unfair.
     """
+
+    lr_mult: float = 10.0
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which the head learns."""
-        return one_phase("head", [stage_group(model.head)], max_epochs)
+        return one_phase("head", [stage_group(model.head, lr_mult=self.lr_mult)], max_epochs)

@@ -17,6 +17,7 @@ class LpFt(Strategy):
 
     Attributes:
         probe_epochs: epochs of the first phase; None is half of them.
+        probe_lr_mult: the head's rate in the first phase as a multiple of ``optimizer.lr``; see ``strategy=freeze``.
         finetune_lr_mult: rate of the second phase as a multiple of ``optimizer.lr``.
         backbone_lr_mult: the last stage's rate as a further multiple of it.
         first_stage_lr_mult: the first stage's, with the stages between spaced geometrically; None is the same
@@ -24,7 +25,8 @@ class LpFt(Strategy):
     """
 
     probe_epochs: int | None = None
-    finetune_lr_mult: float = 0.1
+    probe_lr_mult: float = 10.0
+    finetune_lr_mult: float = 0.3
     backbone_lr_mult: float = 1.0
     first_stage_lr_mult: float | None = None
 
@@ -36,10 +38,9 @@ class LpFt(Strategy):
                 f"strategy.probe_epochs={probe} must be at least 1 and below trainer.max_epochs={max_epochs}; "
                 "train longer or choose strategy=freeze or strategy=full"
             )
-        head = stage_group(model.head)
-        tuned = Group(head.name, head.parameters, self.finetune_lr_mult)
+        tuned = stage_group(model.head, lr_mult=self.finetune_lr_mult)
         return (
-            Phase("probe", 0, probe, (head,)),
+            Phase("probe", 0, probe, (stage_group(model.head, lr_mult=self.probe_lr_mult),)),
             Phase("finetune", probe, max_epochs, (*self._backbone(model), tuned), restarts_schedule=True),
         )
 

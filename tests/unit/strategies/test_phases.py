@@ -148,9 +148,9 @@ def test_layerwise_ratios_hold_under_every_schedule(name):
 
 
 def test_lp_ft_restarts_the_schedule_with_the_second_phase():
-    rates = plan(LpFt(probe_epochs=4), Schedule("cosine"))
+    rates = plan(LpFt(probe_epochs=4, finetune_lr_mult=0.1), Schedule("cosine"))
     head = [group.name for group in rates.groups].index("head")
-    assert rates.rates(0)[head] == pytest.approx(0.1)
+    assert rates.rates(0)[head] == pytest.approx(1.0)
     assert rates.rates(3.999)[head] == pytest.approx(0.0, abs=1e-6)
     assert rates.rates(4)[head] == pytest.approx(0.01)
     assert rates.rates(7)[head] == pytest.approx(0.005)
