@@ -25,6 +25,7 @@ COMMANDS = {
     "report": ("headstart.study.report", "compare the runs of a study"),
     "export": ("headstart.export", "write a finished run's model for use elsewhere"),
     "rank": ("headstart.ranking", "rank backbones for a data set without training"),
+    "cache": ("headstart.cache.command", "list, remove or check stored activations"),
 }
 
 
