@@ -32,6 +32,7 @@ NOT_IN_RESULT = (
     "callbacks.lr_monitor",
     "callbacks.plots",
     "callbacks.progress",
+    "datamodule.data_dir",
     "datamodule.num_workers",
     "datamodule.pin_memory",
     "debug",
@@ -233,6 +234,8 @@ def _resolve_paths(config: dict[str, Any]) -> None:
     cache = Path(paths["cache_dir"]).expanduser() if paths["cache_dir"] else user_cache_dir()
     paths["cache_dir"] = str(cache.absolute())
     paths["data_dir"] = str(Path(paths["data_dir"] or cache / "data").expanduser().absolute())
+    if "data_dir" in config["datamodule"]:
+        config["datamodule"]["data_dir"] = paths["data_dir"]
     paths["output_dir"] = str(Path(paths["output_dir"]).expanduser().absolute())
     if config["datamodule"].get("root"):
         given = config["datamodule"]["root"]
