@@ -235,7 +235,7 @@ def _resolve_paths(config: dict[str, Any]) -> None:
     paths["cache_dir"] = str(cache.absolute())
     paths["data_dir"] = str(Path(paths["data_dir"] or cache / "data").expanduser().absolute())
     if "data_dir" in config["datamodule"]:
-        config["datamodule"]["data_dir"] = paths["data_dir"]
+        config["datamodule"]["data_dir"] = config["datamodule"]["data_dir"] or paths["data_dir"]
     paths["output_dir"] = str(Path(paths["output_dir"]).expanduser().absolute())
     if config["datamodule"].get("root"):
         given = config["datamodule"]["root"]
