@@ -101,6 +101,8 @@ class EpochRows(Callback):
             metrics = {name: value for name, value in metrics.items() if not name.startswith("val/")}
         if not any(name.startswith("lr/") for name in metrics):
             metrics |= _rates(trainer)
+        # Biases and norms learn at their group's rate; they differ in weight decay only.
+        metrics = {name: value for name, value in metrics.items() if not _repeats_rate(name, metrics)}
         self.on_row(trainer, {**row, **metrics, "seconds": seconds})
 
 
@@ -324,6 +326,11 @@ def _epochs(max_epochs: int | None) -> str:
 
 def _is_epoch_metric(name: str) -> bool:
     return "/" in name and not name.endswith("_step")
+
+
+def _repeats_rate(name: str, metrics: Mapping[str, float]) -> bool:
+    base = name.removesuffix("/no_decay")
+    return name.startswith("lr/") and name != base and metrics.get(base) == metrics[name]
 
 
 def _rates(trainer: pl.Trainer) -> dict[str, float]:

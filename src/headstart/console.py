@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -36,11 +36,18 @@ def show(renderable: RenderableType) -> None:
     """Print a table, text or string, with colours on a terminal; copy it into the log of :func:`copied_to`."""
     # Paths and messages in plain strings are not markup, and are never broken into lines.
     text = Text(renderable) if isinstance(renderable, str) else renderable
-    folded = isinstance(text, Text)
-    _console.print(text, width=None if _console.is_terminal else PLAIN_WIDTH, soft_wrap=folded)
+    unbroken = isinstance(text, Text)
+    if _console.is_terminal:
+        _console.print(text, soft_wrap=unbroken)
+    else:
+        _plain(_console.file).print(text, soft_wrap=unbroken)
     for path in _copies:
         with path.open("a", encoding="utf-8") as file:
-            Console(file=file, width=PLAIN_WIDTH, no_color=True, highlight=False).print(text, soft_wrap=folded)
+            _plain(file).print(text, soft_wrap=unbroken)
+
+
+def _plain(file: IO[str]) -> Console:
+    return Console(file=file, width=PLAIN_WIDTH, no_color=True, highlight=False)
 
 
 @contextmanager

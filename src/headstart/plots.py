@@ -240,12 +240,14 @@ def _draw_panel(axis: Axes, name: str, series: Series) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
     axis.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     axis.set_axisbelow(True)
-    positive = [value for _, values in series.values() for value in values if value > 0]
+    everything = [value for _, values in series.values() for value in values]
+    positive = [value for value in everything if value > 0]
     if rates and positive and max(positive) > 30 * min(positive):
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
-    elif name == "loss":
-        axis.set_ylim(bottom=0 if min(min(values) for _, values in series.values()) >= 0 else None)
+    elif name == "loss" and min(everything) >= 0:
+        # Of flat losses the automatic range would be too tight to hold the markers.
+        axis.set_ylim(0, max(1.06 * max(everything), 1e-6))
     handles, _ = axis.get_legend_handles_labels()
     if len(handles) > 1 or rates:
         axis.legend(loc="best", ncols=1 if len(handles) <= 6 else 2)

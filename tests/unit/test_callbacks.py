@@ -51,7 +51,9 @@ class Tiny(pl.LightningModule):
             raise RuntimeError("diverged")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD([{"params": self.parameters(), "lr": 0.01, "name": "head"}])
+        weights = [{"params": [self.layer[0].weight, self.layer[2].weight], "lr": 0.01, "name": "head"}]
+        biases = [{"params": [self.layer[0].bias, self.layer[2].bias], "lr": 0.01, "name": "head/no_decay"}]
+        return torch.optim.SGD(weights + biases)
 
 
 def batches() -> DataLoader:

@@ -90,6 +90,14 @@ def test_a_finished_run_is_shown_with_cost_parameters_weights_and_place(
     assert "\x1b" not in out
 
 
+def test_a_log_is_wider_than_a_default_terminal(
+    finished: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    show(end_table(finished(metrics={f"val/metric{i}": 0.5 for i in range(8)})))
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 80
+
+
 def test_a_returned_run_says_that_nothing_was_trained(
     finished: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
