@@ -38,7 +38,7 @@ def history(run: RunDirectory) -> list[dict]:
 
 
 def test_the_command_ends_in_a_complete_result(call, tiny, tmp_path: Path):
-    overrides = [*tiny, "datamodule.image_size=64", "trainer.max_epochs=4", "optimizer.lr=0.02", "callbacks.plots=true"]
+    overrides = [*tiny, "datamodule.image_size=64", "trainer.max_epochs=4", "optimizer.lr=0.002", "callbacks.plots=true"]
     done = call(*overrides)
     assert done.returncode == 0, done.stderr
     (path,) = find_runs(tmp_path / "outputs")
@@ -55,7 +55,7 @@ def test_the_command_ends_in_a_complete_result(call, tiny, tmp_path: Path):
     assert values["weights"]["missing"] == []
     assert values["config"]["strategy"] == "freeze"
     assert values["config"]["max_epochs"] == 4
-    assert "optimizer.lr=0.02" in values["config"]["overrides"]
+    assert "optimizer.lr=0.002" in values["config"]["overrides"]
     assert values["cost"]["images_seen"] == 4 * 80
     assert 0 < values["cost"]["fit_seconds"] <= values["cost"]["total_seconds"]
     assert torch.__version__.startswith(values["versions"]["torch"])
