@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results", "run"),
     ("confusion", "figures", "plots", "pictures", "console", "loggers", "wandb_run", "wandb_offline", "callbacks"),
     ("quiet", "assemble", "loaded", "surroundings", "execution", "training"),
-    ("study", "ranking", "predict", "export", "listing"),
+    ("study", "ranking", "predict", "export", "listing", "launch"),
     ("cli", "__main__"),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
