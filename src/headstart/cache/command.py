@@ -99,7 +99,8 @@ def _describe(meta: Meta | None) -> str:
     if meta is None:
         return "damaged"
     about = meta.about
-    parts = [f"{meta.rows:,} x {'x'.join(map(str, meta.shape)) or '1'} {meta.dtype}", str(about.get("data", ""))]
+    dtype = about.get("kind", {}).get("stored", meta.dtype)
+    parts = [f"{meta.rows:,} x {'x'.join(map(str, meta.shape)) or '1'} {dtype}", str(about.get("data", ""))]
     parts += [str(about.get("split", "")), str(about.get("backbone", "")), f"after {about.get('after', '?')}"]
     if about.get("view") is not None:
         parts.append(f"view {about['view']}")
