@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.backbones.contract import Backbone
-from headstart.backbones.trace import Call, evaluation_mode, stand_in, trace
+from headstart.backbones.trace import Call, evaluation_mode, only_tensor, stand_in, trace, with_tensor
 from headstart.errors import CacheError
 
 _PLAN = "_cut_plan"
@@ -76,7 +76,7 @@ def run_prefix(backbone: Backbone, images: Tensor, count: int) -> Tensor:
     end = _end(backbone, count)
 
     def stop(module: nn.Module, inputs: Any, output: Any) -> None:
-        raise _Reached(output)
+        raise _Reached(only_tensor(output))
 
     handle = backbone.get_submodule(end).register_forward_hook(stop)
     try:
@@ -133,7 +133,7 @@ def _stubbed(backbone: Backbone, stubs: tuple[Call, ...], end: str, activations:
                 return original(*args, **kwargs)
             if call.module == end:
                 passed = True
-                return activations
+                return with_tensor(call.output, activations)
             return stand_in(call.output, activations)
 
         return forward
@@ -157,7 +157,7 @@ def _restore(module: nn.Module, own: Any) -> None:
 def _plan(backbone: Backbone) -> _Plan:
     plan: _Plan | None = backbone.__dict__.get(_PLAN)
     if plan is None:
-        calls = trace(backbone, backbone.forward_features, backbone.input_spec.shape).calls
+        calls = trace(backbone, type(backbone).forward_features, backbone.input_spec.shape).calls
         plan = _Plan({count: _stubs(backbone, calls, count) for count in range(1, len(backbone.stages))})
         backbone.__dict__[_PLAN] = plan
     return plan
@@ -170,8 +170,8 @@ def _stubs(backbone: Backbone, calls: tuple[Call, ...], count: int) -> tuple[Cal
         return None
     before = {name for stage in backbone.stages[:count] for name in stage.modules}
     later = {name for stage in backbone.stages[count:] for name in stage.modules}
-    # A module that holds one of a later stage runs as usual; its children of the prefix are replaced.
-    around = {owner for name in later for owner in _owners(name)}
+    # A module that holds one of a later stage, or the end, runs as usual; its children of the prefix are replaced.
+    around = {owner for name in (*later, end) for owner in _owners(name)}
     first: dict[str, Call] = {}
     for call in calls:
         if call.module in before and call.module not in around and call.from_images:

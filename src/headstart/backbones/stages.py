@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from headstart.backbones.contract import Stage
-from headstart.backbones.trace import Call, Shape, Trace
+from headstart.backbones.trace import Call, Trace, only_tensor
 
 PRE_LOGITS = "pre_logits"
 
@@ -151,9 +151,11 @@ def _feature_points(info: Any) -> list[dict[str, Any]]:
 
 
 def _labels(groups: Groups) -> list[str]:
+    # What all names begin with (``features.``, ``body.``) tells no stage from another.
+    shared = len(_common([name.split(".")[:-1] for group in groups for name in group]))
     labels: list[str] = []
     for number, group in enumerate(groups):
-        label = _label(group, first=number == 0)
+        label = _label([".".join(name.split(".")[shared:]) for name in group], first=number == 0)
         labels.append(label if label not in labels else f"{label}_{labels.count(label) + 1}")
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     return [f"stage{number}" for number in range(len(groups))] if repeated else labels
@@ -173,6 +175,7 @@ def _label(group: Sequence[str], *, first: bool) -> str:
     parts = common[: numbers[0] + 1]
     owner = parts[-2] if len(parts) > 1 else "stage"
     owner = owner.removesuffix("s") if not owner.endswith("ss") else owner
+    owner += "_" if owner[-1].isdigit() else ""
     return "stem" if first and owner == "stem" else f"{owner}{parts[-1]}"
 
 
@@ -232,7 +235,7 @@ def _stateless_calls(trace: Trace, own: Mapping[str, frozenset[int]]) -> dict[st
 
 
 def _ends(trace: Trace, own: Mapping[str, frozenset[int]], modules: Mapping[str, int], count: int) -> list[str | None]:
-    """Of each stage, the last module to return a tensor before the next stage begins."""
+    """Of each stage, the last module to return one tensor before the next stage begins."""
     times = Counter(call.module for call in trace.calls)
 
     def begins(stage: int) -> float:
@@ -244,7 +247,7 @@ def _ends(trace: Trace, own: Mapping[str, frozenset[int]], modules: Mapping[str,
             len(own[call.module]) <= 1
             and modules[call.module] == stage
             and times[call.module] == 1
-            and isinstance(call.output, Shape)
+            and only_tensor(call.output) is not None
             and call.ended is not None
             and call.ended < begins(stage)
         )

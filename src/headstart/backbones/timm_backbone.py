@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -56,7 +58,6 @@ class TimmBackbone(Backbone):
         self.input_spec = input_spec_of(identifier, weights, channels=in_channels, image_size=image_size)
         built = build_network(identifier, weights, self.input_spec, options)
         self.network: Any = built.network
-        self._has_switch = "pre_logits" in inspect.signature(self.network.forward_head).parameters
         self._keeps_pre_logits = False
         self._cut_to_features(keep=pre_logits == "keep")
         if built.loaded is None:
@@ -72,27 +73,24 @@ class TimmBackbone(Backbone):
     def forward_features(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` images to features ``(B, *features.shape)``."""
         features: Tensor = self.network.forward_features(images)
-        return self._head(features) if self._keeps_pre_logits else features
-
-    def _head(self, features: Tensor) -> Tensor:
-        # Without a classifier some networks have nothing after these layers, and no switch to leave it out.
-        switch = {"pre_logits": True} if self._has_switch else {}
-        pooled: Tensor = self.network.forward_head(features, **switch)
-        return pooled
+        return _pooled(self.network, features) if self._keeps_pre_logits else features
 
     def _cut_to_features(self, *, keep: bool) -> None:
         """Drop what is not needed for the features, then describe what is left: stages and feature shape."""
         network = self.network
         network.reset_classifier(0)
         shape = self.input_spec.shape
-        in_map = _traced(self.name, network, network.forward_features, shape)
+        in_map = _traced(self.name, network, lambda model, images: model.forward_features(images), shape)
         whole = in_map
-        if {name for name, _ in network.named_parameters()} - in_map.used:
-            whole = _traced(self.name, network, lambda images: self._head(network.forward_features(images)), shape)
+        if in_map.output is None or {name for name, _ in network.named_parameters()} - in_map.used:
+            whole = _traced(
+                self.name, network, lambda model, images: _pooled(model, model.forward_features(images)), shape
+            )
         between = whole.used - in_map.used
-        self._keeps_pre_logits = keep and bool(between)
+        # Where the features are several tensors, the network itself must say how they become one.
+        self._keeps_pre_logits = in_map.output is None or (keep and bool(between))
         kept = whole if self._keeps_pre_logits else in_map
-        if between and not keep:
+        if between and not self._keeps_pre_logits:
             names = sorted({name.rpartition(".")[0] for name in between})
             _log.info("%s without its pretrained %s; backbone.pre_logits=keep has them", self.name, ", ".join(names))
         prune(network, kept)
@@ -100,6 +98,22 @@ class TimmBackbone(Backbone):
         stages = build_stages(network, kept, pre_logits=between if self._keeps_pre_logits else frozenset())
         self.stages = renamed(stages, lambda name: f"network.{name}" if name else "network")
         self.features = _feature_spec(self.name, network, kept)
+
+
+def _pooled(network: Any, features: Any) -> Tensor:
+    """Feature map to the vectors that the classifier was trained on, ``(B, C)``."""
+    vectors: Tensor
+    if "pre_logits" in _arguments(type(network).forward_head):
+        vectors = network.forward_head(features, pre_logits=True)
+    else:
+        # Without a classifier nothing follows these layers.
+        vectors = network.forward_head(features)
+    return vectors
+
+
+@cache
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _traced(name: str, network: nn.Module, forward: Any, shape: tuple[int, int, int]) -> Trace:
@@ -114,7 +128,7 @@ def _traced(name: str, network: nn.Module, forward: Any, shape: tuple[int, int, 
 
 def _feature_spec(name: str, network: Any, run: Trace) -> FeatureSpec:
     shape = run.output
-    if not isinstance(shape, tuple) or len(shape) not in {1, 2, 3}:
+    if shape is None or len(shape) not in {1, 2, 3}:
         raise ConfigError(f"backbone.name={name}: its features are not one tensor with channels and positions")
     if len(shape) == 1:
         return FeatureSpec(shape[0], shape, "NC")

@@ -107,22 +107,20 @@ def with_channels(spec: InputSpec, channels: int) -> InputSpec:
 
 def prune(network: nn.Module, trace: Trace) -> None:
     """Replace parts with parameters that the traced forward pass neither calls nor uses."""
-    called = {call.module for call in trace.calls}
+    # By identity, since a part can be known by several names.
+    called = {id(network.get_submodule(call.module)) for call in trace.calls}
+    used = {id(parameter) for name, parameter in network.named_parameters() if name in trace.used}
 
-    def idle(name: str, module: nn.Module) -> bool:
-        inside = [f"{name}.{child}" if child else name for child, _ in module.named_modules()]
-        held = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
-        return bool(held) and called.isdisjoint(inside) and trace.used.isdisjoint(held)
-
-    def visit(parent: nn.Module, prefix: str) -> None:
-        for child, module in list(parent.named_children()):
-            name = f"{prefix}{child}"
-            if idle(name, module):
-                setattr(parent, child, nn.Identity())
+    def visit(parent: nn.Module) -> None:
+        for name, child in list(parent.named_children()):
+            held = {id(parameter) for parameter in child.parameters()}
+            idle = held and held.isdisjoint(used) and called.isdisjoint(id(module) for module in child.modules())
+            if idle:
+                setattr(parent, name, nn.Identity())
             else:
-                visit(module, f"{name}.")
+                visit(child)
 
-    visit(network, "")
+    visit(network)
 
 
 def _timm_spec(name: str) -> InputSpec:

@@ -4,6 +4,7 @@ The pass runs on the meta device, where tensors have shapes but no values, so it
 the network's size. Networks that cannot run there run for real, once.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,9 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-Forward = Callable[[Tensor], Any]
+Forward = Callable[[Any, Tensor], Any]
 
 # Neither 1 nor 2, so that a cut checked with two images notices a shape that does not follow the batch.
 _BATCH = 3
@@ -59,12 +59,12 @@ class Trace:
 
     Attributes:
         calls: in the order in which they started.
-        output: the result's shape without the batch axis.
+        output: the result's shape without the batch axis; None if the result is not one tensor.
         used: names of the parameters that the result depends on.
     """
 
     calls: tuple[Call, ...]
-    output: Any
+    output: tuple[int, ...] | None
     used: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -72,16 +72,14 @@ def trace(root: nn.Module, forward: Forward, shape: tuple[int, int, int]) -> Tra
     """Run ``forward`` once in evaluation mode and note the calls of ``root``'s modules.
 
     Args:
-        root: whose modules are followed.
-        forward: a method of ``root``, or a function that calls its methods; takes ``(B, C, H, W)``.
+        root: whose modules are followed; a copy of it runs.
+        forward: takes the copy and ``(B, C, H, W)`` images.
         shape: ``(C, H, W)`` of the images.
     """
-    with evaluation_mode(root):
-        try:
-            return _run(root, forward, shape, torch.device("meta"))
-        except Exception:  # networks fail on the meta device in many ways; for real, errors count
-            device = next(iter(root.parameters())).device
-            return _run(root, forward, shape, device)
+    try:
+        return _run(root, forward, shape, meta=True)
+    except Exception:  # networks fail on the meta device in many ways; for real, errors count
+        return _run(root, forward, shape, meta=False)
 
 
 @contextmanager
@@ -92,56 +90,53 @@ def evaluation_mode(root: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # Some networks forget what they stored for evaluation only when told to train.
+        root.train()
         for module, mode in modes:
             module.training = mode
 
 
-class _Runner(nn.Module):
-    """Gives ``functional_call`` a module whose forward pass is any method of ``root``."""
-
-    def __init__(self, root: nn.Module, forward: Forward) -> None:
-        super().__init__()
-        self.root = root
-        self._forward = forward
-
-    def forward(self, images: Tensor) -> Any:
-        return self._forward(images)
-
-
-def _run(root: nn.Module, forward: Forward, shape: tuple[int, int, int], device: torch.device) -> Trace:
-    runner = _Runner(root, forward)
-    states = {}
-    for name, tensor in [*runner.named_parameters(), *runner.named_buffers()]:
-        states[name] = torch.empty_like(tensor, device=device) if device.type == "meta" else tensor.detach()
-    dtype = next((p.dtype for p in root.parameters() if p.is_floating_point()), torch.float32)
+def _run(root: nn.Module, forward: Forward, shape: tuple[int, int, int], *, meta: bool) -> Trace:
+    model = _shell(root, meta=meta)
+    parameters = dict(model.named_parameters())
+    like = next((p for p in parameters.values() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand((_BATCH, *shape), generator=generator).to(device, dtype)
-    with torch.enable_grad(), torch.autocast(device.type, enabled=False) if device.type != "meta" else _nothing():
+    images = torch.rand((_BATCH, *shape), generator=generator).to(like.device, like.dtype)
+    with torch.enable_grad():
         # Which parameters matter, by what the result can be derived with respect to.
-        learnable = {
-            name: states[name].clone().requires_grad_()
-            for name, parameter in runner.named_parameters()
-            if parameter.is_floating_point()
-        }
-        result = functional_call(runner, {**states, **learnable}, (images,))
+        learnable = {name: p.requires_grad_() for name, p in parameters.items() if p.is_floating_point()}
+        result = forward(model, images)
         used = _used(result, learnable)
         # What follows from the images, by what can be derived with respect to them.
-        with _followed(root) as calls:
-            functional_call(runner, states, (images.requires_grad_() * 1.0,))
-    return Trace(tuple(calls), _without_batch(result), frozenset(name.removeprefix("root.") for name in used))
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+        with _followed(model) as calls:
+            forward(model, images.requires_grad_() * 1.0)
+    return Trace(tuple(calls), _without_batch(result), used)
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _shell(root: nn.Module, *, meta: bool) -> nn.Module:
+    """A copy in evaluation mode, on the meta device without values.
+
+    It is a copy because some networks keep what they calculate, and the real one must not keep tensors without values.
+    """
+    memo: dict[int, Any] = {}
+    if meta:
+        for parameter in root.parameters():
+            memo[id(parameter)] = nn.Parameter(
+                torch.empty_like(parameter, device="meta"), requires_grad=parameter.is_floating_point()
+            )
+        for buffer in root.buffers():
+            memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(root, memo).eval()
 
 
-def _used(result: Any, learnable: dict[str, Tensor]) -> list[str]:
+def _used(result: Any, learnable: dict[str, Tensor]) -> frozenset[str]:
     total = sum(tensor.sum() for tensor in _tensors(result) if tensor.requires_grad)
     if not isinstance(total, Tensor):
-        return []
+        return frozenset()
     gradients = torch.autograd.grad(total, list(learnable.values()), allow_unused=True)
-    return [name for name, gradient in zip(learnable, gradients, strict=True) if gradient is not None]
+    return frozenset(name for name, gradient in zip(learnable, gradients, strict=True) if gradient is not None)
 
 
 @contextmanager
@@ -186,6 +181,18 @@ def stand_in(output: Any, like: Tensor) -> Any:
     return _map(output, lambda shape: shape.zeros(like))
 
 
+def only_tensor(output: Any) -> Any:
+    """The one tensor (or :class:`Shape`) in an output, however it is wrapped; None if there are none or several."""
+    found: list[Any] = []
+    _map(output, found.append)
+    return found[0] if len(found) == 1 else None
+
+
+def with_tensor(output: Any, tensor: Tensor) -> Any:
+    """A described output with ``tensor`` in the place of its one tensor."""
+    return _map(output, lambda shape: tensor)
+
+
 def _map(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, Tensor | Shape):
         return change(value)
@@ -208,5 +215,5 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _without_batch(result: Any) -> Any:
-    return tuple(result.shape[1:]) if isinstance(result, Tensor) else result
+def _without_batch(result: Any) -> tuple[int, ...] | None:
+    return tuple(result.shape[1:]) if isinstance(result, Tensor) else None

@@ -131,3 +131,58 @@ def test_a_cut_that_would_change_stored_activations_is_not_offered() -> None:
 def test_a_stage_that_is_not_there_is_refused(count: int) -> None:
     with pytest.raises(CacheError, match="cannot be cut after"):
         run_rest(Toy(skip=False), torch.zeros(1, 4, 8, 8), count)
+
+
+class Wrapped(Toy):
+    """Its first stage returns its tensor together with something else, inside a container that both stages share."""
+
+    def __init__(self) -> None:
+        super().__init__(skip=False)
+
+        class Pair(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(3, 4, 1)
+
+            def forward(self, x: Tensor) -> tuple[Tensor, int]:
+                return self.conv(x) * 2, 7
+
+        self.a = Pair()
+        del self.extra
+        self.stages = (
+            Stage("one", ("a.conv.weight", "a.conv.bias"), modules=("a", "a.conv"), end="a"),
+            self.stages[1],
+        )
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        x, seven = self.a(images)
+        return self.b(x) + seven
+
+
+def test_a_tensor_that_comes_with_other_things_is_cut_out_of_them(images: Tensor) -> None:
+    toy = Wrapped()
+    assert cuttable_stages(toy) == (1, 2)
+    small = images[:, :, :8, :8]
+    torch.testing.assert_close(run_rest(toy, run_prefix(toy, small, 1), 1), toy(small))
+
+
+def test_a_stage_that_ends_inside_a_container_can_be_cut() -> None:
+    """Swin's last norm follows a container that lies wholly in the prefix."""
+    from headstart.backbones import TimmBackbone
+    from headstart.backbones.weights_source import NO_WEIGHTS
+
+    backbone = TimmBackbone(name="resnetv2_50", weights=NO_WEIGHTS, image_size=(32, 32), layers=(1, 1, 1, 1))
+    assert [stage.name for stage in backbone.stages] == ["stem", "stage0", "stage1", "stage2", "stage3", "norm"]
+    assert cuttable_stages(backbone) == (1, 2, 3, 4, 5, 6)
+
+
+def test_what_a_network_stores_for_evaluation_does_not_outlive_its_weights() -> None:
+    """LeViT keeps its attention biases between evaluations; neither a trace nor a tried cut may leave any behind."""
+    from headstart.backbones import TimmBackbone
+    from headstart.backbones.weights_source import NO_WEIGHTS
+
+    backbone = TimmBackbone(name="levit_128s", weights=NO_WEIGHTS).train()
+    assert is_cuttable(backbone, 1)
+    stored = [module.attention_bias_cache for module in backbone.modules() if hasattr(module, "attention_bias_cache")]
+    assert stored
+    assert not any(stored)

@@ -110,7 +110,7 @@ def test_single_layers_are_joined_at_changes_of_resolution() -> None:
             return self.features(x)
 
     network = Flat()
-    stages = build_stages(network, trace(network, network.forward, (3, 8, 8)))
+    stages = build_stages(network, trace(network, type(network).forward, (3, 8, 8)))
     assert [stage.name for stage in stages] == ["block1", "block2"]
     assert stages[0].parameters == tuple(f"features.{n}.{p}" for n in (0, 2) for p in ("weight", "bias"))
     assert [stage.end for stage in stages] == ["features.4", "features.9"]
@@ -132,7 +132,7 @@ def test_without_a_matcher_the_children_are_the_stages_in_the_order_in_which_the
             return self.last(x)
 
     network = Plain()
-    stages = build_stages(network, trace(network, network.forward, (4, 8, 8)))
+    stages = build_stages(network, trace(network, type(network).forward, (4, 8, 8)))
     assert [stage.name for stage in stages] == ["block0", "block1", "last"]
     assert [stage.buffers for stage in stages][1] == tuple(
         f"blocks.1.{n}" for n, _ in network.blocks[1].named_buffers()
@@ -157,5 +157,5 @@ def test_a_matcher_with_only_one_of_its_two_forms_is_enough(coarse_fails: bool) 
             return self.b(self.a(x))
 
     network = Half()
-    stages = build_stages(network, trace(network, network.forward, (3, 4, 4)))
+    stages = build_stages(network, trace(network, type(network).forward, (3, 4, 4)))
     assert [stage.name for stage in stages] == ["a", "b"]

@@ -8,7 +8,8 @@ from torch import nn
 
 from headstart.backbones import SmallCNN, TimmBackbone
 from headstart.backbones.hub import HubEntry
-from headstart.backbones.timm_network import with_channels
+from headstart.backbones.timm_network import prune, with_channels
+from headstart.backbones.trace import trace
 from headstart.backbones.weights_source import NO_WEIGHTS, ResolvedWeights
 from headstart.data.input_spec import InputSpec
 from headstart.errors import ConfigError, WeightsError
@@ -202,3 +203,33 @@ def test_a_download_without_a_network_is_a_clear_error(tmp_path: Path, monkeypat
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match=r"could not be downloaded.*backbone\.weights=bundled"):
         TimmBackbone(name="test_resnet", weights=hub_weights(None))
+
+
+def test_unused_parts_go_and_shared_ones_stay() -> None:
+    class Sharing(nn.Module):
+        """Knows one convolution by two names, and owns a classifier that the features do not need."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 1)
+            self.second = self.first
+            self.head = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+            self.unused_dropout = nn.Dropout(0.3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.second(images)
+
+    network = Sharing()
+    prune(network, trace(network, type(network).forward, (3, 4, 4)))
+    assert isinstance(network.head, nn.Identity)
+    assert network.second is network.first
+    assert isinstance(network.first, nn.Conv2d)
+    # It holds nothing, and a network may read its probability without calling it.
+    assert isinstance(network.unused_dropout, nn.Dropout)
+
+
+def test_several_feature_tensors_are_joined_by_the_network() -> None:
+    with torch.device("meta"):
+        backbone = random("crossvit_tiny_240")
+    assert backbone.features.layout == "NC"
+    assert backbone.features.dim == backbone.network.head_hidden_size
