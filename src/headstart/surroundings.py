@@ -52,7 +52,7 @@ def _other_tasks(config: dict[str, Any], backbone: Backbone) -> dict[str, OtherT
             choice.get("task", "auto"),
             data.classes,
             label_smoothing=config["loss"]["label_smoothing"],
-            train_targets=data.targets("train"),
+            train_targets=data.targets("train").tolist(),
         )
         head = build_head(choice.get("head", config["head"]), backbone, task, seed=config["seed"])
         tasks[name] = OtherTask(data, task, head)

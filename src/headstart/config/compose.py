@@ -92,7 +92,12 @@ def reference(node: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """
     return _reference(
         str(node.job.get("config_name") or CONFIG_NAME),
-        tuple(f"{group}={_option(option)}" for group, option in choices.items() if group != "experiment"),
+        # A group at another place (datamodule@sources.NAME.datamodule) is not in the defaults list, but added to it.
+        tuple(
+            f"{'+' if '@' in group else ''}{group}={_option(option)}"
+            for group, option in choices.items()
+            if group != "experiment"
+        ),
         _sources(node),
     )
 

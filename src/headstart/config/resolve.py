@@ -1,5 +1,6 @@
 """From a composed configuration to one run: every ``auto`` decided, a fingerprint, a readable key. No torch here."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,16 +211,48 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
     """The choices that change the result; data and weights as digests of their content."""
     described = {key: value for key, value in leaves(config).items() if not _matches(key, NOT_IN_RESULT)}
     described["backbone.weights"] = weights_content(weights)
-    root = described.get("datamodule.root")
-    if root:
-        described["datamodule.root"] = content_digest(root, extensions=_extensions(config))
+    for prefix, datamodule in _datamodules(config).items():
+        if datamodule.get("root"):
+            described[f"{prefix}.root"] = content_digest(datamodule["root"], extensions=_extensions(datamodule))
+        described = {key: value for key, value in described.items() if not _has_no_effect(key, prefix)}
+    if config["strategy"].get("teacher"):
+        described["strategy.teacher"] = _outcome(config["strategy"]["teacher"])
     return described
 
 
-def _extensions(config: Mapping[str, Any]) -> Sequence[str]:
+def _datamodules(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's datamodule and those of further tasks, by their keys."""
+    others = {f"sources.{name}.datamodule": source["datamodule"] for name, source in config["sources"].items()}
+    return {"datamodule": config["datamodule"], **others}
+
+
+def _has_no_effect(key: str, datamodule: str) -> bool:
+    return any(
+        _matches(key, (name.replace("datamodule", datamodule, 1),))
+        for name in NOT_IN_RESULT
+        if name.startswith("datamodule.")
+    )
+
+
+def _outcome(run: str) -> str:
+    """What identifies the outcome of another run: its fingerprint and when it was finished.
+
+    Raises:
+        ConfigError: there is no finished run.
+    """
+    try:
+        result = json.loads((Path(run) / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"strategy.teacher={run}: there is no finished run; give a run directory, with its result.json"
+        ) from None
+    return digest({"fingerprint": result.get("fingerprint"), "metrics": result.get("metrics")})
+
+
+def _extensions(datamodule: Mapping[str, Any]) -> Sequence[str]:
     from headstart.data.scan import IMG_EXTENSIONS
 
-    return config["datamodule"].get("extensions") or IMG_EXTENSIONS
+    return datamodule.get("extensions") or IMG_EXTENSIONS
 
 
 def _resolve_trainer(trainer: dict[str, Any]) -> None:
@@ -234,17 +267,20 @@ def _resolve_paths(config: dict[str, Any]) -> None:
     cache = Path(paths["cache_dir"]).expanduser() if paths["cache_dir"] else user_cache_dir()
     paths["cache_dir"] = str(cache.absolute())
     paths["data_dir"] = str(Path(paths["data_dir"] or cache / "data").expanduser().absolute())
-    if "data_dir" in config["datamodule"]:
-        config["datamodule"]["data_dir"] = config["datamodule"]["data_dir"] or paths["data_dir"]
     paths["output_dir"] = str(Path(paths["output_dir"]).expanduser().absolute())
-    if config["datamodule"].get("root"):
-        given = config["datamodule"]["root"]
-        root = Path(given).expanduser().absolute()
-        if not root.exists():
-            raise ConfigError(
-                f"datamodule.root={given}: there is no such folder; give the folder that holds the images"
-            )
-        config["datamodule"]["root"] = str(root)
+    if config["strategy"].get("teacher"):
+        config["strategy"]["teacher"] = str(Path(config["strategy"]["teacher"]).expanduser().absolute())
+    for prefix, datamodule in _datamodules(config).items():
+        if "data_dir" in datamodule:
+            datamodule["data_dir"] = datamodule["data_dir"] or paths["data_dir"]
+        if datamodule.get("root"):
+            given = datamodule["root"]
+            root = Path(given).expanduser().absolute()
+            if not root.exists():
+                raise ConfigError(
+                    f"{prefix}.root={given}: there is no such folder; give the folder that holds the images"
+                )
+            datamodule["root"] = str(root)
 
 
 def _names(made: Mapping[str, Any]) -> dict[str, str]:

@@ -221,6 +221,8 @@ def share_has_tasks(c: Choices) -> str | None:
         return "strategy=share needs another task: +datamodule@sources.NAME.datamodule=digits"
     if tasks and not shares and str(c.get("strategy._target_")).startswith("headstart."):
         return f"sources.{tasks[0]} has no effect with this strategy; use strategy=share"
+    if missing := [name for name in tasks if not c.get(f"sources.{name}.datamodule._target_")]:
+        return f"sources.{missing[0]} has no datamodule: +datamodule@sources.{missing[0]}.datamodule=digits"
     bad = [name for name in tasks if name in {"train", "val", "test", "lr"} or not name.isidentifier()]
     if bad:
         return f"sources.{bad[0]}: a task's name is letters, digits and _, and not train, val, test or lr"

@@ -1,0 +1,129 @@
+"""Parameter sharing: one backbone and a head for each of several tasks, trained together."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from headstart.errors import ConfigError
+from headstart.strategies.contract import ModelInfo, OtherTask, Phase, Step
+from headstart.strategies.full import Full
+from headstart.strategies.modifiers import on_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from headstart.model import TransferModel
+
+# The orders of an epoch's second, third, ... pass over a task's images must not be those of other epochs.
+_PASSES = 4096
+
+
+@dataclass(frozen=True)
+class Share(Full):
+    """Train the target task and others on one backbone, each with its own head (hard parameter sharing).
+
+    Each step takes a batch of the target and one of every task in ``sources``; the loss is the target's plus
+    ``loss_weights[name]`` times each other one's. The target's epoch is the epoch. Other tasks see their own
+    augmentation, and the backbone's BatchNorm statistics take in all tasks' batches. Their heads are no part of the
+    finished model; their metrics are ``<name>/val/acc`` and the like.
+
+    Reference: Caruana, "Multitask Learning", Machine Learning 28, 1997, section 2.
+
+    Attributes:
+        loss_weights: of the other tasks' losses by name; 1 where nothing is given.
+        sampling: ``balanced``: as many images of every task in a step; ``proportional``: batches sized so that every
+            task's images are seen about once an epoch.
+    """
+
+    loss_weights: dict[str, float] | None = None
+    sampling: Literal["balanced", "proportional"] = "balanced"
+
+    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
+        """One phase in which everything learns."""
+        return on_images(super().phases(model, max_epochs=max_epochs), "strategy=share trains on other images too")
+
+    def prepare(self, model: "TransferModel", task: Any, data: Any) -> None:
+        """Add a head for each other task.
+
+        Raises:
+            ConfigError: there are no other tasks, or a weight is given for one that is not there.
+        """
+        tasks = self.surroundings.tasks
+        if not tasks:
+            raise ConfigError("strategy=share needs another task: +datamodule@sources.NAME.datamodule=digits")
+        if unknown := sorted(set(self.loss_weights or {}) - set(tasks)):
+            known = ", ".join(tasks)
+            raise ConfigError(f"strategy.loss_weights.{unknown[0]}: there is no such task in sources, only {known}")
+        for name, other in tasks.items():
+            model.auxiliary[name] = other.head
+        self.held["target"] = data
+
+    def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
+        """The loss of each other task, by its name."""
+        return {name: self._loss(name, other, model) for name, other in self.surroundings.tasks.items()}
+
+    def scores(self, model: "TransferModel") -> Mapping[str, Callable[[str], Mapping[str, float]]]:
+        """The metrics of each other task, by its name."""
+        return {name: _score(name, other, model) for name, other in self.surroundings.tasks.items()}
+
+    def _loss(self, name: str, other: OtherTask, model: "TransferModel") -> "Callable[[Step], Tensor]":
+        weight, target = (self.loss_weights or {}).get(name, 1.0), self.held["target"]
+        size = target.batch_size
+        if self.sampling == "proportional":
+            size = max(1, round(size * other.data.sizes["train"] / target.sizes["train"]))
+        stream = BatchStream(other.data, size)
+
+        def loss(step: Step) -> "Tensor":
+            device = step.outputs.device
+            batch = stream.batch(step.epoch)
+            features = model.features(batch["images"].to(device, non_blocking=True))
+            outputs = model.auxiliary[name](features).float()
+            return weight * other.task.loss(outputs, batch["targets"].to(device, non_blocking=True))
+
+        return loss
+
+
+class BatchStream:
+    """Training batches of a task for as long as they are asked for; their order is a function of seed and epoch."""
+
+    def __init__(self, data: Any, batch_size: int) -> None:
+        self.data = data
+        data.batch_size = min(batch_size, data.sizes["train"])
+        # A last batch of one image would upset BatchNorm, but a small data set needs it.
+        data.drop_last = data.sizes["train"] >= 8 * batch_size
+        self._epoch: int | None = None
+        self._batches: Iterator[dict[str, Tensor]] = iter(())
+        self._loader: Any = None
+
+    def batch(self, epoch: int) -> "dict[str, Tensor]":
+        """The next batch of an epoch; a new epoch starts with its first."""
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._forever(epoch)
+        return next(self._batches)
+
+    def _forever(self, epoch: int) -> "Iterator[dict[str, Tensor]]":
+        if self._loader is None:  # not before the processes of a distributed training know each other
+            self._loader = self.data.train_dataloader()
+        for number in range(_PASSES):
+            self._loader.sampler.set_epoch(epoch * _PASSES + number)
+            yield from self._loader
+
+
+def _score(name: str, other: OtherTask, model: "TransferModel") -> Callable[[str], Mapping[str, float]]:
+    def score(split: str) -> Mapping[str, float]:
+        import torch
+
+        from headstart.evaluation import EpochOutputs
+
+        if split not in other.data.sizes:
+            return {}
+        device = next(model.parameters()).device
+        collected = EpochOutputs()
+        loader = other.data.val_dataloader() if split == "val" else other.data.test_dataloader()
+        with torch.no_grad():
+            for batch in loader:
+                outputs = model.auxiliary[name](model.features(batch["images"].to(device))).float()
+                collected.add(outputs, batch["targets"], batch["index"])
+        return collected.gather(other.task).metrics
+
+    return score
