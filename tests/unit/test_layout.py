@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("confusion", "figures", "plots", "pictures", "console", "loggers", "wandb_run", "wandb_offline", "callbacks"),
     ("quiet", "assemble", "loaded", "surroundings", "execution", "training"),
     ("study", "ranking", "predict", "export", "listing", "launch"),
-    ("cli", "__main__"),
+    ("cli", "__main__", "launch"),  # a job of a sweep is a command of its own
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
@@ -45,6 +45,8 @@ TORCH_FREE = (
     "data.splits",
     "data.scan",
     "study.collect",
+    "launch.pool",
+    "launch.sweep",
 )
 HEAVY = ("torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics", "wandb", "sklearn", "matplotlib")
 

@@ -34,6 +34,11 @@ def weights_content(weights: "ResolvedWeights") -> dict[str, Any]:
     return {"sha256": weights.sha256, "input": {key: weights.card[key] for key in _INPUT if key in weights.card}}
 
 
+def decided_variable(name: str) -> str:
+    """The environment variable that tells other processes what ``auto`` became for network ``name``."""
+    return f"HEADSTART_AUTO_WEIGHTS_{digest(name)[:12]}"
+
+
 @cache
 def _resolve(name: str, weights: str, scratch: bool) -> "ResolvedWeights":
     from headstart.backbones.weights_source import resolve_weights
@@ -41,7 +46,7 @@ def _resolve(name: str, weights: str, scratch: bool) -> "ResolvedWeights":
     if weights != "auto" or scratch:
         return resolve_weights(name, weights, scratch=scratch)
     # The processes that this one starts (other ranks, other jobs) must not decide anew: the network may have gone.
-    decided = f"HEADSTART_AUTO_WEIGHTS_{digest(name)[:12]}"
+    decided = decided_variable(name)
     resolved = resolve_weights(name, os.environ.get(decided, "auto"))
     os.environ[decided] = resolved.choice
     return resolved

@@ -1,0 +1,317 @@
+"""Runs jobs, some at a time: devices, time-outs, retries, and an outcome for each."""
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
+
+from headstart.hardware import detect, usable_cores
+from headstart.launch.devices import Gpus, visible_gpus
+from headstart.launch.jobs import Job, Outcome, conclude, prepare, result_stamp, stored_outcome
+from headstart.launch.workers import HARD, SOFT, ServerLostError, Workers, job_environment
+
+OUTPUT_FOLDER = ".jobs"
+OUTPUT_FILE = "output.txt"
+_TICK_S = 0.2
+_TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How jobs are run.
+
+    Attributes:
+        n_jobs: how many at a time; None: one per GPU, or one on a machine without.
+        timeout_s: for one attempt; None: no limit.
+        retries: further attempts after a failure that ``retry_on`` names.
+        retry_on: kinds of outcomes (``killed``, ``timeout``, ``out_of_memory``, …) and names of exceptions.
+        grace_s: from asking a job to stop to killing it.
+    """
+
+    n_jobs: int | None = None
+    timeout_s: float | None = None
+    retries: int = 0
+    retry_on: tuple[str, ...] = ()
+    grace_s: float = 20.0
+
+
+@dataclass
+class Running:
+    """A job with a process.
+
+    Attributes:
+        job: the job.
+        started: when its process was asked for, by the monotonic clock.
+        output: file that gets what it prints.
+        gpus: what it was given.
+        before: :func:`headstart.launch.jobs.result_stamp` from before.
+        attempts: this one included.
+        earlier: the outcome of the attempt before.
+        stop: why it is being stopped, if it is.
+        kill_at: when it will be killed, if it is being stopped.
+    """
+
+    job: Job
+    started: float
+    output: Path
+    gpus: tuple[str, ...]
+    before: tuple[int, int] | None
+    attempts: int
+    earlier: Outcome | None
+    stop: Outcome | None = None
+    kill_at: float | None = None
+
+
+@dataclass
+class _Waiting:
+    job: Job
+    attempts: int = 0
+    earlier: Outcome | None = field(default=None)
+
+
+class Pool:
+    """Jobs in, outcomes out.
+
+    A job whose result is there already costs no process. Two jobs that resolve to the same run train it once.
+
+    Args:
+        settings: how jobs are run.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.n_jobs = settings.n_jobs or max(1, len(detect().cuda))
+        names = visible_gpus(len(detect().cuda))
+        self._gpus = Gpus(names, jobs_per_gpu=-(-self.n_jobs // max(1, len(names))))
+        self._workers = Workers()
+        self._waiting: deque[_Waiting] = deque()
+        self._finished: list[Outcome] = []
+        self._seen: dict[str, Outcome | None] = {}
+        self._twins: dict[str, list[Job]] = {}
+        self._loaded = False
+        self.running: dict[int, Running] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.interrupt()
+        self._workers.close()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not started."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an outcome is still to come."""
+        return bool(self._waiting or self.running or self._finished)
+
+    def add(self, job: Job) -> None:
+        """Run a job when there is room for it."""
+        name = "" if job.problem else job.resolved.fingerprint
+        if name in self._seen:
+            earlier = self._seen[name]
+            if earlier is None:
+                self._twins.setdefault(name, []).append(job)
+            else:
+                self._finished.append(_same(earlier, job))
+            return
+        outcome = stored_outcome(job)
+        if name:
+            self._seen[name] = outcome
+        if outcome is None:
+            self._waiting.append(_Waiting(job))
+        else:
+            self._finished.append(outcome)
+
+    def step(self, timeout_s: float = _TICK_S) -> list[Outcome]:
+        """Start what can start, wait a moment, and return what has ended since the last time."""
+        self._start_waiting()
+        try:
+            events = [] if self._finished else self._workers.events(timeout_s)
+        except ServerLostError as lost:
+            self._server_lost(lost)
+            events = []
+        for event in events:
+            self._loaded |= "ready" in event
+            if event.get("started") in self.running:
+                self.running[event["started"]].started = time.monotonic()
+            elif event.get("ended") in self.running:
+                self._ended(event["ended"], event["code"])
+        self._check_times()
+        finished, self._finished = self._finished, []
+        return finished
+
+    def stop(self, number: int, why: Outcome) -> None:
+        """Ask a running job to stop; it is killed after the grace period. ``why`` becomes its outcome."""
+        running = self.running.get(number)
+        if running is not None and running.stop is None:
+            running.stop = why
+            running.kill_at = time.monotonic() + self.settings.grace_s
+            self._workers.signal(number, SOFT)
+
+    def interrupt(self) -> list[Outcome]:
+        """Stop everything: running jobs may finish writing what they write. Returns their outcomes."""
+        self._waiting.clear()
+        for running in list(self.running.values()):
+            self.stop(running.job.number, Outcome(running.job, "interrupted", "interrupted"))
+        stopped: list[Outcome] = []
+        try:
+            while self.running:
+                stopped += self.step()
+        except KeyboardInterrupt:  # The user does not want to wait.
+            self.running.clear()
+            self._workers.close()
+        return stopped
+
+    def _start_waiting(self) -> None:
+        started = True
+        while started and len(self.running) < self.n_jobs:
+            started = False
+            for waiting in list(self._waiting):
+                gpus = self._gpus.take(waiting.job.gpus)
+                if gpus is None:
+                    continue
+                self._waiting.remove(waiting)
+                self._start(waiting, gpus)
+                started = True
+                break
+
+    def _start(self, waiting: _Waiting, gpus: tuple[str, ...]) -> None:
+        job = waiting.job
+        run = prepare(job)
+        output = job.study_dir / OUTPUT_FOLDER / f"{run.path.name}.txt"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.unlink(missing_ok=True)
+        self.running[job.number] = Running(
+            job, time.monotonic(), output, gpus, result_stamp(run), waiting.attempts + 1, waiting.earlier
+        )
+        threads = self._threads(job)
+        environment = job_environment()
+        if gpus and isinstance(job.gpus, int):
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        if threads and job.repeats_its_command:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        try:
+            self._workers.start(
+                job.number,
+                job.arguments,
+                fork=not job.repeats_its_command,
+                output=output,
+                environment=environment,
+                threads=threads,
+            )
+        except ServerLostError as lost:
+            self._server_lost(lost)
+
+    def _threads(self, job: Job) -> int | None:
+        """Torch's threads for each process of a job; None leaves them as they are."""
+        if self.n_jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+            return None
+        return max(1, usable_cores() // self.n_jobs // max(1, job.processes if job.repeats_its_command else 1))
+
+    def _ended(self, number: int, exit_code: int) -> None:
+        running = self.running.pop(number)
+        self._gpus.give_back(running.gpus)
+        outcome = conclude(running.job, exit_code, before=running.before, stop=running.stop, tail=_tail(running.output))
+        outcome = replace(
+            outcome,
+            seconds=time.monotonic() - running.started,
+            attempts=running.attempts,
+            output=_keep(running.output, running.job.directory.path / OUTPUT_FILE),
+        ).retried(running.earlier)
+        if self._worth_retrying(outcome):
+            self._waiting.append(_Waiting(running.job, running.attempts, outcome))
+        else:
+            self._finish(outcome)
+
+    def _finish(self, outcome: Outcome) -> None:
+        name = outcome.job.resolved.fingerprint
+        self._seen[name] = outcome
+        self._finished += [outcome, *(_same(outcome, job) for job in self._twins.pop(name, []))]
+
+    def _worth_retrying(self, outcome: Outcome) -> bool:
+        names = {outcome.kind, outcome.message.partition(":")[0]}
+        wanted = bool(names & set(self.settings.retry_on))
+        again = outcome.job.resolved.rerun != "none" and outcome.attempts <= self.settings.retries
+        return outcome.failed and wanted and again
+
+    def _check_times(self) -> None:
+        now, limit = time.monotonic(), self.settings.timeout_s
+        for running in list(self.running.values()):
+            if running.kill_at is not None and now > running.kill_at:
+                running.kill_at = None
+                self._workers.signal(running.job.number, HARD)
+            elif running.stop is None and limit is not None and now - running.started > limit:
+                self.stop(running.job.number, Outcome(running.job, "timeout", f"stopped after timeout_s={limit:g}"))
+
+    def _server_lost(self, lost: ServerLostError) -> None:
+        """Its jobs went with it. What has not started goes to a new server, unless the imports themselves fail."""
+        if not self._loaded and any(not running.job.repeats_its_command for running in self.running.values()):
+            self.running.clear()
+            raise lost
+        self._loaded = False
+        for number in list(self.running):
+            self._ended(number, -signal.SIGKILL)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block, being terminated or hung up is as Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_jobs(pool: Pool, jobs: Sequence[Job]) -> Iterator[Outcome | None]:
+    """Run jobs to their end; yields each outcome, and None whenever a moment has passed."""
+    for job in jobs:
+        pool.add(job)
+    while pool.busy:
+        outcomes = pool.step()
+        yield from outcomes
+        if not outcomes:
+            yield None
+
+
+def _same(outcome: Outcome, job: Job) -> Outcome:
+    """The outcome of a job that resolves to the same run as another one."""
+    return replace(outcome, job=job, returned=True, seconds=0.0, attempts=0)
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _keep(output: Path, place: Path) -> Path | None:
+    """Move what a job printed into its run directory."""
+    try:
+        output.replace(place)
+    except OSError:
+        return output if output.exists() else None
+    with suppress(OSError):
+        output.parent.rmdir()
+    return place

@@ -1,0 +1,258 @@
+"""A process that starts jobs: it imports what they need once, then each job is a fork of it.
+
+``python -m headstart.launch.server FD`` speaks JSON lines over the socket FD. It uses no CUDA and no threads of its
+own, which a fork would not survive. It lives in a session of its own, and so does each job: when the sweep goes
+away, however it ends, the socket closes and the server kills every job with all processes that the job started.
+
+Requests: ``{"start": id, "arguments": [...], "fork": bool, "environment": {...}, "folder": path, "output": path,
+"threads": n or null}`` and ``{"signal": number, "job": id}``. Answers: ``{"ready": seconds}`` after the imports,
+``{"started": id, "pid": n}`` and ``{"ended": id, "code": n}``, negative for a signal.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import warnings
+from types import FrameType
+from typing import Any, NoReturn
+
+PRELOAD = (
+    "headstart.cli",
+    "headstart.training",
+    "headstart.execution",
+    "headstart.backbones",
+    "headstart.heads",
+    "headstart.data",
+    "headstart.strategies",
+    "timm",
+    "timm.layers",
+    "sklearn.datasets",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+)
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Server:
+    """Starts jobs, passes on signals, reports exits.
+
+    Args:
+        channel: to the sweep; its end is the sweep's end.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._jobs: dict[int, int] = {}
+        self._loaded = False
+        self._pending = b""
+        self._wake, self._woken = os.pipe()
+
+    def run(self) -> dict[str, Any] | None:
+        """Serve until the sweep has gone. In a forked job it returns the request to carry out; else None."""
+        os.set_blocking(self._wake, False)
+        os.set_blocking(self._woken, False)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._channel, selectors.EVENT_READ)
+            selector.register(self._wake, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj == self._wake:
+                        with contextlib.suppress(BlockingIOError):
+                            os.read(self._wake, 4096)
+                        continue
+                    requests = self._requests()
+                    if requests is None:
+                        self._kill_all()
+                        return None
+                    for request in requests:
+                        if self._handle(request):
+                            selector.close()
+                            return request
+                self._reap()
+
+    def _requests(self) -> list[dict[str, Any]] | None:
+        try:
+            data = self._channel.recv(1 << 20)
+        except ConnectionError:
+            return None
+        if not data:
+            return None
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def _handle(self, request: dict[str, Any]) -> bool:
+        """Returns True in the forked job only."""
+        if "signal" in request:
+            pid = next((pid for pid, job in self._jobs.items() if job == request["job"]), None)
+            if pid is not None:
+                _signal_group(pid, request["signal"])
+            return False
+        if request["fork"] and not self._loaded:
+            started = time.perf_counter()
+            preload()
+            self._loaded = True
+            self._send({"ready": round(time.perf_counter() - started, 3)})
+        with warnings.catch_warnings():
+            # Python warns of the idle threads of linear algebra libraries, which stop themselves before a fork.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            self._become(request)
+            return True
+        self._jobs[pid] = request["start"]
+        self._send({"started": request["start"], "pid": pid})
+        return False
+
+    def _become(self, request: dict[str, Any]) -> None:
+        """In the forked job: nothing of the server is left, output goes to the job's file."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, _interrupt_once)
+            self._channel.close()
+            os.close(self._wake)
+            os.close(self._woken)
+            os.setsid()
+            _die_with_parent()
+            _redirect(request["output"])
+            os.chdir(request["folder"])
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            if not request["fork"]:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                command = [sys.executable, "-m", "headstart", "train", *request["arguments"]]
+                os.execve(sys.executable, command, os.environ)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+
+    def _reap(self) -> None:
+        while self._jobs:
+            # The process stays a zombie until its group is gone, so that nobody else can get its number.
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
+                return
+            if found.si_pid in self._jobs:
+                _signal_group(found.si_pid, signal.SIGKILL)
+            _, status = os.waitpid(found.si_pid, 0)
+            job = self._jobs.pop(found.si_pid, None)
+            if job is not None:
+                self._send({"ended": job, "code": os.waitstatus_to_exitcode(status)})
+
+    def _kill_all(self) -> None:
+        for pid in self._jobs:
+            _signal_group(pid, signal.SIGKILL)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(ConnectionError):  # The sweep has gone; reading will say so.
+            self._channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def preload() -> None:
+    """Import what jobs need, and compose once, which fills the caches of Hydra's parser."""
+    # Whether there is a GPU must be asked without initialising CUDA.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in PRELOAD:
+            importlib.import_module(name)
+        from headstart.config import compose
+
+        compose(["seed=1"])
+    gc.collect()
+    gc.freeze()  # Pages that the collector never touches stay shared with the jobs.
+
+
+def carry_out(request: dict[str, Any]) -> int:
+    """In the forked job: the single-run command. Returns its exit code."""
+    import torch
+
+    import headstart.__main__ as entry
+    from headstart.cli import train_main
+
+    if request["threads"]:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), request["threads"])))
+    sys.argv = [str(entry.__file__), "train", *request["arguments"]]
+    return train_main(request["arguments"])
+
+
+def _redirect(path: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(output)
+
+
+def _die_with_parent() -> None:
+    """Where Linux offers it: the job goes with the server even if the server is killed itself."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() == 1:
+            os._exit(1)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    """Signal a job and every process that it started."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError):  # Not in its own session yet.
+            os.kill(pid, number)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Only the wake-up counts."""
+
+
+def main() -> int:
+    """The server; a forked job leaves through here too, with its own exit code."""
+    request = Server(socket.socket(fileno=int(sys.argv[1]))).run()
+    return 0 if request is None else carry_out(request)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit as a forked process should: what was registered is done, the interpreter is not taken apart."""
+    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
+        try:
+            finish()
+        except BaseException:
+            traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    try:
+        code = main()
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    leave(code)

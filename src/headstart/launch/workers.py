@@ -1,0 +1,151 @@
+"""The sweep's side of the server: start jobs, signal them, hear of their ends."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import ConfigError, RunError
+
+# What an outer launcher or Lightning left must not make a job take itself for one rank of many.
+FOREIGN = ("LOCAL_RANK", "RANK", "GLOBAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "NODE_RANK")
+_FOREIGN_PREFIXES = ("MASTER_", "PL_GLOBAL_SEED", "TORCHELASTIC_")
+
+
+class ServerLostError(RunError):
+    """The server is gone, and its jobs with it."""
+
+
+class Workers:
+    """A server process, started with the first job."""
+
+    def __init__(self) -> None:
+        if not hasattr(os, "fork"):
+            raise ConfigError("hydra/launcher=process needs Linux or macOS; use hydra/launcher=basic here")
+        self._server: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._pending = b""
+
+    def start(
+        self,
+        job: int,
+        arguments: Sequence[str],
+        *,
+        fork: bool,
+        output: Path,
+        environment: Mapping[str, str],
+        threads: int | None = None,
+    ) -> None:
+        """Start a job.
+
+        Args:
+            job: its number, for the events.
+            arguments: of ``headstart train``.
+            fork: from the imports that are there; else a fresh process, which can start others like itself.
+            output: file that gets what it prints.
+            environment: the whole of it.
+            threads: of torch, at most.
+        """
+        request = {
+            "start": job,
+            "arguments": list(arguments),
+            "fork": fork,
+            "output": str(output),
+            "environment": dict(environment),
+            "folder": str(Path.cwd()),
+            "threads": threads,
+        }
+        self._send(request)
+
+    def signal(self, job: int, number: int) -> None:
+        """Signal a job and all that it started; nothing happens if it has ended."""
+        if self._channel is not None:
+            self._send({"signal": number, "job": job})
+
+    def events(self, timeout_s: float) -> list[dict[str, Any]]:
+        """What the server says within the time: jobs that started or ended.
+
+        Raises:
+            ServerLostError: it has gone.
+        """
+        if self._channel is None:
+            return []
+        ready, _, _ = select.select([self._channel], [], [], timeout_s)
+        if not ready:
+            return []
+        try:
+            data = self._channel.recv(1 << 20)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise self._lost()
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """End the server; it kills what still runs."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._server is not None:
+            try:
+                self._server.wait(timeout=5)
+            except subprocess.TimeoutExpired:  # It still imports, so there is no job yet.
+                self._server.kill()
+                self._server.wait()
+            self._server = None
+
+    def _send(self, request: dict[str, Any]) -> None:
+        if self._channel is None:
+            self._open()
+        assert self._channel is not None
+        try:
+            self._channel.sendall(json.dumps(request).encode() + b"\n")
+        except ConnectionError:
+            raise self._lost() from None
+
+    def _open(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._pending = b""
+        with theirs:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "headstart.launch.server", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=job_environment(),
+                start_new_session=True,
+            )
+        self._channel = ours
+
+    def _lost(self) -> ServerLostError:
+        code = None
+        if self._server is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._server.wait(timeout=5)
+        how = "" if code is None else f" (killed by signal {-code})" if code < 0 else f" (exit code {code})"
+        self.close()
+        return ServerLostError(f"the process that starts the jobs has ended{how}")
+
+
+def job_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment as a single command of the user's would have it, with some changes."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in FOREIGN and not name.startswith(_FOREIGN_PREFIXES)
+    }
+    # The folder of the script, where a user's own components may be.
+    folders = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if sys.path and sys.path[0] and Path(sys.path[0]).is_dir() and sys.path[0] not in folders:
+        environment["PYTHONPATH"] = os.pathsep.join([sys.path[0], *folders])
+    return environment | dict(changes or {})
+
+
+SOFT, HARD = signal.SIGINT, signal.SIGKILL

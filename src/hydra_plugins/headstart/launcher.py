@@ -1,0 +1,58 @@
+"""``hydra/launcher=process``: each job of a sweep in a process of its own."""
+
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class ProcessLauncher(Launcher):
+    """Runs each job as the command that would train it alone.
+
+    Args:
+        n_jobs: how many at a time; None: one per GPU, or one on a machine without.
+        timeout_s: for one attempt of a job; None: no limit.
+        retries: further attempts after a failure that ``retry_on`` names.
+        retry_on: kinds of failures and names of exceptions.
+        grace_s: from asking a job to stop to killing it.
+    """
+
+    def __init__(
+        self,
+        n_jobs: int | None = None,
+        timeout_s: float | None = None,
+        retries: int = 0,
+        retry_on: Sequence[str] = (),
+        grace_s: float = 20.0,
+    ) -> None:
+        from headstart.launch.pool import Settings
+
+        self.settings = Settings(n_jobs, timeout_s, retries, tuple(retry_on), grace_s)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what a job is composed from."""
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def plan(self, batch: Sequence[Sequence[str]], first: int = 0) -> list:
+        """The jobs of a batch, decided."""
+        from hydra_plugins.headstart.planning import plan_jobs
+
+        return plan_jobs(self.hydra_context.config_loader, self.config, batch, first=first)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run a batch for a sweeper of Hydra's own: every job ends before the first failure is raised."""
+        from headstart.errors import RunError
+        from headstart.launch.sweep import run_sweep, show_summary
+
+        outcomes = run_sweep(self.plan(job_overrides, initial_job_idx), self.settings)
+        show_summary(outcomes)
+        returns = []
+        for overrides, outcome in zip(job_overrides, outcomes, strict=True):
+            told = JobReturn(overrides=list(overrides), task_name="headstart")
+            told.status = JobStatus.COMPLETED if outcome.done else JobStatus.FAILED
+            told.return_value = outcome.monitor[1] if outcome.done else RunError(outcome.message)
+            returns.append(told)
+        return returns

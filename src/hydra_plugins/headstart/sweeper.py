@@ -1,0 +1,54 @@
+"""``hydra/sweeper=grid``: every combination of the values that are separated by commas."""
+
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own sweep, with the outcome of each job and the study's report at the end.
+
+    Args:
+        report: write the report of the study when all jobs have ended.
+    """
+
+    def __init__(self, report: bool = True) -> None:
+        super().__init__(max_batch_size=None)
+        self.report = report
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run every combination.
+
+        Raises:
+            SweepError: some failed; the others are complete.
+        """
+        from hydra_plugins.headstart.launcher import ProcessLauncher
+
+        launcher = self.launcher
+        if not isinstance(launcher, ProcessLauncher):
+            return super().sweep(arguments)
+        assert self.hydra_context is not None
+        assert self.config is not None
+        from headstart.launch.sweep import (
+            check_jobs,
+            raise_failures,
+            run_sweep,
+            show_plan,
+            show_summary,
+            write_reports,
+        )
+
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        [batch] = self.split_arguments(parser.parse_overrides(arguments), None)
+        jobs = launcher.plan(batch)
+        check_jobs(jobs)
+        if any(job.run is not None and job.run.config["plan"] for job in jobs):
+            show_plan(jobs)
+            return []
+        outcomes = run_sweep(jobs, launcher.settings)
+        show_summary(outcomes)
+        if self.report:
+            write_reports(outcomes)
+        raise_failures(outcomes)
+        return outcomes
