@@ -81,7 +81,7 @@ class Audit:
     violations: list[str] = field(default_factory=list)
     _phase: str = ""
     _still: frozenset[str] = frozenset()
-    _still_digest: str = ""
+    _before: dict[str, Tensor] = field(default_factory=dict)
     _waiting: dict[str, torch.nn.Parameter] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -94,7 +94,7 @@ class Audit:
         moving = learning | moving_buffers(self.model)
         self._phase = name
         self._still = frozenset(state) - moving
-        self._still_digest = digest({key: state[key] for key in sorted(self._still)})
+        self._before = {key: self._copy(key, state[key].detach().cpu()) for key in self._still}
         parameters = dict(self.model.named_parameters())
         self._waiting = {key: parameters[key] for key in sorted(learning - self.received)}
 
@@ -107,12 +107,16 @@ class Audit:
                 del self._waiting[name]
 
     def end_phase(self) -> None:
-        """Compare what had to stand still with its digest at the start of the phase."""
+        """Compare what had to stand still with what it was at the start of the phase."""
         state = named_state(self.model)
-        now = digest({key: state[key] for key in sorted(self._still)})
-        if self._still_digest and now != self._still_digest:
-            self.violations.append(f"a frozen parameter or buffer changed in phase '{self._phase}'")
-        self._still_digest = ""
+        moved = [key for key, tensor in self._before.items() if not _identical(state[key].detach().cpu(), tensor)]
+        self.violations += [f"frozen {key} changed in phase '{self._phase}'" for key in sorted(moved)]
+        self._before = {}
+
+    def _copy(self, name: str, tensor: Tensor) -> Tensor:
+        # What has not moved since the start of training is kept once.
+        first = self.initial.get(name)
+        return first if first is not None and _identical(first, tensor) else tensor.clone()
 
     def finish(self) -> dict[str, Any]:
         """The outcome for ``audit.json``: drift of each stage, and whether every promise was kept."""
@@ -138,6 +142,7 @@ class Audit:
         norm = sum(float(self.initial[n].double().square().sum()) for n in names)
         buffers = self._buffers(name)
         changed = [n for n in [*names, *buffers] if not _identical(state[n], self.initial[n])]
+        before = digest({n: self.initial[n] for n in [*names, *buffers]})
         return {
             "name": name,
             "parameters": sum(parameter.size for parameter in stage.parameters),
@@ -146,8 +151,8 @@ class Audit:
             "drift_relative": (drift / norm) ** 0.5 if norm > 0 else None,
             "changed_tensors": len(changed),
             "tensors": len(names) + len(buffers),
-            "digest_before": digest({n: self.initial[n] for n in [*names, *buffers]}),
-            "digest_after": digest({n: state[n] for n in [*names, *buffers]}),
+            "digest_before": before,
+            "digest_after": digest({n: state[n] for n in [*names, *buffers]}) if changed else before,
         }
 
     def _buffers(self, stage: str) -> list[str]:

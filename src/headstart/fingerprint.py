@@ -91,7 +91,7 @@ def _remember(note: Path, path: Path, stamp: list[int], sha256: str) -> None:
         write_json(note, {"path": str(path), "stamp": stamp, "sha256": sha256})
 
 
-def _encode(value: Any) -> Iterator[bytes]:
+def _encode(value: Any) -> Iterator[bytes | memoryview]:
     if value is None or isinstance(value, bool):
         yield _tagged(b"c", repr(value).encode())
     elif isinstance(value, int | float):
@@ -114,7 +114,7 @@ def _encode(value: Any) -> Iterator[bytes]:
         raise TypeError(f"a {type(value).__name__} has no digest; give plain values, arrays or paths")
 
 
-def _encode_mapping(value: Mapping[Any, Any]) -> Iterator[bytes]:
+def _encode_mapping(value: Mapping[Any, Any]) -> Iterator[bytes | memoryview]:
     wrong = next((key for key in value if not isinstance(key, str)), None)
     if wrong is not None:
         raise TypeError(f"the key {wrong!r} of a mapping is a {type(wrong).__name__}; keys of digests are strings")
@@ -124,7 +124,7 @@ def _encode_mapping(value: Mapping[Any, Any]) -> Iterator[bytes]:
         yield from _encode(value[key])
 
 
-def _encode_array(array: Any) -> Iterator[bytes]:
+def _encode_array(array: Any) -> Iterator[bytes | memoryview]:
     if hasattr(array, "detach"):
         tensor = array.detach().cpu().contiguous()
         dtype = str(tensor.dtype).removeprefix("torch.")
@@ -138,7 +138,7 @@ def _encode_array(array: Any) -> Iterator[bytes]:
     if dtype == "object":
         raise TypeError("an array of Python objects has no digest; convert it to numbers or strings")
     yield _tagged(b"a", f"{dtype}{list(shape)}".encode())
-    yield data if isinstance(data, bytes) else data.tobytes()
+    yield data if isinstance(data, bytes) else memoryview(data)
 
 
 def _uint8(tensor: Any) -> Any:

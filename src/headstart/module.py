@@ -65,7 +65,7 @@ class TransferModule(pl.LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]
+        self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.task = task
         self.plan = plan
         self.audit = audit
@@ -87,6 +87,7 @@ class TransferModule(pl.LightningModule):
         self._plateau = self._build_plateau()
         self._batch_transform = batch_transform
         self._static = self._static_names()
+        self._static_digest: str | None = None
         moving = frozenset(self.model.state_dict()) - self._static
         self._ema = None if ema_decay is None else WeightAverage(self.model, moving, ema_decay)
         self._last_step = 0
@@ -169,7 +170,7 @@ class TransferModule(pl.LightningModule):
             loss = loss + value
         self._steps += 1
         self._train.add(outputs, hard_targets(targets), batch["index"], loss)
-        every = self.trainer.log_every_n_steps
+        every = int(getattr(self.trainer, "log_every_n_steps", 0))  # set by Lightning, not declared
         if every and self.loggers and self.global_step % every == every - 1:
             self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
         return loss
@@ -288,12 +289,18 @@ class TransferModule(pl.LightningModule):
             state.update({f"model.{name}": tensor for name, tensor in self._ema.averages().items()})
         static = {name: state.pop(f"model.{name}") for name in sorted(self._static) if f"model.{name}" in state}
         checkpoint["headstart"] = {
-            "static_digest": digest(static),
+            "static_digest": self._digest_static(static),
             "received": sorted(self.audit.received),
             "plateau": self._plateau.state_dict() if self._plateau else None,
         }
         if self._ema is not None and "optimizer_states" in checkpoint:
             checkpoint["headstart"]["ema"] = self._ema.state_dict()
+
+    def _digest_static(self, static: dict[str, Tensor]) -> str:
+        # Once a fit: the audit proves at its end that none of it moved.
+        if self._static_digest is None:
+            self._static_digest = digest(static)
+        return self._static_digest
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what was left out, if the present model has exactly that."""

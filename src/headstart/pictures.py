@@ -22,8 +22,7 @@ def draw_run(run: RunDirectory, module: TransferModule, data: ImageDataModule, *
     split = "test" if "test" in module.predictions else "val"
     found = module.predictions[split]
     predicted = found.probabilities.argmax(axis=1)
-    title = f"{split}, {len(predicted)} images"
-    plot_confusion_matrix(found.targets, predicted, data.classes, run.plots / "confusion.png", title=title)
+    plot_confusion_matrix(found.targets, predicted, data.classes, run.plots / "confusion.png", title=split)
     plot_confident_errors(
         _Pictures(data.records(split), found.index, data.spec.channels if data.spec else 3),
         found.targets,
@@ -31,7 +30,7 @@ def draw_run(run: RunDirectory, module: TransferModule, data: ImageDataModule, *
         found.probabilities.max(axis=1),
         run.plots / "confident_errors.png",
         classes=data.classes,
-        title=f"most confidently wrong on {split}",
+        title=split,
     )
 
 
