@@ -132,7 +132,10 @@ class _Job:
 def _train(config: "DictConfig") -> float | None:
     from headstart.config.resolve import resolve_run
 
-    resolve_run(config)  # Everything that can be wrong without torch is found before it is imported.
+    resolved = resolve_run(config)  # Everything that can be wrong without torch is found before it is imported.
+    if resolved.config["plan"]:
+        importlib.import_module("headstart.plan").show_plan(resolved)
+        return None
     training: Any = importlib.import_module("headstart.training")
     result = training.train(config)
     if result is None:
