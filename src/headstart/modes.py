@@ -30,7 +30,10 @@ def apply_modes(model: TransferModel, phase: Phase, *, batchnorm: BatchNormMode 
     running statistics of the backbone.
     """
     learning = phase.learning
-    model.eval()
+    # Some networks drop what they cached for evaluation in their own train(), which setting flags would not call.
+    model.train()
+    for module in model.modules():
+        module.training = False
     model.training = True
     for head in model.heads.values():
         head.train()
