@@ -82,14 +82,15 @@ class Pool:
 
     Args:
         settings: how jobs are run.
+        workers: what starts the processes.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, workers: Workers | None = None) -> None:
         self.settings = settings
         self.n_jobs = settings.n_jobs or max(1, len(detect().cuda))
         names = visible_gpus(len(detect().cuda))
         self._gpus = Gpus(names, jobs_per_gpu=-(-self.n_jobs // max(1, len(names))))
-        self._workers = Workers()
+        self._workers = workers or Workers()
         self._waiting: deque[_Waiting] = deque()
         self._finished: list[Outcome] = []
         self._seen: dict[str, Outcome | None] = {}

@@ -10,11 +10,12 @@ class GridSweeper(BasicSweeper):
     """Hydra's own sweep, with the outcome of each job and the study's report at the end.
 
     Args:
+        params: values of keys, in the syntax of the command line; those that are given there come first.
         report: write the report of the study when all jobs have ended.
     """
 
-    def __init__(self, report: bool = True) -> None:
-        super().__init__(max_batch_size=None)
+    def __init__(self, params: dict[str, str] | None = None, report: bool = True) -> None:
+        super().__init__(max_batch_size=None, params=params)
         self.report = report
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -40,7 +41,7 @@ class GridSweeper(BasicSweeper):
         )
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        [batch] = self.split_arguments(parser.parse_overrides(arguments), None)
+        [batch] = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         jobs = launcher.plan(batch)
         check_jobs(jobs)
         if any(job.run is not None and job.run.config["plan"] for job in jobs):

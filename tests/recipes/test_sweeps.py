@@ -1,0 +1,316 @@
+"""Whole sweeps: what fails fails alone, what was killed goes on, what is there is not done again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headstart.results import read_metrics_csv, read_result
+from headstart.run import find_runs
+
+TINY = (
+    "backbone=small_cnn",
+    "backbone.weights=none",
+    "datamodule.shots=2",
+    "datamodule.image_size=32",
+    "datamodule.num_workers=0",
+    "datamodule.test_fraction=0.05",
+    "datamodule.val_fraction=0.05",
+    "callbacks.plots=false",
+    "trainer.precision=32-true",
+)
+
+#: Heads that go wrong, as a user's own module.
+BROKEN = """
+import os, signal, time
+from headstart.heads import Linear
+
+class Raises(Linear):
+    def __init__(self, *args, **kwargs):
+        raise RuntimeError("out of ideas")
+
+class Killed(Linear):
+    def __init__(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Slow(Linear):
+    def forward(self, features):
+        time.sleep(0.2)
+        return super().forward(features)
+
+class OnceKilled(Linear):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        try:
+            open(os.environ["MARK"], "x").close()
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Command:
+    """Starts ``train.py`` in a folder of its own, with the user's own heads and experiments at hand."""
+
+    def __init__(self, folder: Path, repository: Path) -> None:
+        self.folder = folder
+        self.script = repository / "train.py"
+        self.conf = folder / "conf"
+        (folder / "broken.py").write_text(BROKEN)
+        for name, head in {"good": None, "raises": "Raises", "killed": "Killed", "slow": "Slow"}.items():
+            text = "" if head is None else f"head:\n  _target_: broken.{head}\n"
+            self.experiment(name, text)
+        self.experiment("diverges", "optimizer:\n  lr: 1.0e+30\n")
+        self.experiment("once_killed", "head:\n  _target_: broken.OnceKilled\n")
+
+    def experiment(self, name: str, text: str) -> None:
+        path = self.conf / "experiment" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# @package _global_\n{text}")
+
+    def start(self, *arguments: str, study: str = "study") -> subprocess.Popen[str]:
+        environment = os.environ | {
+            "PYTHONPATH": str(self.folder),
+            "COLUMNS": "200",
+            "MARK": str(self.folder / "mark"),
+            "LOCAL_RANK": "0",  # as an outer launcher may have left it
+            "PL_GLOBAL_SEED": "7",
+        }
+        return subprocess.Popen(
+            [sys.executable, str(self.script), "--config-dir", str(self.conf), f"name={study}", *TINY, *arguments],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def __call__(self, *arguments: str, study: str = "study") -> tuple[int, str]:
+        process = self.start(*arguments, study=study)
+        try:
+            out, _ = process.communicate(timeout=400)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, out
+
+    def study(self, name: str = "study") -> Path:
+        return self.folder / "outputs" / name
+
+
+@pytest.fixture
+def command(tmp_path: Path, repository: Path) -> Command:
+    return Command(tmp_path, repository)
+
+
+def told(study: Path) -> dict[str, dict[str, Any]]:
+    """What ``sweep.json`` says of each job, by its overrides."""
+    jobs = json.loads((study / "sweep.json").read_text())["jobs"]
+    return {job["overrides"]: job for job in jobs}
+
+
+def test_each_failure_is_told_and_the_others_finish(command: Command):
+    code, out = command("-m", "experiment=good,raises,killed,diverges,nothing", "strategy=full", "trainer.max_epochs=2")
+    assert code == 1, out
+    jobs = told(command.study())
+    status = {name.removeprefix("experiment="): (job["status"], job["kind"]) for name, job in jobs.items()}
+    assert status == {
+        "good": ("done", None),
+        "raises": ("failed", "error"),
+        "killed": ("failed", "killed"),
+        "diverges": ("failed", "diverged"),
+        "nothing": ("failed", "config"),
+    }, out
+    assert "out of ideas" in jobs["experiment=raises"]["error"]
+    assert "SIGKILL" in jobs["experiment=killed"]["error"]
+    assert "experiment=nothing is unknown" in jobs["experiment=nothing"]["error"]
+    assert "error: 4 of 5 runs failed; the others are complete" in out
+    assert "Traceback" not in out
+    recorded = {name: read_result(command.study() / job["run"]) for name, job in jobs.items() if job["run"]}
+    assert recorded["experiment=good"].status == "done"
+    assert recorded["experiment=killed"].status == "failed"
+    assert recorded["experiment=killed"].config["strategy"] == "full"
+    assert "Traceback" in (command.study() / jobs["experiment=raises"]["run"] / "output.txt").read_text()
+    assert (command.study() / "report.html").exists()
+
+    # Again: the finished run is returned, by the same command or another.
+    good = command.study() / jobs["experiment=good"]["run"]
+    before = (good / "result.json").stat()
+    code, out = command("-m", "experiment=good,nothing", "strategy=full", "trainer.max_epochs=2")
+    assert code == 1
+    assert (good / "result.json").stat() == before
+    assert told(command.study())["experiment=good"]["returned"]
+
+
+def test_a_mistake_in_every_job_starts_nothing(command: Command):
+    code, out = command("-m", "seed=1,2", "optimizer.lr=fast")
+    assert (code, out) == (1, "error: optimizer.lr=fast: must be a number above 0\n")
+    assert not command.study().exists()
+
+
+def test_what_is_there_is_returned_without_a_process(command: Command):
+    assert command("trainer.max_epochs=1")[0] == 0  # a single run
+    (command.folder / "sitecustomize.py").write_text(
+        "import sys\nif 'headstart.launch.server' in sys.orig_argv: print('SERVER STARTED', flush=True)\n"
+    )
+    started = time.monotonic()
+    code, out = command("-m", "seed=1", "trainer.max_epochs=1", "hydra.sweeper.report=false")
+    assert code == 0, out
+    assert "1 there already" in out
+    assert "SERVER STARTED" not in out
+    assert time.monotonic() - started < 10
+    code, out = command("-m", "seed=1,2", "trainer.max_epochs=1", "plan=true")
+    assert code == 0
+    assert "return" in out
+    assert "SERVER STARTED" not in out
+    assert len(list(command.study().glob("digits-*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_job_is_tried_again(command: Command):
+    code, out = command(
+        "-m", "experiment=once_killed", "trainer.max_epochs=1", "hydra.launcher.retries=1", "hydra.sweeper.report=false"
+    )
+    assert code == 0, out
+    [job] = told(command.study()).values()
+    assert (job["status"], job["attempts"]) == ("done", 2)
+
+
+@pytest.mark.slow
+def test_a_job_that_takes_too_long_is_stopped_and_goes_on_next_time(command: Command):
+    arguments = ("-m", "experiment=slow,good", "trainer.max_epochs=2", "hydra.sweeper.report=false", "cache=off")
+    code, out = command(*arguments, "hydra.launcher.timeout_s=3", "hydra.launcher.grace_s=5", "datamodule.batch_size=2")
+    assert code == 1, out
+    jobs = told(command.study())
+    assert (jobs["experiment=slow"]["kind"], jobs["experiment=good"]["kind"]) == ("timeout", None)
+    assert "timeout_s=3" in jobs["experiment=slow"]["error"]
+    assert not list((command.study() / jobs["experiment=slow"]["run"]).glob("checkpoints/*.tmp"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_jobs_in_order(command: Command):
+    process = command.start("-m", "experiment=slow", "seed=1,2", "trainer.max_epochs=50", "cache=off")
+    wait_for(lambda: epochs_trained(command.study()) >= 1, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "interrupted; the same command goes on" in out
+    first = told(command.study())["seed=1"]
+    assert first["status"] == "interrupted"
+    run = command.study() / first["run"]
+    assert (run / "checkpoints" / "last.ckpt").exists()
+    assert not (run / "result.json").exists()
+    assert nobody_holds(run)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_three_times_gives_the_same_results(command: Command):
+    arguments = ("-m", "strategy=freeze,full", "seed=1,2", "trainer.max_epochs=3", "hydra.sweeper.report=false")
+    code, out = command(*arguments, study="whole")
+    assert code == 0, out
+    moments = random.Random(5)
+    done: dict[str, os.stat_result] = {}
+    for target in sorted(moments.sample(range(1, 11), 3)):
+        process = command.start(*arguments, study="killed")
+        wait_for(lambda target=target: epochs_trained(command.study("killed")) >= target, process)
+        time.sleep(moments.uniform(0, 0.3))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        wait_for(lambda: all(map(nobody_holds, find_runs(command.study("killed")))))
+        done |= {path.parent.name: path.stat() for path in command.study("killed").glob("*/result.json")}
+    code, out = command(*arguments, study="killed")
+    assert code == 0, out
+    whole, killed = find_runs(command.study("whole")), find_runs(command.study("killed"))
+    assert [run.name for run in whole] == [run.name for run in killed]
+    assert len(whole) == 4
+    for one, other in zip(whole, killed, strict=True):
+        assert learned(one) == learned(other)
+        attempts = json.loads((other / "attempts.json").read_text())["attempts"]
+        assert [attempt["ended"] for attempt in attempts].count(True) == 1
+    assert sum(len(json.loads((run / "attempts.json").read_text())["attempts"]) for run in killed) > 4
+    for name, status in done.items():
+        assert (command.study("killed") / name / "result.json").stat() == status
+
+    # A fork of the server and a fresh process train alike.
+    code, out = command("strategy=full", "seed=2", "trainer.max_epochs=3", study="single")
+    assert code == 0, out
+    [single] = find_runs(command.study("single"))
+    assert learned(single) == learned(next(run for run in whole if run.name == single.name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_distributed_jobs_in_a_sweep(command: Command, n_jobs: int):
+    code, out = command(
+        "-m",
+        "trainer.devices=1,2",
+        "trainer.strategy=ddp",
+        "trainer=cpu",
+        "strategy=full",
+        "trainer.max_epochs=1",
+        f"hydra.launcher.n_jobs={n_jobs}",
+        "hydra.sweeper.report=false",
+    )
+    assert code == 0, out
+    devices = {
+        name: read_result(command.study() / job["run"]).cost.device for name, job in told(command.study()).items()
+    }
+    assert devices["trainer.devices=1"].startswith("1 x cpu")
+    assert devices["trainer.devices=2"].startswith("2 x cpu")
+
+
+@pytest.mark.slow
+def test_two_jobs_at_a_time_and_the_same_run_twice(command: Command):
+    code, out = command(
+        "-m", "seed=1,2", "task=auto,multiclass,auto", "trainer.max_epochs=1", "hydra.launcher.n_jobs=2"
+    )
+    assert code == 0, out
+    jobs = json.loads((command.study() / "sweep.json").read_text())["jobs"]
+    assert len(jobs) == 6
+    assert sum(job["returned"] for job in jobs) == 2
+    assert sum(job["attempts"] for job in jobs) == 4
+    assert all(job["status"] == "done" for job in jobs)
+
+
+def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str] | None = None, timeout_s: float = 120) -> None:
+    limit = time.monotonic() + timeout_s
+    while not reached():
+        if process is not None and process.poll() is not None:
+            pytest.fail(f"the sweep ended early:\n{process.communicate()[0]}")
+        assert time.monotonic() < limit, "the moment never came"
+        time.sleep(0.02)
+
+
+def epochs_trained(study: Path) -> int:
+    return sum(len(read_metrics_csv(path)) for path in study.glob("*/metrics.csv"))
+
+
+def nobody_holds(run: Path) -> bool:
+    from headstart.run import RunDirectory
+
+    return not RunDirectory(run, "").in_use
+
+
+def learned(run: Path) -> tuple[Any, ...]:
+    """Everything that a run computed: metrics, rows of each epoch without their times, weights, predictions."""
+    import numpy as np
+    import torch
+
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics_csv(run / "metrics.csv")]
+    digests = []
+    for path in sorted((run / "checkpoints").glob("*.ckpt")):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        digests.append((path.name, {name: value.numpy().tobytes() for name, value in state.items()}))
+    with np.load(run / "predictions_val.npz") as stored:
+        probabilities = stored["probabilities"].tobytes()
+    result = read_result(run)
+    return result.metrics, result.fingerprint, rows, digests, probabilities

@@ -1,0 +1,240 @@
+"""Scheduling: what is returned, repeated, retried, stopped, and what is recorded for a job that could not."""
+
+import itertools
+import os
+import time
+from dataclasses import replace
+
+import pytest
+from launch_testing import dies, fails, finishes
+
+from headstart.errors import DivergedError
+from headstart.hardware import usable_cores
+from headstart.launch.pool import Pool, Settings, run_jobs
+from headstart.launch.sweep import check_jobs
+from headstart.results import read_result, write_result
+
+
+def outcomes(pool, jobs):
+    found = [outcome for outcome in run_jobs(pool, jobs) if outcome is not None]
+    return sorted(found, key=lambda outcome: outcome.job.number)
+
+
+def test_a_finished_run_costs_no_process(workers, make_job, finished):
+    job = make_job(0, attempts=[finishes(finished)])
+    assert outcomes(Pool(Settings(1), workers), [job])[0].done
+    again = make_job(0)
+    [outcome] = outcomes(Pool(Settings(1), workers), [again])
+    assert outcome.done
+    assert outcome.returned
+    assert len(workers.started) == 1
+
+
+def test_what_a_dead_job_could_not_record_is_recorded(workers, make_job, finished):
+    jobs = [
+        make_job(0, "seed=1", attempts=[dies(-9)]),
+        make_job(1, "seed=2", attempts=[dies(3)]),
+        make_job(2, "seed=3", attempts=[fails(DivergedError("loss is nan"))]),
+        make_job(3, problem="no such thing"),
+        make_job(4, "seed=4", attempts=[fails(MemoryError("12 GB"))]),
+        make_job(5, "seed=5", attempts=[finishes(finished)]),
+    ]
+    found = outcomes(Pool(Settings(2), workers), jobs)
+    assert [outcome.kind for outcome in found] == ["killed", "error", "diverged", "config", "out_of_memory", ""]
+    assert [outcome.failed for outcome in found] == [True] * 5 + [False]
+    stored = read_result(jobs[0].directory.path)
+    assert (stored.status, stored.config["seed"]) == ("failed", 1)
+    assert "SIGKILL" in str(stored.error)
+    assert found[1].message == "the last word"
+    assert found[1].output is not None
+    assert found[1].output.read_text().startswith("what it printed")
+    assert found[2].message == "DivergedError: loss is nan"
+
+
+def test_an_old_result_is_not_taken_for_that_of_a_job_that_died(workers, make_job, finished):
+    job = make_job(0, "rerun=all", attempts=[dies(-11)])
+    write_result(job.directory.path, finished(fingerprint=job.resolved.fingerprint))
+    [outcome] = outcomes(Pool(Settings(1), workers), [job])
+    assert outcome.kind == "killed"
+    assert read_result(job.directory.path).status == "done"
+
+
+def test_a_complete_result_counts_even_if_the_process_crashed_on_its_way_out(workers, make_job, finished):
+    def crash_late(job):
+        finishes(finished)(job)
+        return -11
+
+    assert outcomes(Pool(Settings(1), workers), [make_job(0, attempts=[crash_late])])[0].done
+
+
+def test_retries_are_for_the_named_errors_only(workers, make_job, finished):
+    settings = Settings(1, retries=2, retry_on=("killed", "ConnectionError"))
+    jobs = [
+        make_job(0, "seed=1", attempts=[dies(-9), fails(ConnectionError("gone")), finishes(finished)]),
+        make_job(1, "seed=2", attempts=[fails(ValueError("wrong"))]),
+        make_job(2, "seed=3", attempts=[dies(-9), dies(-9), dies(-9)]),
+    ]
+    found = outcomes(Pool(settings, workers), jobs)
+    assert [(outcome.kind, outcome.attempts) for outcome in found] == [("", 3), ("error", 1), ("killed", 3)]
+
+
+def test_a_job_that_was_killed_goes_on_from_its_checkpoint_next_time(workers, make_job):
+    job = make_job(0, attempts=[dies(-9)])
+    run = job.directory
+    run.checkpoints.mkdir()
+    run.last_checkpoint.write_text("weights")
+    outcomes(Pool(Settings(1), workers), [job])
+    assert run.state == "failed"
+    seen = []
+    again = make_job(0, attempts=[lambda job: seen.append(job.directory.action) or 1])
+    outcomes(Pool(Settings(1), workers), [again])
+    assert seen == ["resume"]
+
+
+def test_a_job_that_failed_by_itself_starts_anew(workers, make_job):
+    job = make_job(0, attempts=[fails(ValueError("bad"))])
+    run = job.directory
+    run.checkpoints.mkdir()
+    run.last_checkpoint.write_text("weights")
+    outcomes(Pool(Settings(1), workers), [job])
+    seen = []
+    again = make_job(0, attempts=[lambda job: seen.append(job.directory.action) or 1])
+    outcomes(Pool(Settings(1), workers), [again])
+    assert seen == ["train"]
+
+
+def test_rerun_none_returns_the_failure(workers, make_job):
+    outcomes(Pool(Settings(1), workers), [make_job(0, attempts=[fails(ValueError("bad"))])])
+    [outcome] = outcomes(Pool(Settings(1, retries=3, retry_on=("error",)), workers), [make_job(0, "rerun=none")])
+    assert (outcome.kind, outcome.returned, len(workers.started)) == ("error", True, 1)
+
+
+@pytest.mark.parametrize("rerun", ["failed", "all"])
+def test_jobs_that_are_the_same_run_train_it_once(workers, make_job, finished, rerun):
+    jobs = [make_job(0, f"rerun={rerun}", attempts=[finishes(finished)])]
+    jobs += [make_job(number, f"rerun={rerun}", "debug=true") for number in (1, 2)]
+    found = outcomes(Pool(Settings(3), workers), jobs)
+    assert [outcome.returned for outcome in found] == [False, True, True]
+    assert all(outcome.done for outcome in found)
+    assert len(workers.started) == 1
+
+
+def test_a_job_that_takes_too_long_is_asked_then_told(workers, make_job):
+    job = make_job(0, attempts=[lambda job: None])
+    [outcome] = outcomes(Pool(Settings(1, timeout_s=0.05), workers), [job])
+    assert outcome.kind == "timeout"
+    assert "timeout_s=0.05" in outcome.message
+    assert workers.signals == [(0, 2)]
+    assert read_result(job.directory.path).details["resumable"]
+
+
+def test_a_job_that_does_not_listen_is_killed(workers, make_job):
+    workers.signal = lambda job, number: (
+        workers.signals.append((job, int(number))),
+        number == 9 and workers._events.append({"ended": job, "code": -9}),
+    )
+    job = make_job(0, attempts=[lambda job: None])
+    [outcome] = outcomes(Pool(Settings(1, timeout_s=0.05, grace_s=0.05), workers), [job])
+    assert outcome.kind == "timeout"
+    assert workers.signals == [(0, 2), (0, 9)]
+
+
+def test_an_interrupt_stops_what_runs_and_records_no_failure(workers, make_job):
+    running = make_job(0, "seed=1", attempts=[lambda job: None])
+    pool = Pool(Settings(1), workers)
+    jobs = run_jobs(pool, [running, make_job(1, "seed=2")])
+    assert next(jobs) is None
+    [outcome] = pool.interrupt()
+    assert outcome.kind == "interrupted"
+    assert not outcome.failed
+    assert len(workers.started) == 1
+    assert running.directory.state == "new"
+
+
+def test_cores_are_shared_out_and_foreign_ranks_forgotten(workers, make_job, finished, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"):
+        monkeypatch.setenv(name, "1")
+    jobs = [
+        make_job(0, attempts=[finishes(finished)]),
+        make_job(1, "trainer=ddp_cpu", attempts=[finishes(finished)]),
+    ]
+    outcomes(Pool(Settings(2), workers), jobs)
+    alone, distributed = workers.started
+    assert (alone["fork"], distributed["fork"]) == (True, False)
+    assert alone["threads"] == max(1, usable_cores() // 2)
+    assert distributed["environment"]["OMP_NUM_THREADS"] == str(max(1, usable_cores() // 2 // 2))
+    assert not {"LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "PL_GLOBAL_SEED"} & set(alone["environment"])
+
+
+def test_the_first_gpu_free_goes_to_the_next_job(workers, make_job, finished, monkeypatch):
+    from headstart.hardware import Hardware
+
+    for module in ("headstart.launch.pool", "headstart.config.resolve"):
+        monkeypatch.setattr(f"{module}.detect", lambda: Hardware(cuda=((9, 0), (9, 0)), cores=8))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    jobs = [make_job(number, f"seed={number}", attempts=[finishes(finished)]) for number in range(3)]
+    jobs.append(make_job(3, "trainer=ddp", attempts=[finishes(finished)]))
+    pool = Pool(Settings(), workers)
+    assert pool.n_jobs == 2
+    assert all(outcome.done for outcome in outcomes(pool, jobs))
+    given = {started["job"]: started["environment"]["CUDA_VISIBLE_DEVICES"] for started in workers.started}
+    assert (given[0], given[1], given[3]) == ("0", "1", "0,1")
+
+
+def test_only_a_mistake_in_every_job_is_one_of_the_sweep(make_job):
+    from headstart.errors import ConfigError
+
+    good, bad = make_job(0), make_job(1, problem="optimizer.lr=fast: wrong")
+    check_jobs([good, bad])
+    with pytest.raises(ConfigError, match=r"^optimizer.lr=fast: wrong\nother$"):
+        check_jobs([bad, replace(bad, problem="other"), bad])
+
+
+# The server itself.
+
+
+def test_the_server_starts_signals_and_reports(tmp_path, monkeypatch):
+    from headstart.launch.workers import Workers, job_environment
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if os.environ.get('JOB') == 'sleep': print('slept', os.getpid() == os.getsid(0), flush=True); time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    workers = Workers()
+    try:
+        for number, job in enumerate(("help", "sleep", "sleep")):
+            environment = job_environment({"JOB": job})
+            workers.start(number, ["--help"], fork=False, output=tmp_path / f"{number}.txt", environment=environment)
+        seen: dict[int, int] = {}
+        pids: dict[int, int] = {}
+        limit = time.monotonic() + 60
+        while len(seen) < 2:
+            assert time.monotonic() < limit
+            for event in workers.events(0.2):
+                if "started" in event:
+                    pids[event["started"]] = event["pid"]
+                else:
+                    seen[event["ended"]] = event["code"]
+            slept = tmp_path / "1.txt"
+            if 1 not in seen and slept.exists() and slept.read_text():
+                workers.signal(1, 15)
+        assert seen == {0: 0, 1: -15}
+        assert "Usage" in (tmp_path / "0.txt").read_text()
+        assert (tmp_path / "1.txt").read_text() == "slept True\n"
+    finally:
+        workers.close()
+    # The end of the sweep is the end of its jobs.
+    for _ in itertools.takewhile(lambda _: _alive(pids[2]), range(200)):
+        time.sleep(0.05)
+    assert not _alive(pids[2])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
