@@ -1,13 +1,8 @@
-"""Tasks: what is predicted, with which loss, and how well.
-
-A task sees whole splits of outputs, not batches, so scoring costs nothing while batches run, and a metric over a
-split is exact however the split was divided.
-"""
+"""Every image is of exactly one class."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,34 +13,24 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
-from headstart.errors import ConfigError, DataError
-
-ClassWeights = Literal["none", "balanced"] | Sequence[float]
+from headstart.tasks.contract import Task
 
 _TOP_K = 5
 
 
-class Task(ABC):
-    """What is predicted: the number of outputs, the loss, the activation and the metrics.
+class Classification(Task):
+    """One of several classes.
 
-    Attributes:
-        name: ``multiclass`` or ``binary``.
-        classes: names, in the order of the columns of :meth:`probabilities`.
-        outputs: what the head must have.
-        monitor: the metric that chooses the checkpoint.
-        monitor_mode: whether more (``max``) or less (``min``) of it is better.
+    Args:
+        classes: their names.
+        label_smoothing: share of the target's weight that goes to all classes alike.
+        class_weights: ``(classes,)``, or None: all alike.
     """
 
-    name: str
-    outputs: int
-    monitor: str = "val/acc"
-    monitor_mode: Literal["min", "max"] = "max"
-
     def __init__(self, classes: Sequence[str], *, label_smoothing: float, class_weights: Tensor | None) -> None:
-        self.classes = tuple(classes)
+        super().__init__(classes)
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
-        self._weights_on: dict[torch.device, Tensor] = {}
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -97,12 +82,10 @@ class Task(ABC):
     def _weights(self, device: torch.device) -> Tensor | None:
         if self.class_weights is None:
             return None
-        if device not in self._weights_on:
-            self._weights_on[device] = self.class_weights.to(device)
-        return self._weights_on[device]
+        return self._on("class_weights", self.class_weights, device)
 
 
-class Multiclass(Task):
+class Multiclass(Classification):
     """One of several classes: softmax and cross-entropy, one output a class."""
 
     name = "multiclass"
@@ -126,7 +109,7 @@ class Multiclass(Task):
         return outputs.float().softmax(dim=1)
 
 
-class Binary(Task):
+class Binary(Classification):
     """One of two classes: one output, whose sigmoid is the probability of the second class."""
 
     name = "binary"
@@ -147,58 +130,6 @@ class Binary(Task):
         """Sigmoid, and its complement for the first class."""
         logits = outputs.float()
         return torch.cat((torch.sigmoid(-logits), torch.sigmoid(logits)), dim=1)
-
-
-def build_task(
-    name: Literal["auto", "binary", "multiclass"],
-    classes: Sequence[str],
-    *,
-    label_smoothing: float = 0.0,
-    class_weights: ClassWeights = "none",
-    train_targets: Sequence[int] | None = None,
-) -> Task:
-    """The task for named classes; ``auto`` is multiclass, two classes included.
-
-    Args:
-        name: of the task.
-        classes: their names, in the order of their numbers.
-        label_smoothing: share of the target's weight that goes to all classes alike.
-        class_weights: ``none``, ``balanced`` (inversely to how often a class occurs in training), or a number each.
-        train_targets: class numbers of the training split; needed for ``balanced``.
-
-    Raises:
-        ConfigError: the choices do not fit each other or the classes.
-        DataError: there are fewer than two classes.
-    """
-    if len(classes) < 2:
-        raise DataError(f"the data has {len(classes)} class(es) {list(classes)}; a classification needs at least two")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ConfigError(f"loss.label_smoothing={label_smoothing} is not in [0, 1)")
-    if name not in {"auto", "binary", "multiclass"}:
-        raise ConfigError(f"task={name} is not one of auto, binary, multiclass")
-    if name == "binary" and len(classes) != 2:
-        raise ConfigError(f"task=binary needs two classes, the data has {len(classes)}; use task=multiclass")
-    weights = _class_weights(class_weights, len(classes), train_targets)
-    kind = Binary if name == "binary" else Multiclass
-    return kind(classes, label_smoothing=label_smoothing, class_weights=weights)
-
-
-def _class_weights(choice: ClassWeights, classes: int, train_targets: Sequence[int] | None) -> Tensor | None:
-    if isinstance(choice, str):
-        if choice == "none":
-            return None
-        if choice != "balanced":
-            raise ConfigError(f"loss.class_weights={choice} is not none, balanced or one number a class")
-        if train_targets is None:
-            raise ConfigError("loss.class_weights=balanced needs the targets of the training split")
-        counts = torch.bincount(torch.as_tensor(train_targets), minlength=classes)
-        # A class without training images has no loss to weigh.
-        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
-    if len(choice) != classes:
-        raise ConfigError(f"loss.class_weights has {len(choice)} numbers for {classes} classes; give one a class")
-    if min(choice) < 0 or max(choice) <= 0:
-        raise ConfigError(f"loss.class_weights={list(choice)}: weights are not negative, and one is above 0")
-    return torch.tensor([float(value) for value in choice])
 
 
 def _auroc(probabilities: Tensor, targets: Tensor) -> float:

@@ -1,0 +1,66 @@
+"""The task contract: loss, activation and metrics of what is predicted.
+
+A task sees whole splits of outputs, not batches, so scoring costs nothing while batches run, and a metric over a
+split is exact however the split was divided.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+
+class Task(ABC):
+    """What is predicted: the number of outputs, the loss, the activation and the metrics.
+
+    Attributes:
+        name: ``multiclass``, ``binary``, ``multilabel`` or ``regression``.
+        classes: names, in the order of the columns of :meth:`probabilities`; of quantities for regression.
+        outputs: what the head must have.
+        monitor: the metric that chooses the checkpoint.
+        monitor_mode: whether more (``max``) or less (``min``) of it is better.
+        one_class: every image is of exactly one of the classes.
+    """
+
+    name: str
+    outputs: int
+    monitor: str = "val/acc"
+    monitor_mode: Literal["min", "max"] = "max"
+    one_class: bool = True
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self._held: dict[tuple[str, torch.device], Tensor] = {}
+
+    @property
+    @abstractmethod
+    def metric_names(self) -> tuple[str, ...]:
+        """Keys of :meth:`evaluate`."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of ``(B, outputs)`` and ``(B,)`` class numbers or ``(B, classes)`` numbers; a scalar."""
+
+    @abstractmethod
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """``(B, outputs)`` to ``(B, classes)`` float32 as a person reads them; of regression, the predicted values."""
+
+    @abstractmethod
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Metrics of a whole split: ``(N, outputs)`` and its targets; NaN where they are not defined."""
+
+    @abstractmethod
+    def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Cheap metrics for the training split."""
+
+    def record(self) -> dict[str, Any]:
+        """What of it came from the training data, in plain values; :func:`~headstart.tasks.build_task` takes it."""
+        return {}
+
+    def _on(self, name: str, tensor: Tensor, device: torch.device) -> Tensor:
+        """``tensor`` on the device, copied there once."""
+        if (name, device) not in self._held:
+            self._held[name, device] = tensor.to(device)
+        return self._held[name, device]

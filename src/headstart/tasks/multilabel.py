@@ -1,0 +1,87 @@
+"""Every image has any number of labels."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from torchmetrics.functional.classification import binary_average_precision, multilabel_f1_score
+
+from headstart.tasks.contract import Task
+
+THRESHOLD = 0.5
+"""A label is predicted from this probability on."""
+
+
+class Multilabel(Task):
+    """Any number of labels an image: one sigmoid a label, binary cross-entropy, mean average precision.
+
+    Targets are ``(B, classes)``, 1 where a label is present and 0 where it is not.
+
+    Args:
+        classes: names of the labels.
+        label_smoothing: targets move this far towards one half.
+        positive_weights: ``(classes,)``, of each label's loss where it is present; None: 1.
+    """
+
+    name = "multilabel"
+    monitor = "val/map"
+    one_class = False
+
+    def __init__(self, classes: Sequence[str], *, label_smoothing: float, positive_weights: Tensor | None) -> None:
+        super().__init__(classes)
+        self.outputs = len(self.classes)
+        self.label_smoothing, self.positive_weights = label_smoothing, positive_weights
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Keys of :meth:`evaluate`."""
+        return ("loss", "map", "f1")
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross-entropy, mean over images and labels."""
+        smooth = targets.to(outputs.dtype) * (1.0 - self.label_smoothing) + self.label_smoothing / 2
+        weights = self.positive_weights
+        if weights is not None:
+            weights = self._on("positive_weights", weights, outputs.device)
+        return F.binary_cross_entropy_with_logits(outputs, smooth, pos_weight=weights)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Sigmoid of each output: ``(B, classes)``, rows do not sum to 1."""
+        return outputs.float().sigmoid()
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """``loss``, ``map`` (mean over labels of the average precision) and ``f1`` (macro, at 0.5).
+
+        Labels that no image of the split has are left out of ``map``; where there are no others it is NaN.
+
+        Args:
+            outputs: ``(N, classes)``.
+            targets: ``(N, classes)``.
+        """
+        if not torch.isfinite(outputs).all():
+            return dict.fromkeys(self.metric_names, math.nan)
+        probabilities, present = self.probabilities(outputs), targets.long()
+        columns = [c for c in range(len(self.classes)) if present[:, c].any()]
+        precisions = [float(binary_average_precision(probabilities[:, c], present[:, c])) for c in columns]
+        return {
+            "loss": float(self.loss(outputs.float(), targets)),
+            "map": sum(precisions) / len(precisions) if precisions else math.nan,
+            **self.training_summary(outputs, targets),
+        }
+
+    def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Cheap metrics for the training split: ``f1``."""
+        return {"f1": _macro_f1(self.probabilities(outputs), targets.long())}
+
+
+def _macro_f1(probabilities: Tensor, present: Tensor) -> float:
+    count = present.shape[1]
+    if count == 1:  # torchmetrics knows several labels only
+        predicted = probabilities >= THRESHOLD
+        hits = int((predicted & (present == 1)).sum())
+        total = int(predicted.sum() + present.sum())
+        return 2 * hits / total if total else 0.0
+    # Its threshold is exclusive, so the predictions are made here.
+    return float(multilabel_f1_score((probabilities >= THRESHOLD).long(), present, count, average="macro"))
