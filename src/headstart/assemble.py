@@ -149,7 +149,7 @@ def build_loaders(config: dict[str, Any], data: ImageDataModule, module: Transfe
         module.plan.phases,
         module.audit.info,
         settings=Settings(**config["cache"]),
-        folder=Path(config["paths"]["cache_dir"]) / "activations",
+        folder=config["paths"]["cache_dir"],
         channels_last=module.channels_last,
         whole_features=bool(module.losses),
         obstacle=trainer_obstacle(config["trainer"]),

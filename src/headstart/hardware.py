@@ -91,6 +91,19 @@ def usable_cores() -> int:
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
+def memory_bytes() -> int:
+    """Main memory that this process may use: the machine's, or less by its container's limit."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        total = 8 * 2**30
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        return min(total, int(limit))
+    except (OSError, ValueError):
+        return total
+
+
 def resolve_accelerator(accelerator: str, hardware: Hardware) -> str:
     """``auto`` to the best kind of device here; any other name is kept.
 

@@ -12,11 +12,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from headstart.backbones.cut import is_cuttable
-from headstart.cache.decide import Decision, Settings, check_required, decide
+from headstart.cache.building import ShardWriter
+from headstart.cache.decide import Decision, Settings, check_required, decide, too_large
+from headstart.cache.decoded import wanted_pixels
 from headstart.cache.entry import Entry
-from headstart.cache.extract import Prefix
+from headstart.cache.extract import Kind, Prefix, extract
 from headstart.cache.key import Arithmetic, activations_key, describe_images, describe_prefix
-from headstart.cache.loader import ActivationBatches
+from headstart.cache.loader import StoredBatches
+from headstart.cache.pixels import decoding_threads, normalised
 from headstart.cache.provide import Wanted, provide
 from headstart.cache.store import Store
 from headstart.data.datamodule import ImageDataModule
@@ -28,13 +31,14 @@ from headstart.strategies.contract import ModelInfo, Phase
 VIEW_SEED = 0
 """Of augmented views: their own, so that runs with other seeds share them."""
 
-Loader = DataLoader | ActivationBatches
+Loader = DataLoader | StoredBatches
 
 
 @dataclass
 class _Use:
-    """Stored activations that this run used, for its record."""
+    """An entry that this run used, for its record: of ``activations`` or decoded ``images``."""
 
+    kind: str
     split: str
     phase: str
     key: str
@@ -69,7 +73,7 @@ class CachedData(pl.LightningDataModule):
         phases: of the strategy.
         info: the model's description.
         settings: what the user asked for.
-        folder: of the store.
+        folder: of the stores (``paths.cache_dir``).
         channels_last: the module gives images this layout.
         whole_features: something looks at the features themselves (an extra loss), so they are not stored pooled.
         obstacle: why this run cannot use stored activations at all, or None.
@@ -95,7 +99,9 @@ class CachedData(pl.LightningDataModule):
         super().__init__()
         self.model, self.phases, self.settings = model, tuple(phases), settings
         self.channels_last = channels_last
-        self.store = Store(folder, max_bytes=settings.max_bytes)
+        self.store = Store(Path(folder) / "activations", max_bytes=settings.max_bytes)
+        self.pixel_store = Store(Path(folder) / "images", max_bytes=settings.max_bytes)
+        self._obstacle = obstacle
         augmentation = f"datamodule.augment={data.augment}" if data.train_transform.random else None
         self.decisions: tuple[Decision, ...] = tuple(
             decide(
@@ -171,6 +177,8 @@ class CachedData(pl.LightningDataModule):
     def record(self) -> dict[str, Any]:
         """The ``cache`` section of ``result.json``."""
         uses, reasons = self._record.uses, self._record.reasons
+        entries = [vars(use) for use in uses]
+        uses = [use for use in uses if use.kind == "activations"]
         trained = [use for use in uses if use.split == "train"]
         first = next(iter(trained or uses), None)
         return {
@@ -178,7 +186,7 @@ class CachedData(pl.LightningDataModule):
             "key": first.key if first else None,
             "hit": bool(uses) and all(use.hit for use in uses),
             "reason": "" if trained and not reasons else "; ".join(dict.fromkeys(reasons.values())),
-            "entries": [vars(use) for use in uses],
+            "entries": entries,
         }
 
     def notices(self) -> list[str]:
@@ -209,7 +217,7 @@ class CachedData(pl.LightningDataModule):
         self._loaders[index, split] = loader
         return loader
 
-    def _stored(self, split: str, index: int, *, may_build: bool) -> ActivationBatches | None:
+    def _stored(self, split: str, index: int, *, may_build: bool) -> StoredBatches | None:
         """Stored activations for a phase, or None where there are none or must not be."""
         decision, phase = self.decisions[index], self.phases[index]
         if not (decision.train if split == "train" else decision.evaluation):
@@ -235,9 +243,14 @@ class CachedData(pl.LightningDataModule):
                     opened.close()
                 return None
             entries.append(entry)
-        images = self._images(split)
-        return ActivationBatches(
-            entries, self.data.targets(split), images, stages=decision.stages, device=prefix.device
+        return StoredBatches(
+            "activations",
+            entries,
+            self.data.targets(split),
+            self._image_loader(split),
+            decode=Kind.from_dict(dict(entries[0].meta.about["kind"])).from_rows,
+            device=prefix.device,
+            constants={"stages": decision.stages},
         )
 
     def _entry(
@@ -257,7 +270,6 @@ class CachedData(pl.LightningDataModule):
             seen = {"augment": data.augment, "flip": data.flip, "min_crop": data.min_crop, "seed": VIEW_SEED}
             seen["view"] = view
         arithmetic = Arithmetic(str(trainer.precision), prefix.device.type, self.channels_last, self.settings.dtype)
-        digests = dataset.records.digests
         about = {
             "data": data.summary()["name"],
             "split": split,
@@ -267,11 +279,28 @@ class CachedData(pl.LightningDataModule):
             "pooled": prefix.pool is not None,
             "precision": str(trainer.precision),
         }
-        key = activations_key(described, describe_images(data.spec, seen), arithmetic, digests)
         copies = self.settings.views if view is not None else 1
-        found = provide(
-            Wanted(key, prefix, dataset, data.spec, view, copies, about), self.store, trainer, self.settings
-        )
+
+        def describe() -> tuple[int, dict[str, Any]]:
+            kind = prefix.probe(shape)
+            return kind.row_bytes, kind.as_dict()
+
+        def refuse(row_bytes: int, free_bytes: int) -> str | None:
+            return too_large(
+                self.settings,
+                rows=len(dataset) * copies,
+                row_bytes=row_bytes,
+                image_bytes=shape[0] * shape[1] * shape[2],
+                free_bytes=free_bytes,
+            )
+
+        def write(writer: ShardWriter, part: range) -> None:
+            extract(prefix, dataset, part, writer, threads=decoding_threads(trainer.num_devices), view=view or 0)
+
+        shape = data.spec.shape
+        key = activations_key(described, describe_images(data.spec, seen), arithmetic, dataset.records.digests)
+        what = f"what the network up to {about['after']} makes of {len(dataset)} {split} images"
+        found = provide(Wanted(key, len(dataset), describe, write, refuse, what, about), self.store, trainer)
         if isinstance(found, str):
             if self.settings.mode == "require":
                 raise CacheError(f"cache=require, but {found}; change that, or use cache=auto")
@@ -280,7 +309,7 @@ class CachedData(pl.LightningDataModule):
         if trainer.is_global_zero and not found.hit:
             self.store.evict(keep=[*(use.key for use in self._record.uses), key])
         meta = found.entry.meta
-        self._record.add(_Use(split, phase.name, key, found.hit, meta.build_seconds, meta.size_bytes))
+        self._record.add(_Use("activations", split, phase.name, key, found.hit, meta.build_seconds, meta.size_bytes))
         return found.entry
 
     def _prefix(self, stages: int, pool: nn.Module | None) -> Prefix:
@@ -296,7 +325,30 @@ class CachedData(pl.LightningDataModule):
             half=self.settings.dtype == "half",
         )
 
-    def _images(self, split: str) -> DataLoader:
+    def _images(self, split: str) -> Loader:
+        """Images: decoded before and only normalised now where that changes nothing, else from their files."""
+        data, trainer, loader = self.data, self._trainer(), self._image_loader(split)
+        augmented = split == "train" and data.train_transform.random
+        if self.settings.mode == "off" or self.settings.images == "off" or self._obstacle is not None or augmented:
+            return loader
+        wanted = wanted_pixels(data, split, self.settings, processes=trainer.num_devices)
+        found = provide(wanted, self.pixel_store, trainer)
+        if isinstance(found, str):
+            return loader
+        if trainer.is_global_zero and not found.hit:
+            self.pixel_store.evict(keep=[wanted.key])
+        meta, phase = found.entry.meta, self.phases[self._phase_index(trainer.current_epoch)]
+        self._record.add(_Use("images", split, phase.name, meta.key, found.hit, meta.build_seconds, meta.size_bytes))
+        spec, device = data.spec, next(self.model.parameters()).device
+        assert spec is not None
+
+        def decode(rows: torch.Tensor) -> torch.Tensor:
+            images = normalised(rows, spec)
+            return images if self.channels_last else images.contiguous()
+
+        return StoredBatches("images", [found.entry], data.targets(split), loader, decode=decode, device=device)
+
+    def _image_loader(self, split: str) -> DataLoader:
         loaders = {"train": self.data.train_dataloader, "val": self.data.val_dataloader}
         return loaders.get(split, self.data.test_dataloader)()
 
@@ -312,7 +364,7 @@ class CachedData(pl.LightningDataModule):
         """Let go of the loaders of all phases but one."""
         for index, split in [place for place in self._loaders if place[0] != keep]:
             loader = self._loaders.pop((index, split))
-            if isinstance(loader, ActivationBatches):
+            if isinstance(loader, StoredBatches):
                 loader.close()
         if keep is None:
             self._prefixes.clear()

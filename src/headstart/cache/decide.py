@@ -21,12 +21,14 @@ class Settings:
         mode: ``auto`` where it is exact, ``off``, or ``require``, which makes "cannot" an error.
         dtype: ``run`` stores what is computed, ``half`` stores 32-bit activations in 16.
         views: number of augmented views of each training image; 0: deterministic preprocessing only.
-        max_gb: of all entries together.
+        images: ``auto`` keeps decoded images where that changes nothing and they fit into memory, or ``off``.
+        max_gb: of all entries together; decoded images have as much again.
     """
 
     mode: Mode = "auto"
     dtype: Literal["run", "half"] = "run"
     views: int = 0
+    images: Literal["auto", "off"] = "auto"
     max_gb: float | None = None
 
     @property

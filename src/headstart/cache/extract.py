@@ -126,7 +126,7 @@ def extract(
         view: the epoch whose augmentation is taken, where the data set augments.
     """
     kind: Kind | None = None
-    with evaluation_mode(prefix.model), writer:
+    with evaluation_mode(prefix.model):
         for images in _batches(prefix, dataset, positions, threads=threads, view=view):
             activations = prefix(images)
             kind = kind or Kind.of(activations, half=prefix.half)

@@ -89,6 +89,26 @@ def versions() -> dict[str, str]:
     return {**found, "jpeg": str(decoder)}
 
 
+def pixels_key(spec: InputSpec, digests: Sequence[str]) -> str:
+    """The key of one split's decoded images: size, resizing, content and the libraries that decode.
+
+    Mean and standard deviation are applied later.
+    """
+    shape = {name: value for name, value in spec.as_dict().items() if name != "std"}
+    if spec.crop_mode != "border":  # which pads with the mean
+        del shape["mean"]
+    found = {name: version for name, version in versions().items() if name not in {"torch", "timm"}}
+    return digest(
+        {
+            "format": FORMAT,
+            "pixels": shape,
+            "preprocessing": PREPROCESSING,
+            "versions": found,
+            "split": digest(list(digests)),
+        }
+    )[:40]
+
+
 def activations_key(
     prefix: Mapping[str, Any], images: Mapping[str, Any], arithmetic: Arithmetic, digests: Sequence[str]
 ) -> str:

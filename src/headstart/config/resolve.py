@@ -27,6 +27,7 @@ RESULTS_VERSION = 1
 # What may differ between two runs with the same result: speed, display, places, what to do with earlier runs.
 # Stored activations give the same results within a tolerance that a test holds, so whether they are used is here too.
 NOT_IN_RESULT = (
+    "cache.images",
     "cache.max_gb",
     "cache.mode",
     "callbacks.checkpoint",
@@ -43,6 +44,7 @@ NOT_IN_RESULT = (
     "paths",
     "plan",
     "rerun",
+    "study",
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )

@@ -39,6 +39,9 @@ _TOP: dict[str, Field] = {
     "batch_transform.name": one_of("none", "mixup", "cutmix"),
     "batch_transform.alpha": number(above=0),
     "sources": mapping(),
+    "study.budget": one_of("trials", "seconds"),
+    "study.trials": whole(1),
+    "study.seconds": number(above=0),
 }
 
 _BACKBONE: dict[str, Field] = {
@@ -151,6 +154,7 @@ _OUTPUT: dict[str, Field] = {
     "cache.mode": one_of("auto", "off", "require"),
     "cache.dtype": one_of("run", "half"),
     "cache.views": whole(0),
+    "cache.images": one_of("auto", "off"),
     "cache.max_gb": number(above=0) | nothing(),
     "paths.output_dir": text(),
     "paths.cache_dir": text() | nothing(),

@@ -11,7 +11,7 @@ from headstart_testing import TinyRun, tiny_model, tiny_run
 
 from headstart.cache.activations import CachedData, pooling_of
 from headstart.cache.decide import Settings
-from headstart.cache.loader import ActivationBatches
+from headstart.cache.loader import StoredBatches
 from headstart.cache.store import Store
 from headstart.errors import CacheError
 from headstart.strategies import Freeze, Full, LpFt, Partial
@@ -40,7 +40,7 @@ def cached(run: TinyRun, folder: Path, *, mode: str = "auto", **settings: Any) -
 
 def trained(strategy: Any, folder: Path | None, *, augment: str = "none", **choices: Any) -> tuple[TinyRun, Any]:
     """A run after its fit, with or without stored activations."""
-    settings = {key: choices.pop(key) for key in ("mode", "dtype", "views") if key in choices}
+    settings = {key: choices.pop(key) for key in ("mode", "dtype", "views", "images") if key in choices}
     run = tiny(strategy, **choices)
     run.data.augment = augment
     loaders: Any = run.data
@@ -93,7 +93,10 @@ def test_each_phase_uses_what_it_may(tmp_path: Path):
     with_images, _ = trained(strategy, None, max_epochs=3)
     stored, loaders = trained(strategy, tmp_path, max_epochs=3)
     assert loaders.phases_differ
-    assert [use["phase"] for use in loaders.record()["entries"]] == ["probe", "probe"]
+    assert [(use["phase"], use["kind"]) for use in loaders.record()["entries"]] == [
+        *[("probe", "activations")] * 2,
+        *[("finetune", "images")] * 2,
+    ]
     assert "nothing is frozen" in loaders.record()["reason"]
     same(with_images, stored)
 
@@ -111,10 +114,10 @@ def test_the_order_is_that_of_the_images(tmp_path: Path, drop_last: bool):
     run.trainer.state.fn = "fit"
     for split in ("train", "val"):
         stored = loaders._loader(split)
-        assert isinstance(stored, ActivationBatches)
+        assert isinstance(stored, StoredBatches)
         images = getattr(run.data, f"{split}_dataloader")()
         for epoch in (0, 3):
-            stored.set_epoch(epoch)
+            stored.sampler.set_epoch(epoch)
             images.batch_sampler.sampler.set_epoch(epoch)
             assert batches(stored) == batches(images)
         assert len(stored) == len(images)
@@ -149,7 +152,7 @@ def test_other_training_images_share_the_validation_entry(tmp_path: Path):
 )
 def test_a_head_that_pools_first_is_given_pooled_features(tmp_path: Path, strategy: Any, backbone: str, pooled: bool):
     run, _ = trained(strategy, tmp_path, backbone=BACKBONES[backbone])
-    store = Store(tmp_path)
+    store = Store(tmp_path / "activations")
     for key in store.entries():
         assert store.meta(key).about["pooled"] is pooled
         assert (store.meta(key).shape == (run.module.model.backbone.feature_dim,)) is pooled
@@ -200,7 +203,7 @@ def test_off_stores_nothing(tmp_path: Path):
 def test_half_precision_by_choice(tmp_path: Path):
     with_images, _ = trained(Freeze(), None)
     stored, _ = trained(Freeze(), tmp_path, dtype="half")
-    store = Store(tmp_path)
+    store = Store(tmp_path / "activations")
     assert {store.meta(key).dtype for key in store.entries()} == {"float16"}
     ours, theirs = with_images.module.predictions["val"], stored.module.predictions["val"]
     np.testing.assert_allclose(ours.outputs, theirs.outputs, rtol=2e-2, atol=2e-2)
@@ -208,7 +211,7 @@ def test_half_precision_by_choice(tmp_path: Path):
 
 def test_a_flipped_bit_is_found_and_the_entry_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     first, _ = trained(Freeze(), tmp_path)
-    for path in tmp_path.glob("*/*.bin"):
+    for path in tmp_path.glob("activations/*/*.bin"):
         data = bytearray(path.read_bytes())
         data[7] ^= 64
         path.write_bytes(data)
@@ -238,3 +241,29 @@ def test_more_than_the_limit_is_not_stored(tmp_path: Path):
     run.trainer.fit(run.module, datamodule=small)
     assert "exceed cache.max_gb" in small.record()["reason"]
     assert not small.record()["used"]
+
+
+def test_decoded_images_change_nothing_at_all(tmp_path: Path):
+    with_files, _ = trained(Full(), None)
+    stored, loaders = trained(Full(), tmp_path)
+    again, found = trained(Full(), tmp_path)
+    assert len(Store(tmp_path / "images").entries()) == 2
+    assert not loaders.record()["used"]
+    assert [entry["hit"] for entry in found.record()["entries"]] == [True, True]
+    expected = with_files.module.predictions["val"].outputs
+    np.testing.assert_array_equal(stored.module.predictions["val"].outputs, expected)
+    np.testing.assert_array_equal(again.module.predictions["val"].outputs, expected)
+
+
+def test_augmented_images_are_not_kept(tmp_path: Path):
+    with_files, _ = trained(Full(), None, augment="light")
+    stored, loaders = trained(Full(), tmp_path, augment="light")
+    assert [entry["split"] for entry in loaders.record()["entries"]] == ["val"]
+    np.testing.assert_array_equal(
+        stored.module.predictions["val"].outputs, with_files.module.predictions["val"].outputs
+    )
+
+
+def test_decoded_images_can_be_left_out(tmp_path: Path):
+    trained(Full(), tmp_path, images="off")
+    assert Store(tmp_path / "images").entries() == []
