@@ -33,6 +33,7 @@ from headstart.console import audit_table, show, show_result, weights_notice
 from headstart.data.datamodule import ImageDataModule
 from headstart.features import initialise_head
 from headstart.loggers import build_loggers, finish_loggers, log_outcome
+from headstart.model import TransferModel
 from headstart.module import TransferModule
 from headstart.pictures import draw_run
 from headstart.quiet import quiet_lightning
@@ -40,6 +41,7 @@ from headstart.results import Result, to_plain, write_result
 from headstart.run import Attempt, RunDirectory
 from headstart.strategies.contract import Strategy
 from headstart.surroundings import build_surroundings
+from headstart.tasks import Task
 
 _log = logging.getLogger(__name__)
 
@@ -64,17 +66,7 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
     quiet_lightning()
     attempt = run.attempt() if owner else None
     config = resolved.config
-    strategy: Strategy = instantiate(config["strategy"])
-    data = build_data(config)
-    backbone = build_backbone(config, resolved.weights)
-    data.configure(backbone.input_spec)
-    task = build_run_task(config, data)
-    model = build_model(config, backbone, task)
-    strategy.connect(build_surroundings(config, strategy, backbone))
-    if config["head_init"] != "default":
-        initialise_head(model, config["head_init"], data, strategy.surroundings.device)
-    seed_stream(config["seed"], "strategy")
-    strategy.prepare(model, task, data)
+    strategy, data, task, model = prepare_model(resolved)
     module = build_module(config, strategy, model, task)
     loaders = build_loaders(config, data, module)
     module.audit.start()
@@ -96,6 +88,23 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
         raise
     finish_loggers(loggers, exit_code=0)
     return result
+
+
+def prepare_model(resolved: ResolvedRun) -> tuple[Strategy, ImageDataModule, Task, TransferModel]:
+    """The strategy, the data it looks at, the task, and the model as the strategy wants it before training."""
+    config = resolved.config
+    strategy: Strategy = instantiate(config["strategy"])
+    data = build_data(config)
+    backbone = build_backbone(config, resolved.weights)
+    data.configure(backbone.input_spec)
+    task = build_run_task(config, data)
+    model = build_model(config, backbone, task)
+    strategy.connect(build_surroundings(config, strategy, backbone))
+    if config["head_init"] != "default":
+        initialise_head(model, config["head_init"], data, strategy.surroundings.device)
+    seed_stream(config["seed"], "strategy")
+    strategy.prepare(model, task, data)
+    return strategy, data, task, model
 
 
 def build_trainer(

@@ -32,11 +32,14 @@ _MLFLOW_TAG = "headstart.id"
 class RunChoices(Protocol):
     """What loggers need to know of a run; :class:`headstart.config.ResolvedRun`."""
 
-    config: dict[str, Any]
-    choices: dict[str, str]
-    fingerprint: str
-    key: str
-
+    @property
+    def config(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def choices(self) -> dict[str, str]: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def key(self) -> str: ...  # noqa: D102
     @property
     def study(self) -> str: ...  # noqa: D102
     @property

@@ -10,24 +10,19 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from headstart.assemble import (
-    build_backbone,
-    build_data,
-    build_model,
-    build_run_task,
     instantiate,
     prepare_strategy,
-    seed_stream,
 )
 from headstart.audit import stage_rows
 from headstart.config import ResolvedRun
 from headstart.console import audit_table, show, weights_notice
 from headstart.data.datamodule import ImageDataModule
+from headstart.execution import prepare_model
 from headstart.model import TransferModel
 from headstart.modes import apply_gradients, apply_modes
 from headstart.optim import RatePlan
 from headstart.quiet import quiet_lightning
-from headstart.strategies.contract import Phase, Strategy
-from headstart.surroundings import build_surroundings
+from headstart.strategies.contract import Phase
 
 _PROBE_IMAGES = 2
 _COLUMNS = 7
@@ -63,19 +58,11 @@ def show_plan(resolved: ResolvedRun) -> None:
     """
     quiet_lightning()
     config = resolved.config
-    strategy: Strategy = instantiate(config["strategy"])
-    data = build_data(config)
-    backbone = build_backbone(config, resolved.weights)
-    data.configure(backbone.input_spec)
-    task = build_run_task(config, data)
-    model = build_model(config, backbone, task)
-    strategy.connect(build_surroundings(config, strategy, backbone))
-    seed_stream(config["seed"], "strategy")
-    strategy.prepare(model, task, data)
+    strategy, data, _, model = prepare_model(resolved)
     prepared = prepare_strategy(config, strategy, model)
     plan, batchnorm = prepared.plan, config["batchnorm"]
     show(f"Plan of {resolved.key} (nothing is trained)")
-    show(weights_notice(backbone.weights))
+    show(weights_notice(model.backbone.weights))
     show(_images(data, plan))
     for index, phase in enumerate(plan.phases):
         apply_modes(model, phase, batchnorm=batchnorm)
