@@ -20,7 +20,9 @@ FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CON
 CHOICES = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
 
 #: What must be given with an option that has no default of its own.
-REQUIRED = {"datamodule.root": "somewhere", "backbone.name": "resnet18"}
+REQUIRED = {"datamodule.root": "somewhere", "backbone.name": "resnet18", "strategy.teacher": "somewhere"}
+#: What an option makes no sense without.
+WITH = {"strategy/share": ("+datamodule@sources.other.datamodule=digits",)}
 
 
 @cache
@@ -35,7 +37,7 @@ def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_file_composes_and_passes_the_schema(name: str):
     group, _, option = name.partition("/")
-    values, defaults = composed(f"{group}={option}")
+    values, defaults = composed(f"{group}={option}", *WITH.get(name, ()))
     if name == "trainer/ddp":  # needs GPUs only when it runs
         assert values["trainer"]["strategy"] == "ddp"
     check(values, defaults)
