@@ -61,7 +61,8 @@ def verdict(analysis: Analysis, limit: int = 7) -> Verdict:
     vague = [item for item in ordered if item.verdict == "too few"]
     sentences = [difference_sentence(analysis, item) for item in ordered if item not in vague[1:]]
     if len(vague) > 1:
-        sentences.append(f"For {len(vague) - 1} more comparisons there are too few seeds to tell.")
+        more = "comparison" if len(vague) == 2 else "comparisons"
+        sentences.append(f"For {len(vague) - 1} more {more} there are too few seeds to tell.")
     # A crossing is the answer only if the curves are really apart behind it.
     settled = [item for item in analysis.overtakings if _settled(analysis, item)]
     crossings = [crossover_sentence(analysis, item) for item in analysis.overtakings if item in settled]
