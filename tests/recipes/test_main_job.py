@@ -38,7 +38,13 @@ def history(run: RunDirectory) -> list[dict]:
 
 
 def test_the_command_ends_in_a_complete_result(call, tiny, tmp_path: Path):
-    overrides = [*tiny, "datamodule.image_size=64", "trainer.max_epochs=4", "optimizer.lr=0.002", "callbacks.plots=true"]
+    overrides = [
+        *tiny,
+        "datamodule.image_size=64",
+        "trainer.max_epochs=4",
+        "optimizer.lr=0.002",
+        "callbacks.plots=true",
+    ]
     done = call(*overrides)
     assert done.returncode == 0, done.stderr
     (path,) = find_runs(tmp_path / "outputs")
