@@ -48,7 +48,7 @@ def seed_stream(seed: int, stream: str) -> None:
 
 def build_data(config: dict[str, Any]) -> ImageDataModule:
     """The datamodule, prepared: its classes, sizes and splits are known."""
-    data: ImageDataModule = instantiate(config["datamodule"], seed=config["seed"])
+    data: ImageDataModule = instantiate(config["datamodule"], seed=config["seed"], task=config.get("task", "auto"))
     data.prepare()
     return data
 

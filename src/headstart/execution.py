@@ -211,6 +211,7 @@ def conclude(
         versions=_versions(),
         details={
             "task": module.task.name,
+            "task_record": module.task.record(),
             "monitor": module.task.monitor,
             "best_epoch": best,
             "epochs": epochs,
@@ -242,9 +243,9 @@ def _write_down(
     log_outcome(
         loggers,
         metrics=result.metrics,
-        predictions=module.predictions,
+        predictions=module.predictions if module.task.one_class else {},
         ids=ids,
-        classes=data.classes,
+        classes=data.classes if module.task.one_class else (),
         plots=sorted(run.plots.glob("*.png")),
     )
     result = replace(result, cost=attempt.total)

@@ -59,7 +59,7 @@ def load_run(path: str | Path) -> LoadedRun:
         raise RunError(f"{path / CONFIG_FILE} cannot be read ({error}); copy the run directory again") from None
     spec = InputSpec.from_dict(result.details["input_spec"])
     classes = tuple(result.data["classes"])
-    task = build_task(result.details["task"], classes)
+    task = build_task(result.details["task"], classes, record=result.details.get("task_record"))
     sized = {**config, "datamodule": {**config["datamodule"], "image_size": [spec.height, spec.width]}}
     model = build_model(config, build_backbone(sized, NO_WEIGHTS), task)
     strategy = instantiate(config["strategy"])

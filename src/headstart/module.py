@@ -29,7 +29,7 @@ class TransferModule(pl.LightningModule):
     """Trains a :class:`TransferModel` through the phases of a strategy.
 
     A batch holds ``images`` ``(B, C, H, W)`` or ``activations`` (what the frozen prefix makes of them),
-    ``targets`` ``(B,)`` and ``index`` ``(B,)``, the samples' positions in their split.
+    ``targets`` ``(B,)`` or ``(B, columns)`` and ``index`` ``(B,)``, the samples' positions in their split.
 
     Args:
         model: what is trained.
@@ -169,7 +169,8 @@ class TransferModule(pl.LightningModule):
             self._extra[name] = self._extra.get(name, torch.zeros_like(value)) + value.detach()
             loss = loss + value
         self._steps += 1
-        self._train.add(outputs, hard_targets(targets), batch["index"], loss)
+        mixed = self._batch_transform is not None
+        self._train.add(outputs, hard_targets(targets) if mixed else targets, batch["index"], loss)
         every = int(getattr(self.trainer, "log_every_n_steps", 0))  # set by Lightning, not declared
         if every and self.loggers and self.global_step % every == every - 1:
             self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)

@@ -21,6 +21,7 @@ from headstart.data.scan import list_images
 from headstart.errors import DataError, RunError
 from headstart.results import read_result
 from headstart.run import find_runs
+from headstart.tasks.multilabel import THRESHOLD
 
 if TYPE_CHECKING:
     from headstart.loaded import LoadedRun
@@ -34,8 +35,8 @@ class Prediction:
 
     Attributes:
         path: of the image, as it was found.
-        label: the most probable class.
-        probabilities: of every class, in the run's order.
+        label: the most probable class; of several labels those predicted, with ``|`` between; of numbers nothing.
+        probabilities: of every class, in the run's order; of numbers the predicted values.
     """
 
     path: str
@@ -117,15 +118,23 @@ def predict(
             images = [item for item in loaded if isinstance(item, Tensor)]
             rows = iter(_probabilities(run, model, torch.stack(images).to(place)) if images else ())
             for path, item in zip(batch, loaded, strict=True):
-                yield _prediction(path, next(rows), run.classes) if isinstance(item, Tensor) else item
+                yield _prediction(path, next(rows), run) if isinstance(item, Tensor) else item
 
 
-def write_csv(file: IO[str], classes: Sequence[str], predictions: Iterable[Prediction]) -> None:
-    """One line an image: ``path``, ``class``, and a column ``probability/<class>`` for every class."""
+def write_csv(
+    file: IO[str], classes: Sequence[str], predictions: Iterable[Prediction], *, task: str = "multiclass"
+) -> None:
+    """One line an image: ``path``, ``class`` (or ``labels``), and ``probability/<class>`` for every class.
+
+    For regression: ``path`` and a column for every quantity.
+    """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["path", "class", *(f"probability/{name}" for name in classes)])
+    numbers = task == "regression"
+    label = [] if numbers else ["labels" if task == "multilabel" else "class"]
+    writer.writerow(["path", *label, *(name if numbers else f"probability/{name}" for name in classes)])
     for row in predictions:
-        writer.writerow([row.path, row.label, *(f"{value:.6g}" for value in row.probabilities)])
+        values = (f"{value:.6g}" for value in row.probabilities)
+        writer.writerow([row.path, *([] if numbers else [row.label]), *values])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,7 +174,10 @@ def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, ba
                 yield outcome
 
     with _output(output) as file:
-        write_csv(file, run.classes, readable())
+        write_csv(file, run.classes, readable(), task=run.task.name)
+    if not run.task.one_class:
+        _summarise_count(labels.total(), unreadable, output=output)
+        return 0 if labels else 1
     _summarise(labels, unreadable, seconds=time.perf_counter() - started, output=output)
     return 0 if labels else 1
 
@@ -195,14 +207,28 @@ def _summarise(labels: Counter[str], unreadable: list[Unreadable], *, seconds: f
         print(f"written to {output}", file=sys.stderr)
 
 
+def _summarise_count(total: int, unreadable: list[Unreadable], *, output: str | None) -> None:
+    for item in unreadable:
+        print(f"skipped: {item.reason}", file=sys.stderr)
+    print(f"{total} images predicted, {len(unreadable)} unreadable", file=sys.stderr)
+    if output:
+        print(f"written to {output}", file=sys.stderr)
+
+
 def _probabilities(run: "LoadedRun", model: torch.nn.Module, images: Tensor) -> list[list[float]]:
     with torch.inference_mode():
         return run.task.probabilities(model(images).float()).cpu().tolist()
 
 
-def _prediction(path: str, probabilities: list[float], classes: Sequence[str]) -> Prediction:
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return Prediction(path, classes[best], tuple(probabilities))
+def _prediction(path: str, probabilities: list[float], run: "LoadedRun") -> Prediction:
+    if run.task.name == "regression":
+        label = ""
+    elif run.task.name == "multilabel":
+        chosen = (name for name, value in zip(run.classes, probabilities, strict=True) if value >= THRESHOLD)
+        label = "|".join(chosen)
+    else:
+        label = run.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
+    return Prediction(path, label, tuple(probabilities))
 
 
 def _is_done(run: Path) -> bool:

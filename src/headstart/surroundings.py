@@ -45,14 +45,14 @@ def _other_run(name: str, path: str) -> OtherRun:
 def _other_tasks(config: dict[str, Any], backbone: Backbone) -> dict[str, OtherTask]:
     tasks = {}
     for name, choice in config["sources"].items():
-        data = build_data({"datamodule": choice["datamodule"], "seed": config["seed"]})
+        data = build_data({**choice, "seed": config["seed"]})
         data.image_size = (backbone.input_spec.height, backbone.input_spec.width)
         data.configure(backbone.input_spec)
         task = build_task(
             choice.get("task", "auto"),
             data.classes,
             label_smoothing=config["loss"]["label_smoothing"],
-            train_targets=data.targets("train").tolist(),
+            train_targets=data.targets("train"),
         )
         head = build_head(choice.get("head", config["head"]), backbone, task, seed=config["seed"])
         tasks[name] = OtherTask(data, task, head)

@@ -33,7 +33,7 @@ def loaded() -> SimpleNamespace:
     spec = InputSpec(height=8, width=8, mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0)
     return SimpleNamespace(
         model=Brightness(),
-        task=SimpleNamespace(probabilities=lambda outputs: outputs.softmax(1)),
+        task=SimpleNamespace(name="multiclass", one_class=True, probabilities=lambda outputs: outputs.softmax(1)),
         classes=("bright", "dark"),
         input_spec=spec,
         eval_transform=EvalTransform(spec),

@@ -267,8 +267,7 @@ class CachedData(pl.LightningDataModule):
         seen = None
         if view is not None:
             dataset.seed = VIEW_SEED
-            seen = {"augment": data.augment, "flip": data.flip, "min_crop": data.min_crop, "seed": VIEW_SEED}
-            seen["view"] = view
+            seen = {**data.augmentation(), "seed": VIEW_SEED, "view": view}
         arithmetic = Arithmetic(str(trainer.precision), prefix.device.type, self.channels_last, self.settings.dtype)
         about = {
             "data": data.summary()["name"],

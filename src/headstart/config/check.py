@@ -23,6 +23,7 @@ def check(
     *,
     added: Collection[str] = (),
     sweep: bool = False,
+    given: Collection[str] | None = None,
 ) -> None:
     """Unknown keys, wrong types, values out of range, then impossible combinations.
 
@@ -31,6 +32,7 @@ def check(
         reference: the YAML files' own values for the same choices of groups.
         added: keys that the user added with ``+``.
         sweep: the run is one of several that one command started.
+        given: keys that the command gave a value; None: not known.
 
     Raises:
         ConfigError: with one line for each problem.
@@ -48,7 +50,7 @@ def check(
     ]
     if not problems:
         weights = _strategy_weights(strategy, config)
-        choices = Choices(values=values, defaults=defaults, sweep=sweep, strategy_weights=weights)
+        choices = Choices(values=values, defaults=defaults, sweep=sweep, strategy_weights=weights, given=given)
         problems = [problem for rule in RULES if (problem := rule(choices))]
     if problems:
         raise ConfigError("\n".join(problems))

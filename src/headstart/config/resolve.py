@@ -49,6 +49,9 @@ NOT_IN_RESULT = (
     "trainer.profiler",
 )
 
+# Keys that came after the first results: null means what it was before there was the key.
+_LATER = ("classes", "shear_range", "steps_per_epoch", "val_steps", "zoom_range")
+
 _GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
 _KEY_LENGTH = 96
 
@@ -132,7 +135,7 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     defaults = values if node is None else reference(node, made)
     overrides = () if node is None else tuple(str(item) for item in node.overrides.task)
     sweep = node is not None and str(node.get("mode")).endswith("MULTIRUN")
-    check(values, defaults, added=_added(overrides), sweep=sweep)
+    check(values, defaults, added=_added(overrides), sweep=sweep, given=_given(overrides))
     choices = _names(made)
     _resolve_trainer(values["trainer"])
     _resolve_paths(values)
@@ -168,10 +171,10 @@ def flat_config(resolved: ResolvedRun) -> dict[str, Any]:
 
 def readable_key(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Mapping[str, str]) -> str:
     """``digits-resnet18-linear-freeze-s1-lr0.01``: the main choices, the seed, what differs from the YAML files."""
-    root = config["datamodule"].get("root")
+    root = config["datamodule"].get("manifest") or config["datamodule"].get("root")
     names = {group: choices.get(group, group) for group in _GROUPS_IN_KEY}
     if root:
-        names["datamodule"] = Path(root).name
+        names["datamodule"] = Path(root).stem if config["datamodule"].get("manifest") else Path(root).name
     if config["backbone"].get("name"):
         names["backbone"] = str(config["backbone"]["name"]).rpartition("/")[2]
     parts = [_safe(names[group]) for group in _GROUPS_IN_KEY]
@@ -192,6 +195,7 @@ def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Ma
     for key, value in sorted(leaves(config).items()):
         skip = (
             "backbone.name",
+            "datamodule.manifest",
             "datamodule.root",
             "seed",
             "trainer.accelerator",
@@ -214,8 +218,14 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
     described = {key: value for key, value in leaves(config).items() if not _matches(key, NOT_IN_RESULT)}
     described["backbone.weights"] = weights_content(weights)
     for prefix, datamodule in _datamodules(config).items():
-        if datamodule.get("root"):
+        if datamodule.get("manifest"):
+            described[f"{prefix}.root"] = _listed_content(datamodule)
+            described[f"{prefix}.manifest"] = content_digest(datamodule["manifest"])
+        elif datamodule.get("root"):
             described[f"{prefix}.root"] = content_digest(datamodule["root"], extensions=_extensions(datamodule))
+        for name in _LATER:
+            if described.get(f"{prefix}.{name}", 0) is None:
+                del described[f"{prefix}.{name}"]
         described = {key: value for key, value in described.items() if not _has_no_effect(key, prefix)}
     if config["strategy"].get("teacher"):
         described["strategy.teacher"] = _outcome(config["strategy"]["teacher"])
@@ -251,6 +261,13 @@ def _outcome(run: str) -> str:
     return digest({"fingerprint": result.get("fingerprint"), "metrics": result.get("metrics")})
 
 
+def _listed_content(datamodule: Mapping[str, Any]) -> str:
+    """Digest of the images that a table lists."""
+    from headstart.data.manifest import listed_paths
+
+    return content_digest(datamodule["root"], listed_paths(datamodule["manifest"], datamodule["path_column"]))
+
+
 def _extensions(datamodule: Mapping[str, Any]) -> Sequence[str]:
     from headstart.data.scan import IMG_EXTENSIONS
 
@@ -275,6 +292,8 @@ def _resolve_paths(config: dict[str, Any]) -> None:
     for prefix, datamodule in _datamodules(config).items():
         if "data_dir" in datamodule:
             datamodule["data_dir"] = datamodule["data_dir"] or paths["data_dir"]
+        if datamodule.get("manifest"):
+            _resolve_manifest(datamodule, prefix)
         if datamodule.get("root"):
             given = datamodule["root"]
             root = Path(given).expanduser().absolute()
@@ -285,12 +304,26 @@ def _resolve_paths(config: dict[str, Any]) -> None:
             datamodule["root"] = str(root)
 
 
+def _resolve_manifest(datamodule: dict[str, Any], prefix: str) -> None:
+    manifest = Path(datamodule["manifest"]).expanduser().absolute()
+    if not manifest.is_file():
+        raise ConfigError(
+            f"{prefix}.manifest={datamodule['manifest']}: there is no such file; give the table of images"
+        )
+    datamodule["manifest"] = str(manifest)
+    datamodule["root"] = datamodule.get("root") or str(manifest.parent)
+
+
 def _names(made: Mapping[str, Any]) -> dict[str, str]:
     return {
         group: "+".join(option) if isinstance(option, list) else str(option)
         for group, option in made.items()
         if option is not None
     }
+
+
+def _given(overrides: Sequence[str]) -> frozenset[str]:
+    return frozenset(item.lstrip("+").partition("=")[0] for item in overrides)
 
 
 def _added(overrides: Sequence[str]) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """Choices that are right one by one and impossible together: one small function each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ class Choices:
         defaults: the YAML files' own values for the chosen groups.
         sweep: the run is one of several that one command started.
         strategy_weights: ``none`` for a strategy that trains from random weights.
+        given: keys that the user gave a value, as opposed to an experiment; None: not known.
     """
 
     values: Mapping[str, Any]
     defaults: Mapping[str, Any]
     sweep: bool = False
     strategy_weights: str = "pretrained"
+    given: Collection[str] | None = None
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a dotted key."""
@@ -36,6 +38,8 @@ Rule = Callable[[Choices], str | None]
 def scratch_has_no_weights(c: Choices) -> str | None:
     """Training from scratch replaces the weights."""
     weights = c.get("backbone.weights", "auto")
+    if c.given is not None and "backbone.weights" not in c.given:
+        return None  # of an experiment that compares with training from scratch: their preprocessing is taken
     if c.strategy_weights != "none" or weights in {"auto", "none"} or weights == c.defaults.get("backbone.weights"):
         return None
     return f"backbone.weights={weights} has no effect with a strategy that trains from random weights; leave it out"
@@ -229,6 +233,28 @@ def share_has_tasks(c: Choices) -> str | None:
     return None
 
 
+def one_class_methods_fit(c: Choices) -> str | None:
+    """Methods that are made for one class an image."""
+    task = c.get("task")
+    if task not in {"multilabel", "regression"}:
+        return None
+    strategy = str(c.get("strategy._target_")).rpartition(".")[2]
+    if strategy in {"CoTuning", "Distill"} or (strategy == "Delta" and c.get("strategy.attention") == "loss"):
+        return f"task={task} does not go with this strategy, which needs one class an image; use l2sp, full or lp_ft"
+    for key, usual in (("head_init", "default"), ("batch_transform.name", "none")):
+        if c.get(key, usual) != usual:
+            return f"{key}={c.get(key)} needs one class an image and does not go with task={task}; leave it out"
+    return None
+
+
+def keras_ranges_need_keras(c: Choices) -> str | None:
+    """Shear and zoom are of one kind of augmentation."""
+    for key in ("datamodule.shear_range", "datamodule.zoom_range"):
+        if c.get(key) and c.get("datamodule.augment") != "keras":
+            return f"{key}={c.get(key)} has an effect with datamodule.augment=keras only; leave it out, or set that"
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     scratch_has_no_weights,
     shots_or_fraction,
@@ -251,4 +277,6 @@ RULES: tuple[Rule, ...] = (
     mixing_fits,
     distill_has_a_teacher,
     share_has_tasks,
+    one_class_methods_fit,
+    keras_ranges_need_keras,
 )

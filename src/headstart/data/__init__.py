@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 from headstart.data.input_spec import InputSpec
 
 if TYPE_CHECKING:
+    from headstart.data.csv_table import CSV
     from headstart.data.datamodule import ImageDataModule
     from headstart.data.digits import Digits
     from headstart.data.folder import Folder
     from headstart.data.torchvision_sets import CIFAR10, Flowers102, Pets
     from headstart.data.transforms import EvalTransform
 
-__all__ = ["CIFAR10", "Digits", "EvalTransform", "Flowers102", "Folder", "ImageDataModule", "InputSpec", "Pets"]
+__all__ = ["CIFAR10", "CSV", "Digits", "EvalTransform", "Flowers102", "Folder", "ImageDataModule", "InputSpec", "Pets"]
 
 _HOMES = {
     "CIFAR10": "torchvision_sets",
+    "CSV": "csv_table",
     "Digits": "digits",
     "EvalTransform": "transforms",
     "Flowers102": "torchvision_sets",

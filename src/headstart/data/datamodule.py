@@ -13,13 +13,16 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from headstart.data.arguments import at_least, maybe_at_least, one_of, pair
+from headstart.data.carving import all_splits, some_of, some_training
 from headstart.data.content import combined_digest
 from headstart.data.dataset import ImageDataset
 from headstart.data.input_spec import InputSpec
 from headstart.data.records import Records, Source, shared_content
-from headstart.data.sampler import EpochSampler, EvenBatches
-from headstart.data.splits import carve, subset
+from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches
+from headstart.data.targets import as_numbers, check_present, describe_targets, only_classes
 from headstart.data.transforms import AUGMENTS, EvalTransform, TrainTransform, checked_spec
+from headstart.data.workers import choose_workers
 from headstart.errors import DataError
 from headstart.hardware import usable_cores
 
@@ -33,20 +36,27 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     Life cycle: :meth:`prepare` fixes splits and classes, :meth:`configure` takes the backbone's input spec, then the
     loaders are ready. A batch is a dict with ``images`` ``(B, C, H, W)`` float32, ``targets`` ``(B,)`` and ``index``
-    ``(B,)``, the position in the split. Use with ``Trainer(use_distributed_sampler=False)``.
+    ``(B,)``, the position in the split. Targets are class numbers; of labels and numbers they are ``(B, columns)``
+    float32. Use with ``Trainer(use_distributed_sampler=False)``.
 
     Args:
         batch_size: images a training step and process.
         seed: of the order of images and their augmentation.
         image_size: pixels, one number or [height, width]; None: the size of the weights.
-        augment: ``none`` (as in evaluation), ``light`` (mild random crop, flip) or ``randaug``.
+        task: what the targets are for; ``regression`` takes class names that are numbers as numbers.
+        augment: ``none`` (as in evaluation), ``light`` (mild random crop, flip), ``randaug`` or ``keras``.
         flip: whether augmentation may mirror images left to right.
         min_crop: the random crop of ``light`` and ``randaug`` keeps at least this share of the area.
+        shear_range: of ``keras``, in degrees; None: 0.
+        zoom_range: of ``keras``, as a share; None: 0.
+        classes: only these classes; None: all.
         val_fraction: share carved for validation where the data set has no such split.
         test_fraction: share carved for testing where the data set has no such split; 0: no test split.
         shots: this many training images a class; None: all.
         fraction: this share of each class's training images; None: all.
         split_seed: of everything carved; separate from ``seed``.
+        steps_per_epoch: batches an epoch, from as many passes over the images as it takes; None: one pass.
+        val_steps: validate on at most this many batches, a fixed random choice of images; None: on all.
         num_workers: processes that load images; ``auto`` by cores, kind and amount of data.
         pin_memory: ``auto``: where batches go to a CUDA device.
         on_bad_image: an unreadable image is left out and reported (``skip``) or an error (``raise``).
@@ -60,10 +70,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         *,
         batch_size: int,
         seed: int,
+        task: str = "auto",
         image_size: int | Sequence[int] | None = None,
         augment: str = "light",
         flip: bool = True,
         min_crop: float = 0.5,
+        shear_range: float | None = None,
+        zoom_range: float | None = None,
+        classes: Sequence[str | int] | None = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
         shots: int | None = None,
@@ -74,22 +88,29 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         on_bad_image: Literal["skip", "raise"] = "skip",
         drop_last: bool = False,
         eval_batch_size: int | None = None,
+        steps_per_epoch: int | None = None,
+        val_steps: int | None = None,
         memory_path: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self.batch_size = _at_least(1, "batch_size", batch_size)
-        self.eval_batch_size = _at_least(
+        self.task = task
+        self.batch_size = at_least(1, "batch_size", batch_size)
+        self.eval_batch_size = at_least(
             1, "eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size
         )
-        self.seed, self.split_seed = _at_least(0, "seed", seed), split_seed
-        self.image_size = _pair(image_size)
-        self.augment = _one_of(AUGMENTS, "augment", augment)
+        self.steps_per_epoch = maybe_at_least(1, "steps_per_epoch", steps_per_epoch)
+        self.val_steps = maybe_at_least(1, "val_steps", val_steps)
+        self.seed, self.split_seed = at_least(0, "seed", seed), split_seed
+        self.image_size = pair(image_size)
+        self.augment = one_of(AUGMENTS, "augment", augment)
         self.flip, self.min_crop = flip, min_crop
+        self.shear_range, self.zoom_range = shear_range, zoom_range
+        self.wanted_classes = classes
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.shots, self.fraction = shots, fraction
-        self.num_workers = num_workers if num_workers == "auto" else _at_least(0, "num_workers", num_workers)
+        self.num_workers = num_workers if num_workers == "auto" else at_least(0, "num_workers", num_workers)
         self.pin_memory, self.drop_last = pin_memory, drop_last
-        self.on_bad_image = _one_of(("skip", "raise"), "on_bad_image", on_bad_image)
+        self.on_bad_image = one_of(("skip", "raise"), "on_bad_image", on_bad_image)
         self.memory_path = memory_path
         self.spec: InputSpec | None = None
         self._source: Source | None = None
@@ -114,20 +135,21 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         source = self.load()
         if source.bad:
             _report_bad(source.bad, self.on_bad_image)
-        splits = self._with_all_splits(source)
-        train = splits["train"]
-        chosen = subset(
-            train.ids,
-            train.targets,
-            source.classes,
-            shots=self.shots,
-            fraction=self.fraction,
-            split_seed=self.split_seed,
+        if self.wanted_classes is not None:
+            source = only_classes(source, self.wanted_classes)
+        splits = all_splits(
+            source, val_fraction=self.val_fraction, test_fraction=self.test_fraction, split_seed=self.split_seed
         )
-        if len(chosen) < len(train):
-            splits["train"] = train.take(chosen)
+        carved = [split for split in splits if split not in source.splits]
+        splits["train"] = some_training(
+            splits["train"], source, shots=self.shots, fraction=self.fraction, split_seed=self.split_seed
+        )
         for split, records in splits.items():
-            _check_classes(split, records, source.classes)
+            check_present(split, records, source)
+        if self.val_steps is not None:
+            splits["val"] = some_of(splits["val"], self.val_steps * self.eval_batch_size, self.split_seed)
+        if self.task == "regression" and source.kind == "classes":
+            source, splits = as_numbers(source, splits)
         if self.drop_last and len(splits["train"]) < self.batch_size:
             raise DataError(
                 f"datamodule.drop_last=true leaves nothing of {len(splits['train'])} training images at "
@@ -139,11 +161,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 "some images are in two splits (same content): %s; scores on them are too good",
                 ", ".join(f"{count} in {pair}" for pair, count in leaked.items() if count),
             )
-        self._source, self._splits, self._leaked = source, splits, leaked
+        self._source, self._splits, self._carved, self._leaked = source, splits, carved, leaked
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the targets."""
+        """Class names in the order of the targets; of labels or quantities, in the order of the columns."""
         return self._prepared().classes
 
     @property
@@ -172,7 +194,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._splits[split]
 
     def targets(self, split: str) -> np.ndarray:
-        """Class positions ``(N,)`` of a split."""
+        """Class positions ``(N,)`` of a split; labels or numbers ``(N, columns)``."""
         return self.records(split).targets
 
     def summary(self) -> dict[str, Any]:
@@ -190,9 +212,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             "content": source.content_digest,
             "classes": list(source.classes),
             "sizes": self.sizes,
-            "class_counts": {
-                split: np.bincount(self.targets(split), minlength=len(source.classes)).tolist() for split in self.sizes
-            },
+            **describe_targets({split: self._splits[split] for split in self.sizes}, source),
             "carved": list(self._carved),
             "split_seed": self.split_seed,
             "shots": self.shots,
@@ -225,7 +245,19 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     @property
     def train_transform(self) -> TrainTransform:
         """From a decoded image to ``(C, H, W)``, augmented."""
-        return TrainTransform(self._configured(), augment=self.augment, flip=self.flip, min_crop=self.min_crop)
+        return TrainTransform(
+            self._configured(),
+            augment=self.augment,
+            flip=self.flip,
+            min_crop=self.min_crop,
+            shear_range=self.shear_range,
+            zoom_range=self.zoom_range,
+        )
+
+    def augmentation(self) -> dict[str, Any]:
+        """What decides how training images are augmented, for keys."""
+        keras = {"shear_range": self.shear_range, "zoom_range": self.zoom_range} if self.augment == "keras" else {}
+        return {"augment": self.augment, "flip": self.flip, "min_crop": self.min_crop, **keras}
 
     def dataset(self, split: str, *, augmented: bool = False) -> ImageDataset:
         """A split as a torch data set, as evaluation sees it unless ``augmented``."""
@@ -252,6 +284,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self.trainer is not None:
             # Lightning makes the first iterator of a resumed fit before it calls set_epoch.
             shuffled.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        if self.steps_per_epoch is not None:
+            stream = RepeatedBatches(shuffled, self.batch_size, steps=self.steps_per_epoch, drop_last=self.drop_last)
+            return DataLoader(self.dataset("train", augmented=True), batch_sampler=stream, **self._loading("train"))
         return DataLoader(
             self.dataset("train", augmented=True),
             batch_size=self.batch_size,
@@ -296,34 +331,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise RuntimeError("the datamodule needs configure(input_spec) with the backbone's spec first")
         return self.spec
 
-    def _with_all_splits(self, source: Source) -> dict[str, Records]:
-        """The source's splits, with those carved from train that it lacks."""
-        splits = dict(source.splits)
-        if "test" in splits and self.test_fraction > 0:
-            raise DataError(
-                f"{source.name} has a test split of its own ({len(splits['test'])} images); leave "
-                "datamodule.test_fraction at 0."
-            )
-        val_fraction = 0.0 if "val" in splits else self.val_fraction
-        if "val" not in splits and val_fraction <= 0:
-            raise DataError(
-                f"{source.name} has no validation split and datamodule.val_fraction={val_fraction}; give a val folder "
-                "or a share such as 0.2: checkpoints are chosen on validation images, never on test."
-            )
-        train = splits["train"]
-        parts = carve(
-            train.ids,
-            train.targets,
-            source.classes,
-            val_fraction=val_fraction,
-            test_fraction=self.test_fraction,
-            split_seed=self.split_seed,
-        )
-        if len(parts) > 1:
-            self._carved = [split for split in parts if split != "train"]
-            splits |= {split: train.take(positions) for split, positions in parts.items()}
-        return splits
-
     def _rank(self) -> tuple[int, int]:
         """``(rank, world_size)`` of this process in the training."""
         if self.trainer is not None:
@@ -353,16 +360,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         }
 
 
-def choose_workers(*, images: int, from_files: bool, on_gpu: bool, cores: int) -> int:
-    """How many processes should load a split of this many images.
-
-    Small data are loaded faster than workers start. On the CPU training itself uses the cores, so few are spared.
-    """
-    if images < (64 if from_files else 4096):
-        return 0
-    return min(cores, 8) if on_gpu else min(cores // 4, 4)
-
-
 def _report_bad(bad: list[dict[str, str]], on_bad_image: str) -> None:
     listed = "; ".join(f"{entry['path']} ({entry['error']})" for entry in bad[:5])
     more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
@@ -372,34 +369,3 @@ def _report_bad(bad: list[dict[str, str]], on_bad_image: str) -> None:
             "datamodule.on_bad_image=skip."
         )
     logger.warning("left out %d unreadable image(s): %s%s", len(bad), listed, more)
-
-
-def _check_classes(split: str, records: Records, classes: Sequence[str]) -> None:
-    counts = np.bincount(records.targets, minlength=len(classes))
-    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
-    if empty:
-        raise DataError(
-            f"the {split} split has no usable image of class {', '.join(empty[:5])}; add readable images or remove "
-            "the class from every split."
-        )
-
-
-def _pair(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    if image_size is None:
-        return None
-    sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise DataError(f"datamodule.image_size={image_size} must be pixels: one number, or [height,width], or null.")
-    return sides[0], sides[1]
-
-
-def _at_least(least: int, name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise DataError(f"datamodule.{name}={value} must be a whole number of at least {least}.")
-    return value
-
-
-def _one_of(allowed: Sequence[str], name: str, value: str) -> str:
-    if value not in allowed:
-        raise DataError(f"datamodule.{name}={value} is unknown; choose {', '.join(allowed)}.")
-    return value

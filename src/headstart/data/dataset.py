@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ from headstart.data.records import Records
 class ImageDataset(Dataset[dict[str, Any]]):
     """Images of one split, decoded and transformed on access.
 
-    An item is a dict with ``images`` ``(C, H, W)`` float32, ``targets`` (class position) and ``index`` (position in
-    the split). It is asked for by ``(epoch, index)``; a plain index means epoch 0. With ``random`` the generators of
-    Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the transform and then put back,
-    so an image is augmented alike whichever worker does it and whatever was drawn before.
+    An item is a dict with ``images`` ``(C, H, W)`` float32, ``targets`` (class position, or a row of numbers) and
+    ``index`` (position in the split). It is asked for by ``(epoch, index)``; a plain index means epoch 0. With
+    ``random`` the generators of Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the
+    transform and then put back, so an image is augmented alike whichever worker does it and whatever was drawn before.
 
     Args:
         records: the split.
@@ -49,10 +50,11 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     def image(self, index: int) -> Image.Image:
         """The decoded image before any transform."""
-        if isinstance(self.records.images, np.ndarray):
-            pixels = self.records.images[index]
-            return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
-        return read_image(self.records.images[index], self.channels)
+        image = self.records.images[index]
+        if isinstance(image, Path):
+            return read_image(image, self.channels)
+        pixels = image if isinstance(image, np.ndarray) else image.draw()
+        return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
 
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
@@ -62,7 +64,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
                 images = self.transform(image)
         else:
             images = self.transform(image)
-        return {"images": images, "targets": self.records.targets[index].item(), "index": index}
+        target = self.records.targets[index]
+        single = target.item() if target.ndim == 0 else torch.from_numpy(target.astype(np.float32))
+        return {"images": images, "targets": single, "index": index}
 
 
 @contextmanager

@@ -4,10 +4,21 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 
 from headstart.data.content import combined_digest
+
+
+class Drawn(Protocol):
+    """An image that is computed when it is asked for."""
+
+    def draw(self) -> np.ndarray:
+        """``(H, W, C)`` unsigned bytes, always the same."""
+
+
+Images = Sequence[Path] | Sequence[Drawn] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -15,13 +26,13 @@ class Records:
     """Images with their labels, in a fixed order; a position in it is the ``index`` of a batch.
 
     Attributes:
-        images: paths of files, or ``(N, H, W, C)`` unsigned bytes.
-        targets: class positions ``(N,)``.
+        images: paths of files, images that are drawn, or ``(N, H, W, C)`` unsigned bytes.
+        targets: class positions ``(N,)``; labels or numbers ``(N, columns)`` float32.
         ids: one stable name an image: the path relative to the data's root, or such as ``digits/0123``.
         digests: SHA-256 of each image's content.
     """
 
-    images: Sequence[Path] | np.ndarray
+    images: Images
     targets: np.ndarray
     ids: list[str]
     digests: list[str]
@@ -38,7 +49,7 @@ class Records:
         """Digest of ids, class positions and contents, whatever the order."""
         return combined_digest(
             sorted(
-                (f"{name}={target}", digest)
+                (f"{name}={_target_text(target)}", digest)
                 for name, target, digest in zip(self.ids, self.targets, self.digests, strict=True)
             )
         )
@@ -46,7 +57,7 @@ class Records:
     def take(self, positions: np.ndarray) -> "Records":
         """The records at these positions, in that order."""
         if isinstance(self.images, np.ndarray):
-            images: Sequence[Path] | np.ndarray = self.images[positions]
+            images: Images = self.images[positions]
         else:
             images = [self.images[position] for position in positions]
         return Records(
@@ -64,11 +75,12 @@ class Source:
     Attributes:
         name: of the data set.
         splits: ``train`` and, where the data set has them, ``val`` and ``test``.
-        classes: names in the order of the targets.
+        classes: names in the order of the targets; of labels or quantities, in the order of the columns.
         content_digest: of all images with their ids.
         ignored: how many files were left aside, by suffix.
         bad: unreadable images as ``{"path", "error"}``; they are in no split.
         notes: other facts worth recording.
+        kind: of the targets: one class an image, any number of labels, or numbers.
     """
 
     name: str
@@ -78,6 +90,12 @@ class Source:
     ignored: dict[str, int] = field(default_factory=dict)
     bad: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
+    kind: Literal["classes", "labels", "values"] = "classes"
+
+
+def _target_text(target: np.ndarray) -> str:
+    """A class position, or the numbers of a row, alike in every version of NumPy."""
+    return ",".join(repr(float(value)) for value in target) if np.ndim(target) else str(int(target))
 
 
 def array_records(images: np.ndarray, targets: np.ndarray, prefix: str) -> Records:

@@ -41,16 +41,50 @@ class EpochSampler(Sampler[tuple[int, int]]):
         # Raw bits of a bit generator are the same in every version of NumPy; its permutations need not be.
         return np.argsort(np.random.PCG64([self.seed, epoch]).random_raw(self.length), kind="stable")
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, order = self.epoch, self.order(self.epoch)
+    def dealt(self, epoch: int) -> list[tuple[int, int]]:
+        """This process's part of an epoch."""
+        order = self.order(epoch)
         if self.shuffle:
             order = np.resize(order, len(self) * self.world_size)
-        return iter([(epoch, int(index)) for index in order[self.rank :: self.world_size]])
+        return [(epoch, int(index)) for index in order[self.rank :: self.world_size]]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.dealt(self.epoch))
 
     def __len__(self) -> int:
         if not self.shuffle:
             return len(range(self.rank, self.length, self.world_size))
         return self.length // self.world_size if self.drop_last else -(-self.length // self.world_size)
+
+
+class RepeatedBatches(Sampler[list[tuple[int, int]]]):
+    """Epochs of a fixed number of batches from an endless stream of passes, as Keras's ``steps_per_epoch``.
+
+    Each pass over the data has an order of its own and its own augmentation (the pass takes the place of the epoch),
+    and ends with a smaller batch unless ``drop_last``. An epoch goes on where the one before it ended.
+
+    Args:
+        sampler: of one pass; its epoch is the training's.
+        batch_size: images a batch.
+        steps: batches an epoch.
+        drop_last: leave out the last, smaller batch of each pass.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, *, steps: int, drop_last: bool = False) -> None:
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_pass = len(self.sampler) // self.batch_size if self.drop_last else -(-len(self.sampler) // self.batch_size)
+        position, held, dealt = self.sampler.epoch * self.steps, -1, []
+        for batch in range(position, position + self.steps):
+            number, place = divmod(batch, per_pass)
+            if number != held:
+                held, dealt = number, self.sampler.dealt(number)
+            yield dealt[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def __len__(self) -> int:
+        return self.steps
 
 
 class EvenBatches(Sampler[list[tuple[int, int]]]):

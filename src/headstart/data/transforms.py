@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 from torchvision.transforms import InterpolationMode, RandAugment, RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms import functional as F  # noqa: N812
 
@@ -14,7 +15,7 @@ from headstart.data.images import to_channels
 from headstart.data.input_spec import InputSpec
 from headstart.errors import DataError
 
-Augment = Literal["none", "light", "randaug"]
+Augment = Literal["none", "light", "randaug", "keras"]
 AUGMENTS: tuple[str, ...] = get_args(Augment)
 
 
@@ -57,21 +58,35 @@ class TrainTransform:
 
     Args:
         spec: as for :class:`EvalTransform`; ``none`` augments nothing and equals it.
-        augment: ``none``, ``light`` (a mild random crop) or ``randaug`` (the same crop, then RandAugment,
-            https://arxiv.org/abs/1909.13719, with two operations of magnitude 9).
+        augment: ``none``, ``light`` (a mild random crop), ``randaug`` (the same crop, then RandAugment,
+            https://arxiv.org/abs/1909.13719, with two operations of magnitude 9) or ``keras`` (the image as in
+            evaluation, then sheared and zoomed as by Keras's ``ImageDataGenerator``).
         flip: also mirror every second image left to right.
         min_crop: the random crop keeps at least this share of the image's area.
+        shear_range: of ``keras``: up to this many degrees either way.
+        zoom_range: of ``keras``: height and width each by a factor between 1 minus this and 1 plus this.
     """
 
-    def __init__(self, spec: InputSpec, *, augment: str, flip: bool, min_crop: float) -> None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        *,
+        augment: str,
+        flip: bool,
+        min_crop: float,
+        shear_range: float | None = None,
+        zoom_range: float | None = None,
+    ) -> None:
         if augment not in AUGMENTS:
             raise DataError(f"datamodule.augment={augment} is unknown; choose {', '.join(AUGMENTS)}.")
         if not 0 < min_crop <= 1:
             raise DataError(f"datamodule.min_crop={min_crop} must be above 0 and at most 1 (the whole image).")
         if augment == "randaug" and spec.channels not in (1, 3):
             raise DataError(f"datamodule.augment=randaug needs gray or RGB images, not {spec.channels} channels.")
+        self._shear_range, self._zoom_range = _keras_ranges(augment, shear_range, zoom_range)
         self.spec = checked_spec(spec)
         self.random = augment != "none"
+        self._keras, self._flip = augment == "keras", flip
         self._evaluate = EvalTransform(spec)
         interpolation = InterpolationMode(spec.interpolation)
         size = (spec.height, spec.width)
@@ -88,9 +103,57 @@ class TrainTransform:
         if not self.random:
             return self._evaluate(image)
         image = to_channels(image, self.spec.channels)
+        if self._keras:
+            return self._as_keras(image)
         for step in self._steps:
             image = step(image)
         return normalise(image, self.spec)
+
+    def _as_keras(self, image: Image.Image) -> Tensor:
+        shear, row_zoom, column_zoom, side = torch.rand(4).tolist()
+        pixels = shear_and_zoom(
+            F.to_tensor(self._evaluate.resize(image)),
+            shear=self._shear_range * (2 * shear - 1),
+            zoom=(1 + self._zoom_range * (2 * row_zoom - 1), 1 + self._zoom_range * (2 * column_zoom - 1)),
+        )
+        if self._flip and side < 0.5:
+            pixels = pixels.flip(-1)
+        return F.normalize(pixels, torch.tensor(self.spec.mean), torch.tensor(self.spec.std))
+
+
+def shear_and_zoom(pixels: Tensor, *, shear: float, zoom: tuple[float, float]) -> Tensor:
+    """What Keras's ``apply_affine_transform`` does: bilinear, about the centre, filled with the nearest pixel.
+
+    The value at (row, column) ``p`` from the centre is read at ``S Z p``, with ``S = [[1, -sin], [0, cos]]`` of the
+    shear's angle and ``Z`` the zooms of rows and columns; so a zoom below 1 enlarges.
+
+    Args:
+        pixels: ``(C, H, W)``.
+        shear: degrees.
+        zoom: of rows and of columns.
+    """
+    height, width = pixels.shape[1:]
+    sine, cosine = math.sin(math.radians(shear)), math.cos(math.radians(shear))
+    rows, columns = zoom
+    aspect = (width - 1) / max(height - 1, 1)
+    matrix = torch.tensor([[[cosine * columns, 0.0, 0.0], [-sine * columns * aspect, rows, 0.0]]])
+    grid = affine_grid(matrix, [1, *pixels.shape], align_corners=True)
+    return grid_sample(pixels[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
+
+
+def _keras_ranges(augment: str, shear_range: float | None, zoom_range: float | None) -> tuple[float, float]:
+    for name, value in (("shear_range", shear_range), ("zoom_range", zoom_range)):
+        if value and augment != "keras":
+            raise DataError(
+                f"datamodule.{name}={value} has an effect with datamodule.augment=keras only; leave it out."
+            )
+    shear, zoom = shear_range or 0.0, zoom_range or 0.0
+    if not 0 <= shear < 90 or not 0 <= zoom < 1:
+        raise DataError(
+            f"datamodule.shear_range={shear} must be degrees from 0 to below 90, and datamodule.zoom_range={zoom} at "
+            "least 0 and below 1."
+        )
+    return shear, zoom
 
 
 def checked_spec(spec: InputSpec) -> InputSpec:

@@ -149,6 +149,8 @@ class Run:
             return None
         if probabilities.ndim != 2 or len(ids) != len(probabilities) or not len(ids):
             return None
+        if targets.ndim != 1:  # labels or numbers: what is said about classes does not apply
+            return None
         order = np.argsort(ids, kind="stable")
         return Predictions(ids[order], targets[order].astype(np.int64), probabilities[order], classes)
 

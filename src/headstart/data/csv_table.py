@@ -1,0 +1,83 @@
+"""Images listed in a table with their classes, labels or numbers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headstart.data.datamodule import ImageDataModule
+from headstart.data.folder import file_source
+from headstart.data.manifest import KIND_OF_TASK, Columns, Manifest, read_manifest
+from headstart.data.records import Source
+from headstart.errors import DataError
+
+_SHOWN = 3
+
+
+class CSV(ImageDataModule):
+    """Images in any folders, listed in a table. Licence and reference are the user's own.
+
+    Tree::
+
+        manifest.csv        path,target,split
+                            cats/1.jpg,cat,train
+        root/cats/1.jpg     by default the manifest's own folder
+
+    What the other columns mean is the ``task``'s: for ``multiclass`` and ``binary`` one column of class names; for
+    ``regression`` one or several columns of numbers; for ``multilabel`` several columns of 0 and 1, or one of names
+    with a separator between them. Without a ``split`` column all images are split by ``val_fraction`` and
+    ``test_fraction`` with ``split_seed``. Every image is decoded once beforehand to find damaged ones.
+
+    Args:
+        manifest: the table, with a header line.
+        root: of the paths in it; None: the manifest's folder.
+        path_column: of the images' paths.
+        target_columns: of the targets; None: all other columns.
+        split_column: of ``train``, ``val`` or ``test``; need not be there.
+        separator: between the labels in a single column.
+        **choices: those of :class:`ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifest: str | Path,
+        root: str | Path | None = None,
+        path_column: str = "path",
+        target_columns: Sequence[str] | None = None,
+        split_column: str = "split",
+        separator: str = "|",
+        **choices: Any,
+    ) -> None:
+        super().__init__(**choices)
+        self.manifest = Path(manifest).expanduser()
+        self.root = Path(root).expanduser() if root is not None else self.manifest.parent
+        self.columns = Columns(path_column, tuple(target_columns or ()), split_column, separator)
+
+    def load(self) -> Source:
+        """Read the table, then leave out what cannot be decoded.
+
+        Raises:
+            DataError: the table or a path in it is wrong.
+        """
+        table = read_manifest(self.manifest, self.columns, KIND_OF_TASK.get(self.task, "classes"))
+        self._check_files(table)
+        listed = [
+            (split, path, place) for place, (split, path) in enumerate(zip(table.splits, table.paths, strict=True))
+        ]
+        source = file_source(
+            self.manifest.stem, self.root, listed=listed, classes=table.classes, memory_path=self.memory_path
+        )
+        splits = {
+            split: replace(records, targets=table.targets[records.targets]) for split, records in source.splits.items()
+        }
+        return replace(source, splits=splits, kind=table.kind)
+
+    def _check_files(self, table: Manifest) -> None:
+        missing = [path for path in table.paths if not (self.root / path).is_file()]
+        if missing:
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            raise DataError(
+                f"{self.manifest}: {len(missing)} of {len(table.paths)} images are not in {self.root}: "
+                f"{', '.join(missing[:_SHOWN])}{more}; set datamodule.root to the folder that the paths start from"
+            )

@@ -1,0 +1,203 @@
+"""A table of images: one line an image, with its path, its targets and perhaps its split. No torch here."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from headstart.data.scan import SPLIT_FOLDERS
+from headstart.errors import DataError
+
+Kind = Literal["classes", "labels", "values"]
+
+KIND_OF_TASK: dict[str, Kind] = {"regression": "values", "multilabel": "labels"}
+_SPLITS = {alias: split for split, names in SPLIT_FOLDERS.items() for alias in names}
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The lines of a table, checked.
+
+    Attributes:
+        paths: relative to the root of the images, or absolute, as written.
+        splits: ``train``, ``val`` or ``test`` of each line.
+        targets: class positions ``(N,)``; labels or numbers ``(N, columns)`` float32.
+        classes: names of classes, labels or quantities.
+        kind: of the targets.
+    """
+
+    paths: list[str]
+    splits: list[str]
+    targets: np.ndarray
+    classes: tuple[str, ...]
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a table has what.
+
+    Attributes:
+        path: column of the images' paths.
+        targets: columns of the targets; empty: all but those of path and split.
+        split: column of the split; a table without it has none.
+        separator: between the labels in a single column of several labels.
+    """
+
+    path: str = "path"
+    targets: Sequence[str] = ()
+    split: str = "split"
+    separator: str = "|"
+
+
+def read_manifest(file: str | Path, columns: Columns, kind: Kind) -> Manifest:
+    """Read and check a table.
+
+    Args:
+        file: comma-separated with a header line; tabs for ``.tsv``, semicolons where the header has no comma.
+        columns: their names.
+        kind: of the targets: one class (any text), numbers, or labels (one column of 0 and 1 for each, or a single
+            column of names with a separator between them).
+
+    Raises:
+        DataError: the table cannot be read, or a line of it is wrong; the message has the number of the line.
+    """
+    rows, names = _rows(Path(file))
+    _check_columns(file, columns, names)
+    wanted = list(columns.targets) or [name for name in names if name not in (columns.path, columns.split)]
+    if not wanted:
+        raise DataError(
+            f"{file} has no column of targets beside {', '.join(names)}; add one, or name it (target_columns)"
+        )
+    paths = _paths(file, rows, columns.path)
+    splits = [_split(file, line, row[columns.split]) for line, row in rows] if columns.split in names else None
+    if kind == "values":
+        numbers = [[_number(file, line, name, row[name]) for name in wanted] for line, row in rows]
+        targets, classes = np.array(numbers, dtype=np.float32), tuple(wanted)
+    elif kind == "labels":
+        targets, classes = _labels(file, rows, wanted, columns.separator)
+    else:
+        targets, classes = _classes(file, rows, wanted)
+    return Manifest(paths, splits or ["train"] * len(rows), targets, classes, kind)
+
+
+def listed_paths(file: str | Path, path_column: str) -> list[str]:
+    """The paths in a table, as written, for a digest of what they hold.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    rows, names = _rows(Path(file))
+    _check_columns(file, Columns(path=path_column), names)
+    return _paths(file, rows, path_column)
+
+
+Rows = list[tuple[int, dict[str, str]]]
+
+
+def _rows(file: Path) -> tuple[Rows, list[str]]:
+    """Lines with their numbers in the file, and the names of the columns."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            header = opened.readline()
+            if not header.strip():
+                raise DataError(f"{file} is empty; its first line names the columns, such as path,target")
+            opened.seek(0)
+            reader = csv.DictReader(opened, delimiter=_delimiter(file, header), skipinitialspace=True)
+            names = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = names
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    found = sum(value is not None for value in row.values()) + len(row.get(None, ()))  # type: ignore[call-overload]
+                    raise DataError(f"{file}, line {reader.line_num}: {found} values for {len(names)} columns")
+                rows.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"datamodule.manifest={file} cannot be read: {error}") from None
+    if not rows:
+        raise DataError(f"{file} has a header line but no images")
+    return rows, names
+
+
+def _delimiter(file: Path, header: str) -> str:
+    if file.suffix.lower() in {".tsv", ".tab"}:
+        return "\t"
+    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
+
+
+def _check_columns(file: str | Path, columns: Columns, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{file} has two columns called {twice[0]}; rename one")
+    for key, name in (("path_column", columns.path), *(("target_columns", name) for name in columns.targets)):
+        if name not in names:
+            raise DataError(f"{file} has no column {name}; it has {', '.join(names)}. Set datamodule.{key}.")
+
+
+def _paths(file: str | Path, rows: Rows, column: str) -> list[str]:
+    lines: dict[str, int] = {}
+    for line, row in rows:
+        path = row[column].replace("\\", "/")
+        if not path:
+            raise DataError(f"{file}, line {line}: {column} is empty; give the path of an image")
+        if path in lines:
+            raise DataError(f"{file}, line {line}: {path} is on line {lines[path]} already; keep one of them")
+        lines[path] = line
+    return list(lines)
+
+
+def _split(file: str | Path, line: int, value: str) -> str:
+    if value.lower() not in _SPLITS:
+        raise DataError(f"{file}, line {line}: split={value or '(empty)'} is not train, val or test")
+    return _SPLITS[value.lower()]
+
+
+def _number(file: str | Path, line: int, column: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(
+            f"{file}, line {line}: {column}={value or '(empty)'} is not a finite number, as task=regression needs; "
+            "correct it or remove the line, and name the columns of targets with datamodule.target_columns"
+        )
+    return number
+
+
+def _classes(file: str | Path, rows: Rows, wanted: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    if len(wanted) > 1:
+        raise DataError(
+            f"{file} has several columns that could be the class ({', '.join(wanted[:_SHOWN])}); name it: "
+            f"datamodule.target_columns=[{wanted[0]}]. For several labels an image use task=multilabel, for numbers "
+            "task=regression."
+        )
+    (column,) = wanted
+    for line, row in rows:
+        if not row[column]:
+            raise DataError(f"{file}, line {line}: {column} is empty; give the class of the image")
+    classes = tuple(sorted({row[column] for _, row in rows}))
+    place = {name: number for number, name in enumerate(classes)}
+    return np.array([place[row[column]] for _, row in rows], dtype=np.int64), classes
+
+
+def _labels(file: str | Path, rows: Rows, wanted: list[str], separator: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    if len(wanted) == 1 and any(row[wanted[0]] not in ("0", "1") for _, row in rows):
+        listed = [[name.strip() for name in row[wanted[0]].split(separator) if name.strip()] for _, row in rows]
+        classes = tuple(sorted({name for names in listed for name in names}))
+        if not classes:
+            raise DataError(f"{file}: {wanted[0]} is empty on every line; give the labels, with '{separator}' between")
+        return np.array([[name in names for name in classes] for names in listed], dtype=np.float32), classes
+    for line, row in rows:
+        for column in wanted:
+            if row[column] not in ("0", "1"):
+                raise DataError(
+                    f"{file}, line {line}: {column}={row[column] or '(empty)'} is not 0 or 1, as task=multilabel needs "
+                    "of several columns; name those of the labels with datamodule.target_columns"
+                )
+    return np.array([[float(row[column]) for column in wanted] for _, row in rows], dtype=np.float32), tuple(wanted)
