@@ -20,7 +20,7 @@ from headstart.data.images import read_image
 from headstart.data.scan import list_images
 from headstart.errors import DataError, RunError
 from headstart.results import read_result
-from headstart.run import find_runs
+from headstart.run import find_runs, is_done
 from headstart.tasks.multilabel import THRESHOLD
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def find_finished_run(path: str | Path) -> Path:
     """
     runs = find_runs(path)
     if len(runs) > 1:
-        runs = [run for run in runs if _is_done(run)]
+        runs = [run for run in runs if is_done(run)]
     if not runs:
         raise RunError(f"{path} holds no finished run; `headstart runs` lists what there is.")
     if len(runs) > 1:
@@ -229,13 +229,6 @@ def _prediction(path: str, probabilities: list[float], run: "LoadedRun") -> Pred
     else:
         label = run.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
     return Prediction(path, label, tuple(probabilities))
-
-
-def _is_done(run: Path) -> bool:
-    try:
-        return read_result(run).status == "done"
-    except RunError:
-        return False
 
 
 def _best_device() -> str:

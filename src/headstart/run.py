@@ -308,6 +308,14 @@ def find_runs(output_dir: str | Path) -> list[Path]:
     return sorted(found)
 
 
+def is_done(path: Path) -> bool:
+    """Whether a directory holds a complete result."""
+    try:
+        return read_result(path).status == "done"
+    except RunError:
+        return False
+
+
 def _is_run(path: Path) -> bool:
     return any((path / name).exists() for name in (RESULT_FILE, ATTEMPTS_FILE))
 

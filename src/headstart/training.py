@@ -4,16 +4,20 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
+from headstart.atomic import atomic_write
+from headstart.backbones.weights_source import EXPORT_NAME
 from headstart.config import ResolvedRun, flat_config, resolve_run
-from headstart.console import copied_to, show_result
+from headstart.console import copied_to, show, show_result
 from headstart.errors import RunError
-from headstart.results import Result, failed_result, write_result
-from headstart.run import RunDirectory
+from headstart.fingerprint import digest
+from headstart.results import Result, failed_result, read_result, write_result
+from headstart.run import CONFIG_FILE, RunDirectory, find_runs, is_done
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +34,7 @@ def train(cfg: "DictConfig") -> Result:
         HeadstartError: the choices, the data or the weights cannot be used, the training diverged, or the audit
             failed; the run directory's ``result.json`` then says so.
     """
-    resolved = resolve_run(cfg)
+    resolved, earlier = _extension(resolve_run(cfg))
     run = RunDirectory.open(
         resolved.output_dir, resolved.study, resolved.key, resolved.fingerprint, rerun=resolved.config["rerun"]
     )
@@ -39,9 +43,12 @@ def train(cfg: "DictConfig") -> Result:
     with run.lock(owner=owner):
         action = run.action if owner else ("resume" if run.last_checkpoint.exists() else "train")
         if action == "return":
-            return _return_finished(run)
+            return _return_finished(run, export=resolved.config["export"])
         if owner:
             _open_directory(run, resolved, resume=action == "resume")
+            if earlier is not None and action == "train":
+                run.continue_from(earlier)
+                action = "resume"
         with _log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None):
             try:
                 from headstart.execution import execute
@@ -65,24 +72,68 @@ def load_run(path: str | Path) -> "LoadedRun":
     return load(path)
 
 
-def _return_finished(run: RunDirectory) -> Result:
+def _extension(resolved: ResolvedRun) -> tuple[ResolvedRun, RunDirectory | None]:
+    """With ``extend=true``, the longest finished run of these choices with fewer epochs, and a run of its own for it.
+
+    What comes out depends on the shorter run's schedule, so it never passes for a run of that length from the start.
+
+    Raises:
+        RunError: there is no such run, or its strategy has phases, whose lengths would change.
+    """
+    if not resolved.config["extend"]:
+        return resolved, None
+    epochs, study = resolved.config["trainer"]["max_epochs"], Path(resolved.output_dir) / resolved.study
+    found: list[tuple[int, Path]] = []
+    for path in find_runs(study):
+        config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8")) if is_done(path) else {}
+        if config.get("run", {}).get("lineage") == resolved.lineage and config["trainer"]["max_epochs"] < epochs:
+            found.append((config["trainer"]["max_epochs"], path))
+    if not found:
+        raise RunError(
+            f"extend=true: {study} holds no finished run of these choices with fewer than trainer.max_epochs={epochs}; "
+            "train without extend, or give the study's name"
+        )
+    shorter, path = max(found)
+    result = read_result(path)
+    if len(result.details["phases"]) > 1:
+        raise RunError(
+            f"extend=true: strategy={result.config['strategy']} has phases whose lengths follow trainer.max_epochs, so "
+            f"{path} cannot go on as if it had been meant to be longer; train without extend"
+        )
+    fingerprint = digest({"choices": resolved.fingerprint, "extends": result.fingerprint})
+    changed = replace(resolved, fingerprint=fingerprint, key=f"{resolved.key}-extends{shorter}")
+    return changed, RunDirectory(path, result.fingerprint)
+
+
+def _return_finished(run: RunDirectory, *, export: bool) -> Result:
     result = run.result()
     if result.status == "failed":
         raise RunError(f"{run.path} failed before ({result.error}); rerun=failed runs it again")
     show_result(result, run.path, returned=True)
+    if export and not (run.path / EXPORT_NAME).exists():
+        from headstart.exported import export_run
+
+        show(f"Exported: backbone.weights={export_run(run.path).parent}")
     return result
 
 
 def _open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) -> None:
     if not resume:
         run.clear()
-    record = {"fingerprint": resolved.fingerprint, "choices": resolved.choices, "overrides": list(resolved.overrides)}
+    record = {
+        "fingerprint": resolved.fingerprint,
+        "lineage": resolved.lineage,
+        "choices": resolved.choices,
+        "overrides": list(resolved.overrides),
+    }
     text = yaml.safe_dump({**resolved.config, "run": record}, sort_keys=False, allow_unicode=True)
-    run.config_file.write_text(text, encoding="utf-8")
+    with atomic_write(run.config_file) as file:
+        file.write(text)
 
 
 def _record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -> None:
-    write_result(run.path, failed_result(error, fingerprint=resolved.fingerprint, config=flat_config(resolved)))
+    known = {"config": flat_config(resolved), "cost": run.cost()}
+    write_result(run.path, failed_result(error, fingerprint=resolved.fingerprint, **known))
 
 
 @contextmanager

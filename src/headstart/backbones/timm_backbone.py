@@ -62,7 +62,6 @@ class TimmBackbone(Backbone):
         self._cut_to_features(keep=pre_logits == "keep")
         if built.loaded is None:
             self.weights = WeightsReport("none", notes=("random weights",))
-            _log.warning("the backbone %s starts from RANDOM weights", name)
         else:
             self.weights = loading.report(weights, built.loaded, self.network.state_dict())
         # A classifier over other features than these is of no use to anyone.

@@ -1,5 +1,4 @@
 import json
-import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -209,10 +208,9 @@ def test_position_embeddings_follow_the_image_size(tmp_path: Path) -> None:
     assert len(same) == len(other.network.state_dict()) - 1
 
 
-def test_random_weights_are_said_loudly(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        backbone = TimmBackbone(name=CONV, weights=NO_WEIGHTS)
-    assert "RANDOM" in caplog.text
+def test_random_weights_are_reported_as_such() -> None:
+    backbone = TimmBackbone(name=CONV, weights=NO_WEIGHTS)
+    assert backbone.weights.notes == ("random weights",)
     assert (backbone.weights.source, backbone.weights.sha256, backbone.weights.matched) == ("none", "", 0)
 
 
