@@ -30,7 +30,7 @@ TINY = (
 
 #: Heads that go wrong, as a user's own module.
 BROKEN = """
-import os, signal, time
+import os, signal, time, torch
 from headstart.heads import Linear
 
 class Raises(Linear):
@@ -44,6 +44,15 @@ class Killed(Linear):
 class Slow(Linear):
     def forward(self, features):
         time.sleep(0.2)
+        return super().forward(features)
+
+class Hangs(Linear):
+    # In the second epoch, until there is a mark.
+    def forward(self, features):
+        if self.training and torch.is_grad_enabled() and not os.path.exists(os.environ["MARK"]):
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps > 1:
+                time.sleep(600)
         return super().forward(features)
 
 class OnceKilled(Linear):
@@ -65,11 +74,17 @@ class Command:
         self.script = repository / "train.py"
         self.conf = folder / "conf"
         (folder / "broken.py").write_text(BROKEN)
-        for name, head in {"good": None, "raises": "Raises", "killed": "Killed", "slow": "Slow"}.items():
+        for name, head in {
+            "good": None,
+            "raises": "Raises",
+            "killed": "Killed",
+            "slow": "Slow",
+            "hangs": "Hangs",
+            "once_killed": "OnceKilled",
+        }.items():
             text = "" if head is None else f"head:\n  _target_: broken.{head}\n"
             self.experiment(name, text)
         self.experiment("diverges", "optimizer:\n  lr: 1.0e+30\n")
-        self.experiment("once_killed", "head:\n  _target_: broken.OnceKilled\n")
 
     def experiment(self, name: str, text: str) -> None:
         path = self.conf / "experiment" / f"{name}.yaml"
@@ -187,13 +202,20 @@ def test_a_killed_job_is_tried_again(command: Command):
 
 @pytest.mark.slow
 def test_a_job_that_takes_too_long_is_stopped_and_goes_on_next_time(command: Command):
-    arguments = ("-m", "experiment=slow,good", "trainer.max_epochs=2", "hydra.sweeper.report=false", "cache=off")
-    code, out = command(*arguments, "hydra.launcher.timeout_s=3", "hydra.launcher.grace_s=5", "datamodule.batch_size=2")
+    arguments = ("-m", "experiment=hangs", "trainer.max_epochs=2", "hydra.sweeper.report=false", "cache=off")
+    code, out = command(*arguments, "hydra.launcher.timeout_s=25")
     assert code == 1, out
-    jobs = told(command.study())
-    assert (jobs["experiment=slow"]["kind"], jobs["experiment=good"]["kind"]) == ("timeout", None)
-    assert "timeout_s=3" in jobs["experiment=slow"]["error"]
-    assert not list((command.study() / jobs["experiment=slow"]["run"]).glob("checkpoints/*.tmp"))
+    [job] = told(command.study()).values()
+    assert job["kind"] == "timeout"
+    assert "timeout_s=25" in job["error"]
+    run = command.study() / job["run"]
+    assert read_result(run).status == "failed"
+    assert len(read_metrics_csv(run / "metrics.csv")) == 1
+    (command.folder / "mark").touch()
+    code, out = command(*arguments)
+    assert code == 0, out
+    attempts = json.loads((run / "attempts.json").read_text())["attempts"]
+    assert [attempt["ended"] for attempt in attempts] == [False, True]
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """A whole sweep: what is there is returned, the rest is run, every outcome is told, the study's report is written."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -135,10 +135,9 @@ def raise_failures(outcomes: Sequence[Outcome]) -> None:
         raise SweepError(f"{failed} of {len(outcomes)} runs failed{rest}")
 
 
-def write_reports(outcomes: Sequence[Outcome]) -> None:
+def write_reports(folders: Iterable[Path]) -> None:
     """The report of every study that the sweep is about; one that cannot be written is told and harms nothing."""
-    folders = sorted({outcome.job.study_dir for outcome in outcomes if outcome.done})
-    for folder in folders:
+    for folder in sorted(set(folders)):
         try:
             _write_report(folder)
         except Exception as error:

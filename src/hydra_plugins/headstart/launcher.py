@@ -1,11 +1,15 @@
 """``hydra/launcher=process``: each job of a sweep in a process of its own."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from headstart.launch.jobs import Job
 
 
 class ProcessLauncher(Launcher):
@@ -36,11 +40,11 @@ class ProcessLauncher(Launcher):
         self.hydra_context = hydra_context
         self.config = config
 
-    def plan(self, batch: Sequence[Sequence[str]], first: int = 0) -> list:
-        """The jobs of a batch, decided."""
+    def plan(self, batch: Sequence[Sequence[str]], first: int = 0, label: str = "") -> "list[Job]":
+        """The jobs of a batch, decided; called by what distinguishes them, or by ``label``."""
         from hydra_plugins.headstart.planning import plan_jobs
 
-        return plan_jobs(self.hydra_context.config_loader, self.config, batch, first=first)
+        return plan_jobs(self.hydra_context.config_loader, self.config, batch, first=first, label=label)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch for a sweeper of Hydra's own: every job ends before the first failure is raised."""

@@ -12,7 +12,9 @@ from headstart.launch.jobs import Job
 _OF_THE_SWEEP = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
 
 
-def plan_jobs(loader: ConfigLoader, config: DictConfig, batch: Sequence[Sequence[str]], *, first: int = 0) -> list[Job]:
+def plan_jobs(
+    loader: ConfigLoader, config: DictConfig, batch: Sequence[Sequence[str]], *, first: int = 0, label: str = ""
+) -> list[Job]:
     """Compose, check and fingerprint every job; a mistake in one is kept with it.
 
     Args:
@@ -20,11 +22,13 @@ def plan_jobs(loader: ConfigLoader, config: DictConfig, batch: Sequence[Sequence
         config: of the sweep.
         batch: the overrides of each job.
         first: number of the first job.
+        label: what to call them; by default what distinguishes them from each other.
     """
-    common = set.intersection(*(set(overrides) for overrides in batch)) if len(batch) > 1 else set()
+    common = set.intersection(*(set(overrides) for overrides in batch)) if batch else set()
     fixed = single_run_arguments(config)
     return [
-        _plan(loader, config, list(overrides), first + place, common, fixed) for place, overrides in enumerate(batch)
+        _plan(loader, config, list(overrides), first + place, fixed, label or _label(overrides, common))
+        for place, overrides in enumerate(batch)
     ]
 
 
@@ -39,13 +43,12 @@ def single_run_arguments(config: DictConfig) -> list[str]:
 
 
 def _plan(
-    loader: ConfigLoader, config: DictConfig, overrides: list[str], number: int, common: set[str], fixed: list[str]
+    loader: ConfigLoader, config: DictConfig, overrides: list[str], number: int, fixed: list[str], label: str
 ) -> Job:
     from headstart.config import resolve_run
     from headstart.config.explain import explain
     from headstart.launch.weights import remembered_weights
 
-    label = " ".join(item for item in overrides if item not in common and not item.startswith("hydra.")) or "run"
     arguments = (*fixed, *overrides)
     try:
         composed = loader.load_sweep_config(config, overrides)
@@ -58,8 +61,12 @@ def _plan(
             remember(run.weights.choice)
     except Exception as error:
         problem = explain(error, overrides, _folders(config)) or f"{type(error).__name__}: {error}"
-        return Job(number, label, arguments, None, problem)
-    return Job(number, label, arguments, run)
+        return Job(number, label or "the only job", arguments, None, problem)
+    return Job(number, label or run.key, arguments, run)
+
+
+def _label(overrides: Sequence[str], common: set[str]) -> str:
+    return " ".join(item for item in overrides if item not in common and not item.startswith("hydra."))
 
 
 def _folders(config: DictConfig) -> list[Path]:

@@ -50,6 +50,6 @@ class GridSweeper(BasicSweeper):
         outcomes = run_sweep(jobs, launcher.settings)
         show_summary(outcomes)
         if self.report:
-            write_reports(outcomes)
+            write_reports(outcome.job.study_dir for outcome in outcomes if outcome.done)
         raise_failures(outcomes)
         return outcomes

@@ -1,0 +1,100 @@
+"""``hydra/sweeper=optuna``: search instead of trying everything."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class OptunaSweeper(Sweeper):
+    """Asks a current Optuna what to try next.
+
+    Args:
+        objectives: names of metrics and their directions.
+        per: the key whose choices each get the whole budget.
+        budget: what every one of them gets the same of: ``trials`` or ``seconds``.
+        trials: for each.
+        seconds: for each.
+        sampler: ``tpe``, ``random`` or ``nsga2``.
+        pruner: ``median``, ``asha`` or ``none``.
+        seed: of the sampler.
+        params: values and ranges of keys, in the syntax of the command line; those that are given there come first.
+        report: write the report of the study in the end.
+    """
+
+    def __init__(
+        self,
+        objectives: Mapping[str, str],
+        per: str = "strategy",
+        budget: str = "trials",
+        trials: int = 20,
+        seconds: float = 600.0,
+        sampler: str = "tpe",
+        pruner: str = "median",
+        seed: int = 0,
+        params: Mapping[str, str] | None = None,
+        report: bool = True,
+    ) -> None:
+        self.per, self.report = per, report
+        self.params = dict(params or {})
+        self.choices: dict[str, Any] = {
+            "objectives": dict(objectives),
+            "budget": budget,
+            "trials": trials,
+            "seconds": seconds,
+            "sampler": sampler,
+            "pruner": pruner,
+            "seed": seed,
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher that runs the jobs."""
+        from hydra.core.plugins import Plugins
+
+        self.loader = hydra_context.config_loader
+        self.folder = Path(str(config.hydra.sweep.dir)).absolute()
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Search until every arm's budget is used.
+
+        Raises:
+            ConfigError: nothing to search, or impossible choices.
+            RunError: an arm has no finished trial.
+        """
+        import importlib.util
+
+        from headstart.errors import ConfigError
+        from hydra_plugins.headstart.launcher import ProcessLauncher
+
+        if importlib.util.find_spec("optuna") is None:
+            raise ConfigError("hydra/sweeper=optuna needs Optuna: pip install 'headstart[search]'")
+        launcher = self.launcher
+        if not isinstance(launcher, ProcessLauncher):
+            raise ConfigError("hydra/sweeper=optuna runs its trials with hydra/launcher=process; leave that as it is")
+        from headstart.launch.search import Search, SearchSettings
+        from headstart.launch.search_summary import raise_unless_found, show_search
+        from headstart.launch.space import build_space
+        from headstart.launch.sweep import write_reports
+
+        parser = OverridesParser.create(config_loader=self.loader)
+        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        space = build_space(parser.parse_overrides(given), per=self.per)
+
+        def make_job(overrides: Sequence[str], number: int, label: str) -> Any:
+            [job] = launcher.plan([overrides], number, label=label)
+            return job
+
+        search = Search(space, SearchSettings(**self.choices), self.folder, make_job)
+        search.run(launcher.settings)
+        show_search(search)
+        if self.report:
+            write_reports([self.folder])
+        raise_unless_found(search)
+        return search.outcomes
