@@ -68,7 +68,7 @@ def plan(strategy: Strategy, schedule: Schedule | None = None, max_epochs: int =
 def test_phases_cover_every_epoch_once_and_name_each_parameter_once(strategy, max_epochs):
     phases = strategy.phases(MODEL, max_epochs=max_epochs)
     check_phases(phases, MODEL, max_epochs=max_epochs)
-    assert HEAD <= phases[-1].learning
+    assert phases[-1].learning >= HEAD
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=lambda s: type(s).__name__)
@@ -133,7 +133,9 @@ def test_gradual_fits_a_deep_network_into_few_epochs():
 
 
 def test_layerwise_rates_fall_by_the_decay_from_stage_to_stage():
-    rates = dict(zip((g.name for g in plan(Layerwise(decay=0.5)).groups), plan(Layerwise(decay=0.5)).rates(0)))
+    rates = dict(
+        zip((g.name for g in plan(Layerwise(decay=0.5)).groups), plan(Layerwise(decay=0.5)).rates(0), strict=True)
+    )
     assert rates["head"] == pytest.approx(0.1)
     assert rates["layer3"] == pytest.approx(0.1 * 0.5**2)
     assert rates["stem"] == pytest.approx(0.1 * 0.5**5)
