@@ -7,6 +7,7 @@ with ``python train.py datamodule=folder datamodule.augment=none …`` at the sa
 """
 
 import argparse
+from typing import Any
 
 import timm
 import torch
@@ -26,7 +27,7 @@ def train(args: argparse.Namespace, seed: int) -> float:
     transform = v2.Compose([resize, *scale, normalise])
     splits = {split: ImageFolder(f"{args.root}/{split}", transform) for split in ("train", "val")}
     # Decoding once is the kinder baseline; decoding in every epoch is what such loops do.
-    data = splits if args.decode_every_epoch else {split: list(dataset) for split, dataset in splits.items()}
+    data: Any = splits if args.decode_every_epoch else {split: list(dataset) for split, dataset in splits.items()}
     workers = 2 if args.decode_every_epoch else 0
     model = timm.create_model("resnet18", num_classes=len(splits["train"].classes))
     if args.mode != "scratch":

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,16 +34,15 @@ def draw_run(run: RunDirectory, module: TransferModule, data: ImageDataModule, *
 def _draw_classes(folder: Path, split: str, found: Predictions, data: ImageDataModule) -> None:
     """A confusion matrix and the most confident errors."""
     predicted = found.probabilities.argmax(axis=1)
-    title = f"{split}, {len(predicted)} images"
-    plot_confusion_matrix(found.targets, predicted, data.classes, folder / "confusion.png", title=title)
+    plot_confusion_matrix(found.targets, predicted, data.classes, folder / "confusion.png", title=split)
     plot_confident_errors(
         _Pictures(data.records(split), found.index, data.spec.channels if data.spec else 3),
-        found.targets,
-        predicted,
-        found.probabilities.max(axis=1),
+        found.targets.tolist(),
+        predicted.tolist(),
+        found.probabilities.max(axis=1).tolist(),
         folder / "confident_errors.png",
         classes=data.classes,
-        title=f"most confidently wrong on {split}",
+        title=split,
     )
 
 
@@ -67,7 +67,7 @@ class _Pictures(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, position):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, position: Any) -> Any:
         image = self._records.images[self._index[position]]
         if isinstance(image, Path):
             return np.asarray(read_image(image, self._channels if self._channels in (1, 3) else 3))

@@ -56,7 +56,7 @@ def test_without_evaluation_mode_the_audit_fails_the_run(monkeypatch):
     assert not torch.equal(
         before["backbone.network.bn1.running_mean"], run.module.model.backbone.network.bn1.running_mean
     )
-    with pytest.raises(AuditError, match="frozen backbone.*running_mean changed"):
+    with pytest.raises(AuditError, match=r"frozen backbone.*running_mean changed"):
         raise_violations(run.module.audit.finish())
 
 

@@ -114,7 +114,7 @@ def _rows(file: Path) -> tuple[Rows, list[str]]:
             rows = []
             for row in reader:
                 if None in row or None in row.values():
-                    found = sum(value is not None for value in row.values()) + len(row.get(None, ()))  # type: ignore[call-overload]
+                    found = sum(value is not None for value in row.values()) + len(row.get(None, ()))
                     raise DataError(f"{file}, line {reader.line_num}: {found} values for {len(names)} columns")
                 rows.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
