@@ -1,7 +1,9 @@
 """A training of any strategy on any backbone at a size that takes seconds, observed from outside."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +107,7 @@ def build(folder: Path, strategy: str, backbone: str, *extra: str) -> Built:
     if name == "share":
         overrides.append("+datamodule@sources.other.datamodule=folder")
         overrides += [f"sources.other.datamodule.root={folder}", "sources.other.datamodule.num_workers=0"]
-    config = plain(compose(overrides))
+    config = copy.deepcopy(composed(tuple(overrides)))
     choice: Strategy = instantiate(config["strategy"])
     data = build_data(config)
     network = build_backbone(config, NO_WEIGHTS)
@@ -125,6 +127,12 @@ def build(folder: Path, strategy: str, backbone: str, *extra: str) -> Built:
     module = build_module(config, choice, model, task)
     module.audit.start()
     return Built(config, choice, module, data)
+
+
+@cache
+def composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Plain choices; composing takes longer than a tiny training."""
+    return plain(compose(overrides))
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:

@@ -20,7 +20,12 @@ FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CON
 CHOICES = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
 
 #: What must be given with an option that has no default of its own.
-REQUIRED = {"datamodule.root": "somewhere", "backbone.name": "resnet18", "strategy.teacher": "somewhere"}
+REQUIRED = {
+    "datamodule.root": "somewhere",
+    "datamodule.manifest": "somewhere.csv",
+    "backbone.name": "resnet18",
+    "strategy.teacher": "somewhere",
+}
 #: What an option makes no sense without.
 WITH = {"strategy/share": ("+datamodule@sources.other.datamodule=digits",)}
 

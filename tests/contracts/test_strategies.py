@@ -90,3 +90,21 @@ def test_the_contract(strategy: str, backbone: str, images: Path, tmp_path: Path
         resumed = runs.state_of(again.model)
         different = [name for name in whole if not torch.equal(whole[name], resumed[name])]
         assert different == [], f"resumed after epoch {epoch}"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_layers_unfrozen_later_learn_in_a_compiled_network(images: Path):
+    """A graph traced while they were frozen must not be used again."""
+    built = runs.build(images, "gradual", "resnet18", "trainer.compile=true")
+    observer = runs.Observer(built)
+    runs.train(built, observer)
+    assert observer.problems == []
+    assert built.module.audit.finish()["violations"] == []
+
+
+def test_a_network_without_normalisation_has_nothing_for_norm_only(images: Path):
+    from headstart.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="norm_only finds nothing to train"):
+        runs.build(images, "norm_only", "small_cnn")

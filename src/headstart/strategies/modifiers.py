@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from headstart.errors import ConfigError
 from headstart.strategies.contract import ModelInfo, Phase, Strategy, stage_group
+from headstart.strategies.freeze import Freeze
 
 
 def phases_after_head(
@@ -11,7 +12,8 @@ def phases_after_head(
 ) -> tuple[Phase, ...]:
     """A strategy's phases, with ``head_epochs`` epochs before them in which only the head learns.
 
-    The strategy then has the remaining epochs, and its schedule starts with them.
+    The head's rate is that of ``strategy=freeze``. The strategy then has the remaining epochs, and its schedule starts
+    with them.
 
     Raises:
         ConfigError: there are no epochs left for the strategy.
@@ -27,7 +29,9 @@ def phases_after_head(
     later = [replace(p, start_epoch=p.start_epoch + head_epochs, end_epoch=p.end_epoch + head_epochs) for p in own]
     later[0] = replace(later[0], restarts_schedule=True)
     name = "head first" if any(phase.name == "head" for phase in own) else "head"
-    first = Phase(name, 0, head_epochs, (stage_group(model.head),), needs_images=own[0].needs_images)
+    first = Phase(
+        name, 0, head_epochs, (stage_group(model.head, lr_mult=Freeze().lr_mult),), needs_images=own[0].needs_images
+    )
     return (first, *later)
 
 
