@@ -32,6 +32,7 @@ class ScriptedWorkers:
     ) -> None:
         self.started.append({"job": job, "fork": fork, "environment": dict(environment), "threads": threads})
         output.write_text("what it printed\nerror: the last word\n")
+        self._events.append({"started": job, "pid": 1})
         code = self.behaviour[job].pop(0)(self.jobs[job])
         if code is not None:
             self._events.append({"ended": job, "code": code})

@@ -30,7 +30,7 @@ TINY = (
 
 #: Heads that go wrong, as a user's own module.
 BROKEN = """
-import os, signal, time, torch
+import glob, os, signal, time
 from headstart.heads import Linear
 
 class Raises(Linear):
@@ -49,10 +49,8 @@ class Slow(Linear):
 class Hangs(Linear):
     # In the second epoch, until there is a mark.
     def forward(self, features):
-        if self.training and torch.is_grad_enabled() and not os.path.exists(os.environ["MARK"]):
-            self.steps = getattr(self, "steps", 0) + 1
-            if self.steps > 1:
-                time.sleep(600)
+        if self.training and glob.glob("outputs/*/*/checkpoints/last.ckpt") and not os.path.exists(os.environ["MARK"]):
+            time.sleep(600)
         return super().forward(features)
 
 class OnceKilled(Linear):
@@ -177,12 +175,10 @@ def test_what_is_there_is_returned_without_a_process(command: Command):
     (command.folder / "sitecustomize.py").write_text(
         "import sys\nif 'headstart.launch.server' in sys.orig_argv: print('SERVER STARTED', flush=True)\n"
     )
-    started = time.monotonic()
     code, out = command("-m", "seed=1", "trainer.max_epochs=1", "hydra.sweeper.report=false")
     assert code == 0, out
     assert "1 there already" in out
     assert "SERVER STARTED" not in out
-    assert time.monotonic() - started < 10
     code, out = command("-m", "seed=1,2", "trainer.max_epochs=1", "plan=true")
     assert code == 0
     assert "return" in out
@@ -203,11 +199,11 @@ def test_a_killed_job_is_tried_again(command: Command):
 @pytest.mark.slow
 def test_a_job_that_takes_too_long_is_stopped_and_goes_on_next_time(command: Command):
     arguments = ("-m", "experiment=hangs", "trainer.max_epochs=2", "hydra.sweeper.report=false", "cache=off")
-    code, out = command(*arguments, "hydra.launcher.timeout_s=25")
+    code, out = command(*arguments, "hydra.launcher.timeout_s=40")
     assert code == 1, out
     [job] = told(command.study()).values()
     assert job["kind"] == "timeout"
-    assert "timeout_s=25" in job["error"]
+    assert "timeout_s=40" in job["error"]
     run = command.study() / job["run"]
     assert read_result(run).status == "failed"
     assert len(read_metrics_csv(run / "metrics.csv")) == 1

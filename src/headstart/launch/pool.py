@@ -53,6 +53,7 @@ class Running:
         before: :func:`headstart.launch.jobs.result_stamp` from before.
         attempts: this one included.
         earlier: the outcome of the attempt before.
+        began: whether its process is there; until then the server may still import.
         stop: why it is being stopped, if it is.
         kill_at: when it will be killed, if it is being stopped.
     """
@@ -64,6 +65,7 @@ class Running:
     before: tuple[int, int] | None
     attempts: int
     earlier: Outcome | None
+    began: bool = False
     stop: Outcome | None = None
     kill_at: float | None = None
 
@@ -147,7 +149,8 @@ class Pool:
         for event in events:
             self._loaded |= "ready" in event
             if event.get("started") in self.running:
-                self.running[event["started"]].started = time.monotonic()
+                running = self.running[event["started"]]
+                running.began, running.started = True, time.monotonic()
             elif event.get("ended") in self.running:
                 self._ended(event["ended"], event["code"])
         self._check_times()
@@ -254,7 +257,7 @@ class Pool:
             if running.kill_at is not None and now > running.kill_at:
                 running.kill_at = None
                 self._workers.signal(running.job.number, HARD)
-            elif running.stop is None and limit is not None and now - running.started > limit:
+            elif running.began and running.stop is None and limit is not None and now - running.started > limit:
                 self.stop(running.job.number, Outcome(running.job, "timeout", f"stopped after timeout_s={limit:g}"))
 
     def _server_lost(self, lost: ServerLostError) -> None:
