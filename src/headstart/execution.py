@@ -31,6 +31,7 @@ from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_we
 from headstart.config import ResolvedRun, flat_config
 from headstart.console import audit_table, show, show_result, weights_notice
 from headstart.data.datamodule import ImageDataModule
+from headstart.exported import export_model
 from headstart.features import initialise_head
 from headstart.loggers import build_loggers, finish_loggers, log_outcome
 from headstart.model import TransferModel
@@ -82,7 +83,7 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
             assert attempt is not None
             elapsed = time.perf_counter() - started
             attempt.record(ended=True, device=_device(trainer), **_cold_seconds(elapsed, loaders, attempt))
-            result = _write_down(result, run, attempt, module, data, loggers, pictures=config["callbacks"]["plots"])
+            result = _write_down(result, run, attempt, module, data, loggers, config)
     except BaseException:
         finish_loggers(loggers, exit_code=1)
         raise
@@ -232,13 +233,12 @@ def _write_down(
     module: TransferModule,
     data: ImageDataModule,
     loggers: list[Any],
-    *,
-    pictures: bool,
+    config: dict[str, Any],
 ) -> Result:
     ids = {split: np.asarray(data.records(split).ids)[found.index] for split, found in module.predictions.items()}
     for split in module.predictions:
         _write_predictions(run, split, module, data, ids[split])
-    if pictures:
+    if config["callbacks"]["plots"]:
         draw_run(run, module, data, best_epoch=result.details["best_epoch"])
     log_outcome(
         loggers,
@@ -249,6 +249,10 @@ def _write_down(
         plots=sorted(run.plots.glob("*.png")),
     )
     result = replace(result, cost=attempt.total)
+    if config["export"]:
+        assert data.spec is not None
+        path = export_model(run.path, module.model, module.task, result, config, data.spec)
+        show(f"Exported: backbone.weights={path.parent}")
     write_result(run.path, result)
     show_result(result, run.path)
     return result

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("modes", "audit", "averaging", "mixing", "optim", "checkpoints", "module"),
     ("results", "run"),
     ("confusion", "figures", "plots", "pictures", "console", "loggers", "wandb_run", "wandb_offline", "callbacks"),
-    ("quiet", "assemble", "loaded", "surroundings", "plan", "execution", "training"),
+    ("quiet", "assemble", "loaded", "exported", "surroundings", "plan", "execution", "training"),
     ("study", "ranking", "predict", "export", "listing", "launch"),
     ("cli", "__main__", "launch"),  # a job of a sweep is a command of its own
 )

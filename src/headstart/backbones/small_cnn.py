@@ -1,18 +1,14 @@
 """A small convolutional network for training from scratch on small images."""
 
-import logging
-
 from torch import Tensor, nn
 
 from headstart.backbones import cards
 from headstart.backbones import weights as loading
-from headstart.backbones.contract import Backbone, FeatureSpec, Stage, WeightsReport
+from headstart.backbones.contract import Backbone, FeatureSpec, SourceClassifier, Stage, WeightsReport
 from headstart.backbones.timm_network import with_channels
 from headstart.backbones.weights_source import ResolvedWeights
 from headstart.data.input_spec import InputSpec
-from headstart.errors import ConfigError
-
-_log = logging.getLogger(__name__)
+from headstart.errors import ConfigError, WeightsError
 
 # Pixel values between 0 and 1, the whole image, nothing else.
 _INPUT = InputSpec(height=64, width=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_pct=1.0, crop_mode="squash")
@@ -48,6 +44,9 @@ class SmallCNN(Backbone):
             raise ConfigError(
                 f"datamodule.image_size={height}x{width} is too small for {name}; give {_SMALLEST} or more"
             )
+        stated = cards.architecture(weights.card)
+        if stated and stated != "small_cnn" and weights.path is not None:
+            raise WeightsError(f"{weights.source}: weights of {stated} cannot be loaded into backbone.name={name}")
         given = cards.input_spec(weights.card) or _INPUT
         spec = InputSpec.from_dict({**given.as_dict(), "height": height, "width": width})
         self.input_spec = with_channels(spec, in_channels)
@@ -68,13 +67,13 @@ class SmallCNN(Backbone):
             )
             for number in (1, 2)
         )
-        self.source_classifier = None
+        self.source_classifier: SourceClassifier | None = None
         if weights.path is None:
             self.weights = WeightsReport("none", notes=("random weights",))
-            _log.warning("the backbone %s starts from RANDOM weights", name)
         else:
             loaded = loading.load_file(self, weights.path, sha256=weights.sha256)
             self.weights = loading.report(weights, loaded, self.state_dict())
+            self.source_classifier = loading.classifier_beside(weights.path, weights.card)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` images to ``(B, 64, H', W')``."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
+import torch
 from timm.data import resolve_data_config
 from timm.models import get_pretrained_cfg
-from torch import nn
+from torch import Tensor, nn
 
 from headstart.backbones import cards, weights
 from headstart.backbones.contract import SourceClassifier
@@ -55,7 +56,7 @@ def build_network(name: str, source: ResolvedWeights, spec: InputSpec, options: 
         return BuiltNetwork(network, None, None)
     assert source.path is not None
     loaded = weights.load_file(network, source.path, sha256=source.sha256)
-    return BuiltNetwork(network, loaded, loaded.classifier)
+    return BuiltNetwork(network, loaded, loaded.classifier or weights.classifier_beside(source.path, source.card))
 
 
 def check_network(name: str, source: ResolvedWeights) -> None:
@@ -78,6 +79,29 @@ def check_network(name: str, source: ResolvedWeights) -> None:
     stated = cards.architecture(source.card)
     if stated and stated != architecture:
         raise WeightsError(f"{source.source}: weights of {stated} cannot be loaded into backbone.name={name}")
+
+
+def strict_in_timm(name: str, spec: InputSpec, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """How plain timm makes the network that a backbone's tensors are of, and whether it loads them strictly.
+
+    Args:
+        name: network, with or without tag.
+        spec: of the images.
+        state: of the backbone.
+    """
+    architecture = name.partition(".")[0]
+    arguments = {"num_classes": 0, **_arguments(architecture, spec, {})}
+    with torch.device("meta"):
+        wanted = _create(architecture, arguments).state_dict()
+    missing = [key for key in wanted if key not in state]
+    fits = all(key in wanted and wanted[key].shape == tensor.shape for key, tensor in state.items())
+    given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    return {
+        "version": timm.__version__,
+        "create": f"timm.create_model({architecture!r}, {given})",
+        "strict": fits and not missing,
+        "missing": missing,
+    }
 
 
 def input_spec_of(

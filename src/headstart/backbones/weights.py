@@ -16,6 +16,7 @@ from headstart.backbones.contract import SourceClassifier, WeightsReport
 from headstart.backbones.hub import HubEntry, cached_file, torch_cache_dir
 from headstart.backbones.weights_source import ResolvedWeights
 from headstart.errors import WeightsError
+from headstart.fingerprint import digest_file
 
 State = dict[str, Tensor]
 
@@ -189,6 +190,32 @@ def take_classifier(state: State, names: tuple[str, ...]) -> SourceClassifier | 
             rows = weight.flatten(1)
             found.append(SourceClassifier(rows, bias if bias is not None else rows.new_zeros(len(rows))))
     return found[0] if found else None
+
+
+def classifier_file(path: Path) -> Path:
+    """Where the classifier of the source task lies, apart from the backbone's weights in ``path``."""
+    return path.with_name(f"{path.stem}.classifier.safetensors")
+
+
+def classifier_beside(path: Path, card: cards.Card) -> SourceClassifier | None:
+    """The classifier of the source task from its own file, where the card names one.
+
+    Raises:
+        WeightsError: it is missing, damaged, or another one than the card says.
+    """
+    stated = card.get("classifier")
+    if not isinstance(stated, Mapping):
+        return None
+    beside = path.with_name(str(stated.get("file", classifier_file(path).name)))
+    if not beside.is_file():
+        _log.info("%s, the classifier of the source task, is not there; methods that need it cannot be used", beside)
+        return None
+    if digest_file(beside) != stated.get("sha256"):
+        raise WeightsError(
+            f"{beside}: it is not the classifier that its card names; copy the export again, or remove it"
+        )
+    state = read_state(beside)
+    return SourceClassifier(state["weight"].float(), state["bias"].float())
 
 
 def unwrapped(content: Any, path: Path) -> State:

@@ -128,12 +128,7 @@ def _bundled(name: str) -> ResolvedWeights | None:
 
 
 def _file(given: Path) -> ResolvedWeights:
-    path = given / EXPORT_NAME if given.is_dir() else given
-    if given.is_dir() and not path.is_file():
-        raise WeightsError(
-            f"backbone.weights={given} is a folder without {EXPORT_NAME}; export a backbone into it, or name a "
-            f"weights file ({', '.join(SUFFIXES)})"
-        )
+    path = _exported(given) if given.is_dir() else given
     if not path.is_file():
         raise WeightsError(
             f"backbone.weights={given}: there is no such file; give auto, hub, bundled, none or the path of a "
@@ -145,6 +140,24 @@ def _file(given: Path) -> ResolvedWeights:
     beside = path.with_suffix(".json")
     card = read_card(beside) if beside.is_file() else header_card(path)
     return ResolvedWeights(str(given.absolute()), "file", str(given), path, _checked_digest(path, card), card)
+
+
+def _exported(folder: Path) -> Path:
+    """The exported backbone in a run directory, or the only one in the runs of a study's folder."""
+    if (folder / EXPORT_NAME).is_file():
+        return folder / EXPORT_NAME
+    below = sorted(folder.glob(f"*/{EXPORT_NAME}"))
+    if len(below) > 1:
+        names = ", ".join(str(path.parent) for path in below[:3])
+        raise WeightsError(
+            f"backbone.weights={folder} holds {len(below)} exported backbones; name one of them: {names}"
+        )
+    if not below:
+        raise WeightsError(
+            f"backbone.weights={folder} is a folder without {EXPORT_NAME}; `headstart export RUN` makes it in a "
+            f"finished run's directory. Or name a weights file ({', '.join(SUFFIXES)})"
+        )
+    return below[0]
 
 
 def _checked_digest(path: Path, card: Mapping[str, Any]) -> str:

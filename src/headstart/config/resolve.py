@@ -38,6 +38,7 @@ NOT_IN_RESULT = (
     "datamodule.num_workers",
     "datamodule.pin_memory",
     "debug",
+    "export",
     "extend",
     "logger",
     "name",

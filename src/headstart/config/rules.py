@@ -94,18 +94,24 @@ def early_stopping_can_stop(c: Choices) -> str | None:
 
 def binary_has_two_classes(c: Choices) -> str | None:
     """One sigmoid output tells two classes apart."""
-    name = str(c.get("datamodule._target_"))
-    if c.get("task") != "binary" or _CLASSES.get(name, 2) == 2:
+    classes = _known_classes(c)
+    if c.get("task") != "binary" or classes in {None, 2}:
         return None
-    return f"task=binary needs two classes, and this data set has {_CLASSES[name]}; use task=multiclass or task=auto"
+    return f"task=binary needs two classes, and this data set has {classes}; use task=multiclass or task=auto"
 
 
 def class_weights_fit(c: Choices) -> str | None:
     """One weight a class."""
-    weights, classes = c.get("loss.class_weights"), _CLASSES.get(str(c.get("datamodule._target_")))
+    weights, classes = c.get("loss.class_weights"), _known_classes(c)
     if not isinstance(weights, list) or classes is None or len(weights) == classes:
         return None
     return f"loss.class_weights has {len(weights)} numbers for {classes} classes; give {classes}, or balanced"
+
+
+def _known_classes(c: Choices) -> int | None:
+    """Number of classes where it is known without reading any data."""
+    chosen = c.get("datamodule.classes")
+    return len(chosen) if chosen else _CLASSES.get(str(c.get("datamodule._target_")))
 
 
 def nesterov_has_momentum(c: Choices) -> str | None:

@@ -32,6 +32,7 @@ _TOP: dict[str, Field] = {
     "rerun": one_of("failed", "all", "none"),
     "extend": flag(),
     "plan": flag(),
+    "export": flag(),
     "batchnorm": one_of("train", "eval", "affine"),
     "ema.decay": nothing() | number(above=0, below=1),
     "head_init": one_of("default", "class_means", "probe"),

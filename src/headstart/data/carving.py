@@ -65,12 +65,13 @@ def some_training(
     return train.take(chosen) if len(chosen) < len(train) else train
 
 
-def some_of(records: Records, count: int, split_seed: int) -> Records:
-    """At most ``count`` images, chosen by the split seed alone, in their own order."""
+def some_of(records: Records, source: Source, count: int, split_seed: int) -> Records:
+    """At most ``count`` images, evenly over the classes, by the split seed alone, in their own order."""
     if len(records) <= count:
         return records
-    order = ranked_by_class(records.ids, np.zeros(len(records), dtype=np.int64), split_seed)[0]
-    return records.take(np.array(sorted(order[:count]), dtype=np.int64))
+    groups = ranked_by_class(records.ids, _strata(records, source)[0], split_seed).values()
+    places = sorted(((rank + 0.5) / len(group), position) for group in groups for rank, position in enumerate(group))
+    return records.take(np.array(sorted(position for _, position in places[:count]), dtype=np.int64))
 
 
 def _strata(records: Records, source: Source) -> tuple[np.ndarray, tuple[str, ...]]:

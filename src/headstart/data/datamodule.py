@@ -147,7 +147,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         for split, records in splits.items():
             check_present(split, records, source)
         if self.val_steps is not None:
-            splits["val"] = some_of(splits["val"], self.val_steps * self.eval_batch_size, self.split_seed)
+            splits["val"] = some_of(splits["val"], source, self.val_steps * self.eval_batch_size, self.split_seed)
         if self.task == "regression" and source.kind == "classes":
             source, splits = as_numbers(source, splits)
         if self.drop_last and len(splits["train"]) < self.batch_size:

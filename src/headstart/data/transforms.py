@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 from torchvision.transforms import InterpolationMode, RandAugment, RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms import functional as F  # noqa: N812
 
@@ -111,34 +111,44 @@ class TrainTransform:
 
     def _as_keras(self, image: Image.Image) -> Tensor:
         shear, row_zoom, column_zoom, side = torch.rand(4).tolist()
+        pixels = np.asarray(self._evaluate.resize(image))
         pixels = shear_and_zoom(
-            F.to_tensor(self._evaluate.resize(image)),
+            pixels if pixels.ndim == 3 else pixels[..., None],
             shear=self._shear_range * (2 * shear - 1),
             zoom=(1 + self._zoom_range * (2 * row_zoom - 1), 1 + self._zoom_range * (2 * column_zoom - 1)),
         )
         if self._flip and side < 0.5:
-            pixels = pixels.flip(-1)
-        return F.normalize(pixels, torch.tensor(self.spec.mean), torch.tensor(self.spec.std))
+            pixels = pixels[:, ::-1]
+        scaled = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))) / 255
+        return F.normalize(scaled, torch.tensor(self.spec.mean), torch.tensor(self.spec.std))
 
 
-def shear_and_zoom(pixels: Tensor, *, shear: float, zoom: tuple[float, float]) -> Tensor:
+def shear_and_zoom(pixels: np.ndarray, *, shear: float, zoom: tuple[float, float]) -> np.ndarray:
     """What Keras's ``apply_affine_transform`` does: bilinear, about the centre, filled with the nearest pixel.
 
     The value at (row, column) ``p`` from the centre is read at ``S Z p``, with ``S = [[1, -sin], [0, cos]]`` of the
     shear's angle and ``Z`` the zooms of rows and columns; so a zoom below 1 enlarges.
 
     Args:
-        pixels: ``(C, H, W)``.
+        pixels: ``(H, W, C)`` numbers.
         shear: degrees.
         zoom: of rows and of columns.
+
+    Returns: ``(H, W, C)`` float32.
     """
-    height, width = pixels.shape[1:]
+    height, width = pixels.shape[:2]
     sine, cosine = math.sin(math.radians(shear)), math.cos(math.radians(shear))
-    rows, columns = zoom
-    aspect = (width - 1) / max(height - 1, 1)
-    matrix = torch.tensor([[[cosine * columns, 0.0, 0.0], [-sine * columns * aspect, rows, 0.0]]])
-    grid = affine_grid(matrix, [1, *pixels.shape], align_corners=True)
-    return grid_sample(pixels[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
+    middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
+    columns = (np.arange(width, dtype=np.float32) - middle_column) * zoom[1]
+    rows = (np.arange(height, dtype=np.float32)[:, None] - middle_row) * zoom[0]
+    row = np.clip(rows - sine * columns + middle_row, 0, height - 1)
+    column = np.broadcast_to(np.clip(cosine * columns + middle_column, 0, width - 1), row.shape)
+    top, left = row.astype(np.intp), column.astype(np.intp)
+    bottom, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+    down, along = (row - top)[..., None], (column - left)[..., None]
+    upper = pixels[top, left] * (1 - along) + pixels[top, right] * along
+    lower = pixels[bottom, left] * (1 - along) + pixels[bottom, right] * along
+    return (upper * (1 - down) + lower * down).astype(np.float32)
 
 
 def _keras_ranges(augment: str, shear_range: float | None, zoom_range: float | None) -> tuple[float, float]:
