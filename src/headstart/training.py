@@ -12,7 +12,6 @@ import yaml
 
 from headstart.atomic import atomic_write
 from headstart.backbones.weights_source import EXPORT_NAME
-from headstart.backbones.weights_source import EXPORT_NAME
 from headstart.config import ResolvedRun, flat_config, resolve_run
 from headstart.console import copied_to, show, show_result
 from headstart.errors import RunError
