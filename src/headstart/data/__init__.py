@@ -10,10 +10,22 @@ if TYPE_CHECKING:
     from headstart.data.datamodule import ImageDataModule
     from headstart.data.digits import Digits
     from headstart.data.folder import Folder
+    from headstart.data.fractals import Fractals
     from headstart.data.torchvision_sets import CIFAR10, Flowers102, Pets
     from headstart.data.transforms import EvalTransform
 
-__all__ = ["CIFAR10", "CSV", "Digits", "EvalTransform", "Flowers102", "Folder", "ImageDataModule", "InputSpec", "Pets"]
+__all__ = [
+    "CIFAR10",
+    "CSV",
+    "Digits",
+    "EvalTransform",
+    "Flowers102",
+    "Folder",
+    "Fractals",
+    "ImageDataModule",
+    "InputSpec",
+    "Pets",
+]
 
 _HOMES = {
     "CIFAR10": "torchvision_sets",
@@ -22,6 +34,7 @@ _HOMES = {
     "EvalTransform": "transforms",
     "Flowers102": "torchvision_sets",
     "Folder": "folder",
+    "Fractals": "fractals",
     "ImageDataModule": "datamodule",
     "Pets": "torchvision_sets",
 }

@@ -1,0 +1,124 @@
+"""Images listed in a table."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headstart.data import CSV, InputSpec
+from headstart.errors import DataError
+
+SPLITS = ("train", "train", "train", "val", "val", "test")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (tmp_path / "a").mkdir()
+    for number in range(6):
+        Image.new("RGB", (10, 10), (number * 40, 0, 0)).save(tmp_path / "a" / f"{number}.png")
+    return tmp_path
+
+
+def table(folder: Path, header: str, *lines: str, name: str = "list.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def data(manifest: Path, task: str = "auto", **choices) -> CSV:
+    return CSV(manifest=manifest, batch_size=4, seed=0, task=task, **({"image_size": 8, "num_workers": 0} | choices))
+
+
+def test_numbers_become_rows_of_targets(images: Path):
+    lines = [f"a/{n}.png,{n * 1.5},{-n},{split}" for n, split in enumerate(SPLITS)]
+    module = data(table(images, "path,age,height,split", *lines), "regression")
+    module.configure(InputSpec())
+    assert module.classes == ("age", "height")
+    assert module.sizes == {"train": 3, "val": 2, "test": 1}
+    np.testing.assert_array_equal(module.targets("val"), np.array([[4.5, -3], [6, -4]], dtype=np.float32))
+    (batch,) = module.test_dataloader()
+    assert torch.equal(batch["targets"], torch.tensor([[7.5, -5.0]]))
+    assert module.summary()["target_ranges"]["train"] == [[0.0, 1.5, 3.0], [-2.0, -1.0, 0.0]]
+    chosen = data(images / "list.csv", "regression", target_columns=["height"])
+    assert (chosen.classes, chosen.targets("test").tolist()) == (("height",), [[-5.0]])
+
+
+def test_another_target_is_other_data(images: Path):
+    prints = []
+    for value in (1, 2):
+        lines = [f"a/{n}.png;{value if n == 0 else n};{split}" for n, split in enumerate(SPLITS)]
+        prints.append(data(table(images, "path;y;split", *lines), "regression").summary()["fingerprint"])
+    assert prints[0] != prints[1]
+
+
+def test_labels_come_from_columns_or_from_one_column(images: Path):
+    columns = [f"a/{n}.png,{n % 2},{int(n > 1)},{split}" for n, split in enumerate(SPLITS)]
+    names = ("", "odd", "big", "big|odd", "big", "odd | big")
+    joined = [f"a/{n}.png,{names[n]},{split}" for n, split in enumerate(SPLITS)]
+    first = data(table(images, "path,odd,big,split", *columns, name="one.csv"), "multilabel")
+    second = data(table(images, "path,labels,split", *joined, name="two.csv"), "multilabel")
+    assert (first.classes, second.classes) == (("odd", "big"), ("big", "odd"))
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(first.targets(split), second.targets(split)[:, ::-1])
+    assert first.summary()["class_counts"]["train"] == [1, 1]
+
+
+def test_classes_are_carved_where_there_is_no_split(images: Path):
+    module = data(
+        table(images, "file\ty", *(f"a/{n}.png\t{'xy'[n % 2]}" for n in range(6)), name="t.tsv"),
+        path_column="file",
+        val_fraction=0.3,
+    )
+    assert module.classes == ("x", "y")
+    assert module.sizes == {"train": 4, "val": 2}
+    assert sorted(module.targets("val").tolist()) == [0, 1]
+
+
+def test_a_damaged_image_keeps_the_targets_of_the_others(images: Path):
+    (images / "a" / "1.png").write_bytes(b"no image")
+    lines = [f"a/{n}.png,{n},{split}" for n, split in enumerate(SPLITS)]
+    module = data(table(images, "path,y,split", *lines), "regression")
+    assert module.targets("train").ravel().tolist() == [0, 2]
+    with pytest.raises(DataError, match="unreadable"):
+        data(images / "list.csv", "regression", on_bad_image="raise").prepare()
+
+
+LINES = ("a/0.png,1,train", "a/1.png,2,train", "a/2.png,3,val")
+
+
+@pytest.mark.parametrize(
+    ("lines", "task", "match"),
+    [
+        ((*LINES, "a/3.png,many,val"), "regression", "line 5: y=many is not a finite number"),
+        ((*LINES, "a/3.png,nan,val"), "regression", "line 5: y=nan"),
+        ((*LINES, "a/0.png,1,val"), "regression", "line 5: a/0.png is on line 2 already"),
+        ((*LINES, "a/3.png,1,dev"), "regression", "line 5: split=dev is not train, val or test"),
+        ((*LINES, "a/3.png,1"), "regression", "line 5: 2 values for 3 columns"),
+        ((*LINES, ",1,val"), "regression", "line 5: path is empty"),
+        ((*LINES, "a/9.png,1,val"), "regression", "1 of 4 images are not in .*a/9.png.*datamodule.root"),
+        ((*LINES, "a/3.png,,val"), "auto", "line 5: y is empty"),
+        ((), "auto", "no images"),
+    ],
+)
+def test_mistakes_are_told_by_their_line(images: Path, lines, task, match):
+    with pytest.raises(DataError, match=match):
+        data(table(images, "path,y,split", *lines), task).prepare()
+
+
+@pytest.mark.parametrize(
+    ("choices", "task", "match"),
+    [
+        ({"path_column": "file"}, "auto", "no column file; it has path, y, z. Set datamodule.path_column"),
+        ({"target_columns": ["w"]}, "auto", "no column w"),
+        ({}, "auto", r"several columns .*target_columns=\[y\]"),
+        ({}, "multilabel", "line 2: z=3 is not 0 or 1"),
+        ({"shots": 2}, "regression", "datamodule.fraction"),
+        ({"classes": ["1"]}, "regression", "chooses among classes"),
+    ],
+)
+def test_choices_that_do_not_fit_are_told(images: Path, choices, task, match):
+    path = table(images, "path,y,z", "a/0.png,1,3", "a/1.png,0,3", "a/2.png,1,4", "a/3.png,1,4")
+    with pytest.raises(DataError, match=match):
+        data(path, task, **choices).prepare()
