@@ -162,7 +162,7 @@ def _fused(config: dict[str, Any]) -> dict[str, bool]:
     optimizer: Any = hydra.utils.get_class(config["optimizer"]["_target_"])
     known = "fused" in inspect.signature(optimizer).parameters
     # Lightning unscales 16-bit gradients before clipping, which a fused optimizer does by itself.
-    usable = config["trainer"]["accelerator"] in ("cpu", "cuda", "gpu") and "16-mixed" != config["trainer"]["precision"]
+    usable = config["trainer"]["accelerator"] in ("cpu", "cuda", "gpu") and config["trainer"]["precision"] != "16-mixed"
     return {"fused": True} if known and usable and "fused" not in config["optimizer"] else {}
 
 

@@ -1,5 +1,6 @@
 """Whole sweeps: what fails fails alone, what was killed goes on, what is there is not done again."""
 
+import csv
 import json
 import os
 import random
@@ -332,3 +333,19 @@ def learned(run: Path) -> tuple[Any, ...]:
         probabilities = stored["probabilities"].tobytes()
     result = read_result(run)
     return result.metrics, result.fingerprint, rows, digests, probabilities
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on_and_gives_each_strategy_its_budget(command: Command):
+    arguments = ("-m", "hydra/sweeper=optuna", "strategy=freeze,full", "optimizer.lr=tag(log,interval(1e-4,1e-1))")
+    arguments += ("trainer.max_epochs=2", "study.trials=2", "hydra.sweeper.report=false")
+    process = command.start(*arguments)
+    wait_for(lambda: epochs_trained(command.study()) >= 3, process, timeout_s=300)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    code, out = command(*arguments)
+    assert code == 0, out
+    rows = list(csv.DictReader((command.study() / "search.csv").read_text().splitlines()))
+    arms = [row["arm"] for row in rows if row["state"] in ("COMPLETE", "PRUNED")]
+    assert sorted(arms) == ["strategy=freeze"] * 2 + ["strategy=full"] * 2
+    assert len({row["run"] for row in rows}) == 4 == len(find_runs(command.study()))
