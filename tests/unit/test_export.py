@@ -1,6 +1,7 @@
 """Exported backbones: plain timm loads them, this package finds everything again, and damage is told."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ RESULT = Result(
 )
 
 
+@cache
 def network(name: str = "resnet18", head: type = Linear, classes: tuple[str, ...] = CLASSES) -> TransferModel:
     torch.manual_seed(0)
     kind = SmallCNN if name == "small_cnn" else TimmBackbone

@@ -40,14 +40,14 @@ class SmallCNN(Backbone):
         super().__init__()
         self.name = name
         given = cards.input_spec(weights.card) or _INPUT
+        stated = cards.architecture(weights.card)
+        if stated and stated != "small_cnn" and weights.path is not None:
+            raise WeightsError(f"{weights.source}: weights of {stated} cannot be loaded into backbone.name={name}")
         height, width = image_size or (given.height, given.width)
         if min(height, width) < _SMALLEST:
             raise ConfigError(
                 f"datamodule.image_size={height}x{width} is too small for {name}; give {_SMALLEST} or more"
             )
-        stated = cards.architecture(weights.card)
-        if stated and stated != "small_cnn" and weights.path is not None:
-            raise WeightsError(f"{weights.source}: weights of {stated} cannot be loaded into backbone.name={name}")
         spec = InputSpec.from_dict({**given.as_dict(), "height": height, "width": width})
         self.input_spec = with_channels(spec, in_channels)
         self.conv1 = nn.Conv2d(in_channels, 32, 3)
