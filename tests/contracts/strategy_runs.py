@@ -34,7 +34,8 @@ from headstart.surroundings import build_surroundings
 
 #: Real networks, some with fewer layers of each kind: what they are made of is what matters here.
 BACKBONES: dict[str, tuple[str, ...]] = {
-    "resnet18": ("+backbone.layers=[1,1,1,1]",),
+    # By default the last scale of each random block is 0: where it is frozen, nothing in the block has a gradient.
+    "resnet18": ("+backbone.layers=[1,1,1,1]", "+backbone.zero_init_last=false"),
     "small_cnn": (),
     "mobilenetv3_small_100": (),
     "convnext_atto": ("+backbone.depths=[1,1,2,1]",),
