@@ -1,22 +1,25 @@
 """Labelled fractals, drawn when they are asked for: images to pretrain on where there are none."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from headstart.data.arguments import at_least
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.records import Records, Source
 
-VERSION = 1
+VERSION = 2
 """Of the drawing; raise it when the same numbers give other pixels, so that no digest stands for two images."""
 
-_WALKERS, _STEPS, _FORGOTTEN = 400, 70, 20
+_WALKERS, _STEPS, _FORGOTTEN = 1000, 40, 20
 _TRIES = 50
+# Drawn images are remembered up to this size, by all workers together; what Python keeps of each one comes on top.
+_REMEMBERED_BYTES, _BYTES_BESIDE = 256 * 2**20, 1024
 
 
 class Fractals(ImageDataModule):
@@ -88,14 +91,26 @@ class Fractal:
         return hashlib.sha256("/".join(map(str, ("fractal", *parts))).encode()).hexdigest()
 
     def draw(self) -> np.ndarray:
-        """``(size, size, 3)`` unsigned bytes."""
+        """``(size, size, 3)`` unsigned bytes, read-only; those asked for last are remembered."""
+        worker = get_worker_info()
+        return _remembering(self.size, worker.num_workers if worker else 1)(self)
+
+    def draw_anew(self) -> np.ndarray:
+        """The same, computed."""
         rng = np.random.default_rng([self.data_seed, self.category, 1, self.number])
         for maps in _variations(system(self.data_seed, self.category), rng):
             points = attractor(maps, rng)
             if points is not None:
                 break
-        turned = _turned(points, rng)
-        return _painted(_density(turned, self.size), rng)
+        pixels = _painted(_density(_turned(points, rng), self.size), rng)
+        pixels.flags.writeable = False
+        return pixels
+
+
+@lru_cache(maxsize=2)
+def _remembering(size: int, workers: int) -> Callable[[Fractal], np.ndarray]:
+    """Drawing of images of this size that remembers as many as a worker's share of the memory holds."""
+    return lru_cache(maxsize=_REMEMBERED_BYTES // workers // (3 * size**2 + _BYTES_BESIDE))(Fractal.draw_anew)
 
 
 @lru_cache(maxsize=4096)
@@ -116,21 +131,23 @@ def system(data_seed: int, category: int) -> np.ndarray:
 
 
 def attractor(maps: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Points ``(P, 2)`` of the attractor by the chaos game, from many walkers at once; None where it runs away.
+    """Points ``(2, P)`` of the attractor by the chaos game, from many walkers at once; None where it runs away.
 
     A map is chosen with a probability in proportion to the area it keeps.
     """
-    areas = np.abs(np.linalg.det(maps[:, :, :2])) + 1e-3
-    chosen = rng.choice(len(maps), size=(_STEPS, _WALKERS), p=areas / areas.sum())
-    points, kept = np.zeros((_WALKERS, 2)), []
+    areas = np.abs(maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0]) + 1e-3
+    bounds = (np.cumsum(areas) / areas.sum())[:-1].astype(np.float32)
+    drawn = rng.random((_STEPS, _WALKERS), dtype=np.float32)
+    chosen = (drawn >= bounds[:, None, None]).sum(axis=0, dtype=np.intp)
+    numbers = maps.reshape(-1, 6).astype(np.float32).T.take(chosen, axis=1)
+    x, y, found = np.float32(0), np.float32(0), np.empty((2, _STEPS, _WALKERS), dtype=np.float32)
     for step in range(_STEPS):
-        step_maps = maps[chosen[step]]
-        points = np.einsum("pij,pj->pi", step_maps[:, :, :2], points) + step_maps[:, :, 2]
-        if step >= _FORGOTTEN:
-            kept.append(points)
-    found = np.concatenate(kept)
-    spread = found.max(axis=0) - found.min(axis=0)
-    return found if np.isfinite(found).all() and spread.min() > 1e-3 and spread.max() < 1e3 else None
+        a, b, e, c, d, f = numbers[:, step]
+        x, y = a * x + b * y + e, c * x + d * y + f
+        found[0, step], found[1, step] = x, y
+    found = found[:, _FORGOTTEN:].reshape(2, -1)
+    spread = found.max(axis=1) - found.min(axis=1)  # not finite where a point is not
+    return found if spread.min() > 1e-3 and spread.max() < 1e3 else None
 
 
 def _singular_values(count: int, rng: np.random.Generator) -> list[tuple[float, float]]:
@@ -161,19 +178,21 @@ def _variations(maps: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarr
 def _turned(points: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
     """Mirrored and turned by up to a sixth of a full turn; its class stays recognisable."""
     if points is None:
-        return np.zeros((1, 2))
-    side = np.array([rng.choice([-1.0, 1.0]), 1.0])
-    turned: np.ndarray = (points * side) @ _rotation(rng.uniform(-np.pi / 6, np.pi / 6)).T
+        return np.zeros((2, 1))
+    side = np.array([[rng.choice([-1.0, 1.0])], [1.0]])
+    linear = _rotation(rng.uniform(-np.pi / 6, np.pi / 6)) * side.T
+    turned: np.ndarray = linear.astype(points.dtype) @ points
     return turned
 
 
 def _density(points: np.ndarray, size: int) -> np.ndarray:
     """How often each pixel is hit, from 0 to 1 on a logarithmic scale: ``(size, size)``."""
-    low, high = np.percentile(points, 1, axis=0), np.percentile(points, 99, axis=0)
+    low, high = np.percentile(points[:, :: max(1, points.shape[1] // 2000)], (1, 99), axis=1)
     scale = 0.9 * size / max(float((high - low).max()), 1e-9)
-    places = np.floor((points - (low + high) / 2) * scale + size / 2).astype(np.int64)
-    inside = ((places >= 0) & (places < size)).all(axis=1)
-    hits = np.bincount(places[inside, 1] * size + places[inside, 0], minlength=size * size).reshape(size, size)
+    shift = size / 2 - (low + high) / 2 * scale
+    column, row = np.floor(points * np.float32(scale) + shift[:, None].astype(np.float32)).astype(np.int32)
+    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+    hits = np.bincount((row * size + column)[inside], minlength=size * size).reshape(size, size)
     levels: np.ndarray = np.log1p(hits) / np.log1p(max(int(hits.max()), 1))
     return levels
 

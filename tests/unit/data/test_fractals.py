@@ -1,11 +1,20 @@
 """Fractals: the same numbers give the same pixels, and classes can be told apart."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from headstart_testing import tiny_run
 
+from headstart.cache.activations import CachedData
+from headstart.cache.decide import Settings
 from headstart.data import Fractals, InputSpec
-from headstart.data.fractals import Fractal, system
+from headstart.data import fractals as drawing
+from headstart.data.fractals import Fractal, attractor, system
+from headstart.strategies import Full
+
+PINNED = [[170.1, 116.5, 109.0], [63.7, 97.1, 73.1], [66.9, 69.5, 47.1]]
 
 
 def fractals(**choices) -> Fractals:
@@ -25,6 +34,49 @@ def test_an_image_is_a_function_of_its_numbers():
     assert all((other.draw() != first).any() and other.digest != Fractal(0, 2, 5, 32).digest for other in others)
 
 
+def test_pixels_are_those_of_this_version():
+    """Where this fails, pixels have changed: raise VERSION, then write down what is drawn now."""
+    assert drawing.VERSION == 2
+    drawn = [Fractal(0, category, 0, 32).draw().astype(float) for category in range(3)]
+    means = [[round(level, 1) for level in image.mean(axis=(0, 1))] for image in drawn]
+    np.testing.assert_allclose(means, PINNED, atol=0.5)  # another processor may round a point into the next pixel
+
+
+def test_points_lie_on_the_attractor():
+    """It is the union of its own images under the maps, so every point has one of them near it."""
+    maps = system(0, 3)
+    points = attractor(maps, np.random.default_rng(0)).T.astype(np.float64)
+    size = np.ptp(points, axis=0).max()
+    images = np.concatenate([points @ each[:, :2].T + each[:, 2] for each in maps])
+    distances = np.sqrt(((points[::40, None] - images[None, ::2]) ** 2).sum(axis=-1)).min(axis=1)
+    assert np.quantile(distances, 0.99) < 0.02 * size
+    assert np.quantile(distances, 0.5) > 0  # float32 points are not the same numbers twice
+
+
+def test_what_runs_away_is_no_attractor():
+    away = np.array([[[1.5, 0, 1], [0, 1.5, 0]], [[2.0, 0, 0], [0, 2.0, 1]]])
+    assert attractor(away, np.random.default_rng(0)) is None
+    onto_one_point = np.array([[[0.1, 0, 0], [0, 0.1, 0]]])
+    assert attractor(onto_one_point, np.random.default_rng(0)) is None
+
+
+def test_few_images_are_remembered(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(drawing, "_REMEMBERED_BYTES", 4 * (3 * 24**2 + 1024))
+    drawing._remembering.cache_clear()
+    images = [Fractal(0, 0, number, 24) for number in range(6)]
+    drawn = [image.draw() for image in images]
+    info = drawing._remembering(24, 1).cache_info()
+    assert (info.maxsize, info.currsize) == (4, 4)
+    assert images[5].draw() is drawn[5]
+    forgotten = images[0].draw()
+    assert forgotten is not drawn[0]
+    np.testing.assert_array_equal(forgotten, drawn[0])
+    assert drawing._remembering(24, 2).cache_info().maxsize == 2
+    with pytest.raises(ValueError, match="read-only"):
+        drawn[0][0, 0] = 0
+    drawing._remembering.cache_clear()
+
+
 def test_systems_contract_and_are_worth_looking_at():
     for category in range(20):
         maps = system(7, category)
@@ -33,9 +85,10 @@ def test_systems_contract_and_are_worth_looking_at():
         total = (singular[:, 0] + 2 * singular[:, 1]).sum()
         assert (5 + len(maps)) / 2 - 1e-9 <= total <= (6 + len(maps)) / 2 + 1e-9
         image = Fractal(7, category, 0, 32).draw().astype(float)
-        ground = np.median(image.reshape(-1, 3), axis=0)
+        colours, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
+        ground = colours[counts.argmax()]
         differs = (np.abs(image - ground).sum(axis=-1) > 30).mean()
-        assert 0.02 < differs < 0.98, category
+        assert 0.04 < differs < 0.7, category
 
 
 def test_variations_are_nearer_to_their_class_than_to_others():
@@ -69,3 +122,25 @@ def test_workers_draw_the_same(workers: int):
     there.num_workers = workers
     for first, second in zip(here.train_dataloader(), there.train_dataloader(), strict=True):
         assert torch.equal(first["images"], second["images"])
+
+
+def test_without_augmentation_images_are_drawn_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn, draw = [], Fractal.draw_anew
+    monkeypatch.setattr(Fractal, "draw_anew", lambda self: drawn.append(self) or draw(self))
+    found = []
+    for _ in range(2):
+        drawing._remembering.cache_clear()
+        run, module = tiny_run(Full(), backbone={"name": "test_resnet"}), fractals(augment="none", val_fraction=0.2)
+        run.data = CachedData(
+            module,
+            run.module.model,
+            run.module.plan.phases,
+            run.module.audit.info,
+            settings=Settings(),
+            folder=tmp_path,
+        )
+        run.fit()
+        found.append([use["hit"] for use in run.data.record()["entries"]])
+    assert found == [[False, False], [True, True]]
+    assert sorted(image.number for image in drawn) == sorted(list(range(10)) * 3)
+    drawing._remembering.cache_clear()
