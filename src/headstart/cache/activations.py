@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader
 from headstart.backbones.cut import is_cuttable
 from headstart.cache.building import ShardWriter
 from headstart.cache.decide import Decision, Settings, check_required, decide, too_large
-from headstart.cache.decoded import wanted_pixels
+from headstart.cache.decoded import DecodedImages
 from headstart.cache.entry import Entry
 from headstart.cache.extract import Kind, Prefix, extract
 from headstart.cache.key import Arithmetic, activations_key, describe_images, describe_prefix
 from headstart.cache.loader import StoredBatches
-from headstart.cache.pixels import decoding_threads, normalised
+from headstart.cache.pixels import decoding_threads
 from headstart.cache.provide import Wanted, provide
 from headstart.cache.store import Store
 from headstart.data.datamodule import ImageDataModule
@@ -102,7 +102,8 @@ class CachedData(pl.LightningDataModule):
         self.store = Store(Path(folder) / "activations", max_bytes=settings.max_bytes)
         self.pixel_store = Store(Path(folder) / "images", max_bytes=settings.max_bytes)
         self._obstacle = obstacle
-        augmentation = f"datamodule.augment={data.augment}" if data.train_transform.random else None
+        chosen = data.augmentation
+        augmentation = f"datamodule.augment={chosen.augment}" if chosen.random else None
         self.decisions: tuple[Decision, ...] = tuple(
             decide(
                 phase,
@@ -243,12 +244,13 @@ class CachedData(pl.LightningDataModule):
                     opened.close()
                 return None
             entries.append(entry)
+        kind = Kind.from_dict(dict(entries[0].meta.about["kind"]))
         return StoredBatches(
             "activations",
             entries,
             self.data.targets(split),
             self._image_loader(split),
-            decode=Kind.from_dict(dict(entries[0].meta.about["kind"])).from_rows,
+            decode=lambda rows, epoch, positions: kind.from_rows(rows),
             device=prefix.device,
             constants={"stages": decision.stages},
         )
@@ -267,7 +269,7 @@ class CachedData(pl.LightningDataModule):
         seen = None
         if view is not None:
             dataset.seed = VIEW_SEED
-            seen = {**data.augmentation(), "seed": VIEW_SEED, "view": view}
+            seen = {**data.augmentation.as_dict(), "seed": VIEW_SEED, "view": view}
         arithmetic = Arithmetic(str(trainer.precision), prefix.device.type, self.channels_last, self.settings.dtype)
         about = {
             "data": data.summary()["name"],
@@ -325,12 +327,14 @@ class CachedData(pl.LightningDataModule):
         )
 
     def _images(self, split: str) -> Loader:
-        """Images: decoded before and only normalised now where that changes nothing, else from their files."""
+        """Images: decoded before and only normalised or augmented now, else from their files."""
         data, trainer, loader = self.data, self._trainer(), self._image_loader(split)
-        augmented = split == "train" and data.train_transform.random
-        if self.settings.mode == "off" or self.settings.images == "off" or self._obstacle is not None or augmented:
+        if self.settings.mode == "off" or self.settings.images == "off" or self._obstacle is not None:
             return loader
-        wanted = wanted_pixels(data, split, self.settings, processes=trainer.num_devices)
+        decoded = DecodedImages.of(data, split, augmented=split == "train")
+        if decoded is None:
+            return loader
+        wanted = decoded.wanted(self.settings, processes=trainer.num_devices)
         found = provide(wanted, self.pixel_store, trainer)
         if isinstance(found, str):
             return loader
@@ -338,13 +342,7 @@ class CachedData(pl.LightningDataModule):
             self.pixel_store.evict(keep=[wanted.key])
         meta, phase = found.entry.meta, self.phases[self._phase_index(trainer.current_epoch)]
         self._record.add(_Use("images", split, phase.name, meta.key, found.hit, meta.build_seconds, meta.size_bytes))
-        spec, device = data.spec, next(self.model.parameters()).device
-        assert spec is not None
-
-        def decode(rows: torch.Tensor) -> torch.Tensor:
-            images = normalised(rows, spec)
-            return images if self.channels_last else images.contiguous()
-
+        device, decode = next(self.model.parameters()).device, decoded.decoder(channels_last=self.channels_last)
         return StoredBatches("images", [found.entry], data.targets(split), loader, decode=decode, device=device)
 
     def _image_loader(self, split: str) -> DataLoader:

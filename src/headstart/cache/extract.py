@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from headstart.backbones.trace import evaluation_mode
 from headstart.cache.building import ShardWriter
-from headstart.cache.pixels import normalised, pixel_batches
+from headstart.cache.pixels import pixel_batches
 from headstart.data.dataset import ImageDataset
-from headstart.data.transforms import EvalTransform
+from headstart.data.transforms import EvalTransform, normalised
 from headstart.model import TransferModel
 
 # NumPy has no bfloat16: its bits are stored as integers.
@@ -136,7 +136,7 @@ def extract(
 def _batches(prefix: Prefix, dataset: ImageDataset, positions: range, *, threads: int, view: int) -> Iterator[Tensor]:
     transform = dataset.transform
     size = _PIXELS_A_BATCH.get(prefix.device.type, _PIXELS_A_BATCH["cpu"])
-    spec = transform.spec  # type: ignore[attr-defined]
+    spec = transform.spec  # type: ignore[union-attr]
     batch_size = max(8, min(1024, size // (spec.height * spec.width)))
     if isinstance(transform, EvalTransform):
         for pixels in pixel_batches(dataset, positions, batch_size=batch_size, threads=threads):

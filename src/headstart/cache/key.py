@@ -89,10 +89,15 @@ def versions() -> dict[str, str]:
     return {**found, "jpeg": str(decoder)}
 
 
-def pixels_key(spec: InputSpec, digests: Sequence[str]) -> str:
+def pixels_key(spec: InputSpec, digests: Sequence[str], *, with_aspect: bool = False) -> str:
     """The key of one split's decoded images: size, resizing, content and the libraries that decode.
 
     Mean and standard deviation are applied later.
+
+    Args:
+        spec: how they are resized.
+        digests: of the images' contents, in the order of the split.
+        with_aspect: each row ends with the image's original aspect ratio.
     """
     shape = {name: value for name, value in spec.as_dict().items() if name != "std"}
     if spec.crop_mode != "border":  # which pads with the mean
@@ -102,6 +107,7 @@ def pixels_key(spec: InputSpec, digests: Sequence[str]) -> str:
         {
             "format": FORMAT,
             "pixels": shape,
+            "with_aspect": with_aspect,
             "preprocessing": PREPROCESSING,
             "versions": found,
             "split": digest(list(digests)),

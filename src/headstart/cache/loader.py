@@ -25,7 +25,7 @@ class StoredBatches:
         entries: one for each augmented view, else a single one; an epoch uses the view of its number, modulo them.
         targets: of the whole split.
         images: the loader of the images that the rows stand for; it is never iterated.
-        decode: rows as they are stored, on the device, to what a batch holds.
+        decode: rows as they are stored, on the device, with the epoch and their positions, to what a batch holds.
         device: where the batches are wanted.
         constants: further items of every batch.
     """
@@ -37,7 +37,7 @@ class StoredBatches:
         targets: np.ndarray,
         images: DataLoader,
         *,
-        decode: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor, int, np.ndarray], Tensor],
         device: torch.device,
         constants: Mapping[str, Any] | None = None,
     ) -> None:
@@ -58,7 +58,7 @@ class StoredBatches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for keys in self.batch_sampler:
             positions = np.fromiter((index for _, index in keys), dtype=np.int64, count=len(keys))
-            yield self._batch(keys[0][0] % len(self.entries), positions)
+            yield self._batch(keys[0][0], positions)
 
     @property
     def sampler(self) -> Any:
@@ -71,11 +71,12 @@ class StoredBatches:
         for entry in self.entries:
             entry.close()
 
-    def _batch(self, view: int, positions: np.ndarray) -> dict[str, Any]:
-        index = torch.from_numpy(positions)
+    def _batch(self, epoch: int, positions: np.ndarray) -> dict[str, Any]:
+        index, view = torch.from_numpy(positions), epoch % len(self.entries)
         if self._resident is not None:
             index = index.to(self._device)
             rows = self._resident[view].index_select(0, index)
         else:
             rows = torch.from_numpy(self.entries[view].rows(positions)).to(self._device)
-        return {self.name: self._decode(rows), "targets": self._targets[index], "index": index, **self._constants}
+        shown = self._decode(rows, epoch, positions)
+        return {self.name: shown, "targets": self._targets[index], "index": index, **self._constants}

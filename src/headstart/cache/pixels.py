@@ -6,28 +6,29 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from headstart.data.affine import AffineAugment
 from headstart.data.dataset import ImageDataset
 from headstart.data.images import to_channels
-from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
 
 _BATCHES_AHEAD = 2
 
 
 def pixel_batches(dataset: ImageDataset, positions: range, *, batch_size: int, threads: int) -> Iterator[np.ndarray]:
-    """``(B, H, W, C)`` bytes: what evaluation makes of the images before it normalises them.
+    """Bytes: ``(B, H, W, C)``, what evaluation makes of the images before it normalises them.
 
-    Decoding and resizing leave the interpreter's lock, so threads suffice; at most a few batches are in memory.
+    Of an augmented split ``(B, row_bytes)``, the images as :class:`AffineAugment` keeps them. Decoding and resizing
+    leave the interpreter's lock, so threads suffice; at most a few batches are in memory.
     """
     transform = dataset.transform
-    assert isinstance(transform, EvalTransform)
+    assert isinstance(transform, EvalTransform | AffineAugment)
 
     def pixels(position: int) -> np.ndarray:
-        image = transform.resize(to_channels(dataset.image(position), transform.spec.channels))
-        array = np.asarray(image)
+        image = dataset.image(position)
+        if isinstance(transform, AffineAugment):
+            return transform.keep(image)
+        array = np.asarray(transform.resize(to_channels(image, transform.spec.channels)))
         return array if array.ndim == 3 else array[..., None]
 
     starts = iter(range(positions.start, positions.stop, batch_size))
@@ -45,14 +46,6 @@ def pixel_batches(dataset: ImageDataset, positions: range, *, batch_size: int, t
                 yield np.stack([future.result() for future in pending.popleft()])
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def normalised(pixels: Tensor, spec: InputSpec) -> Tensor:
-    """``(B, H, W, C)`` bytes to ``(B, C, H, W)`` float32 with channels last, value for value as evaluation does it."""
-    device = pixels.device
-    # Tensors, not numbers: dividing by a number may be done as a multiplication, which rounds differently.
-    full, mean, std = (torch.tensor(value, device=device) for value in ([255.0], spec.mean, spec.std))
-    return pixels.to(torch.float32).div_(full).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 def decoding_threads(processes: int) -> int:

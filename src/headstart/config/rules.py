@@ -253,11 +253,25 @@ def one_class_methods_fit(c: Choices) -> str | None:
     return None
 
 
-def keras_ranges_need_keras(c: Choices) -> str | None:
-    """Shear and zoom are of one kind of augmentation."""
-    for key in ("datamodule.shear_range", "datamodule.zoom_range"):
-        if c.get(key) and c.get("datamodule.augment") != "keras":
-            return f"{key}={c.get(key)} has an effect with datamodule.augment=keras only; leave it out, or set that"
+_OF_AUGMENTS = {
+    "datamodule.shear_range": ("keras",),
+    "datamodule.zoom_range": ("keras",),
+    "datamodule.train_size": ("light", "randaug"),
+    "datamodule.kept_size": ("light",),
+}
+
+
+def augmentation_has_its_options(c: Choices) -> str | None:
+    """Shear, zoom and sizes are each of some kinds of augmentation."""
+    for key, kinds in _OF_AUGMENTS.items():
+        if c.get(key) and c.get("datamodule.augment") not in kinds:
+            wanted = " or ".join(kinds)
+            return f"{key}={c.get(key)} has an effect with datamodule.augment={wanted} only; leave it out, or set that"
+    if c.get("datamodule.train_size") and c.get("cache.views"):
+        return (
+            f"cache.views={c.get('cache.views')} stores views at the size of evaluation and does not go with "
+            f"datamodule.train_size={c.get('datamodule.train_size')}; leave one of them out"
+        )
     return None
 
 
@@ -284,5 +298,5 @@ RULES: tuple[Rule, ...] = (
     distill_has_a_teacher,
     share_has_tasks,
     one_class_methods_fit,
-    keras_ranges_need_keras,
+    augmentation_has_its_options,
 )

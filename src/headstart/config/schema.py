@@ -68,6 +68,8 @@ _DATA: dict[str, Field] = {
     "datamodule.augment": text(),
     "datamodule.shear_range": nothing() | number(minimum=0, below=90),
     "datamodule.zoom_range": nothing() | number(minimum=0, below=1),
+    "datamodule.train_size": nothing() | whole(8) | list_of(whole(8), length=2),
+    "datamodule.kept_size": nothing() | whole(8),
     "datamodule.classes": nothing() | list_of(text() | whole(0)),
     "datamodule.manifest": text() | nothing(),
     "datamodule.target_columns": nothing() | list_of(text()),

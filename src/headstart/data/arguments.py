@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from headstart.errors import DataError
 
 
-def pair(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+def pair(name: str, size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """``(height, width)`` of one number or two."""
-    if image_size is None:
+    if size is None:
         return None
-    sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+    sides = [size, size] if isinstance(size, int) else list(size)
     if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise DataError(f"datamodule.image_size={image_size} must be pixels: one number, or [height,width], or null.")
+        raise DataError(f"datamodule.{name}={size} must be pixels: one number, or [height,width], or null.")
     return sides[0], sides[1]
 
 

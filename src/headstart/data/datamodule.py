@@ -13,7 +13,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from headstart.data.affine import AffineAugment
 from headstart.data.arguments import at_least, maybe_at_least, one_of, pair
+from headstart.data.augment import Augmentation
 from headstart.data.carving import all_splits, some_of, some_training
 from headstart.data.content import combined_digest
 from headstart.data.dataset import ImageDataset
@@ -21,7 +23,7 @@ from headstart.data.input_spec import InputSpec
 from headstart.data.records import Records, Source, shared_content
 from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches
 from headstart.data.targets import as_numbers, check_present, describe_targets, only_classes
-from headstart.data.transforms import AUGMENTS, EvalTransform, TrainTransform, checked_spec
+from headstart.data.transforms import EvalTransform, TrainTransform, checked_spec
 from headstart.data.workers import choose_workers
 from headstart.errors import DataError
 from headstart.hardware import usable_cores
@@ -49,6 +51,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         min_crop: the random crop of ``light`` and ``randaug`` keeps at least this share of the area.
         shear_range: of ``keras``, in degrees; None: 0.
         zoom_range: of ``keras``, as a share; None: 0.
+        train_size: pixels of augmented training images; None: those of evaluation.
+        kept_size: pixels of the decoded images that ``light`` crops from; None: 8/7 of what it shows.
         classes: only these classes; None: all.
         val_fraction: share carved for validation where the data set has no such split.
         test_fraction: share carved for testing where the data set has no such split; 0: no test split.
@@ -77,6 +81,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         min_crop: float = 0.5,
         shear_range: float | None = None,
         zoom_range: float | None = None,
+        train_size: int | Sequence[int] | None = None,
+        kept_size: int | None = None,
         classes: Sequence[str | int] | None = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
@@ -101,10 +107,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.steps_per_epoch = maybe_at_least(1, "steps_per_epoch", steps_per_epoch)
         self.val_steps = maybe_at_least(1, "val_steps", val_steps)
         self.seed, self.split_seed = at_least(0, "seed", seed), split_seed
-        self.image_size = pair(image_size)
-        self.augment = one_of(AUGMENTS, "augment", augment)
-        self.flip, self.min_crop = flip, min_crop
-        self.shear_range, self.zoom_range = shear_range, zoom_range
+        self.image_size = pair("image_size", image_size)
+        self.augmentation = Augmentation(
+            augment, flip, min_crop, shear_range, zoom_range, pair("train_size", train_size), kept_size
+        )
         self.wanted_classes = classes
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.shots, self.fraction = shots, fraction
@@ -243,31 +249,18 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return EvalTransform(self._configured())
 
     @property
-    def train_transform(self) -> TrainTransform:
-        """From a decoded image to ``(C, H, W)``, augmented."""
-        return TrainTransform(
-            self._configured(),
-            augment=self.augment,
-            flip=self.flip,
-            min_crop=self.min_crop,
-            shear_range=self.shear_range,
-            zoom_range=self.zoom_range,
-        )
-
-    def augmentation(self) -> dict[str, Any]:
-        """What decides how training images are augmented, for keys."""
-        keras = {"shear_range": self.shear_range, "zoom_range": self.zoom_range} if self.augment == "keras" else {}
-        return {"augment": self.augment, "flip": self.flip, "min_crop": self.min_crop, **keras}
+    def train_transform(self) -> TrainTransform | AffineAugment:
+        """From a decoded image to ``(C, H, W)``, augmented; or of kept images, a batch at a time."""
+        return self.augmentation.transform(self._configured())
 
     def dataset(self, split: str, *, augmented: bool = False) -> ImageDataset:
         """A split as a torch data set, as evaluation sees it unless ``augmented``."""
-        transform = self.train_transform if augmented else self.eval_transform
         return ImageDataset(
             self.records(split),
-            transform,
+            self.train_transform if augmented else self.eval_transform,
             channels=self._configured().channels,
             seed=self.seed,
-            random=isinstance(transform, TrainTransform) and transform.random,
+            random=augmented and self.augmentation.random,
         )
 
     def train_dataloader(self) -> DataLoader:

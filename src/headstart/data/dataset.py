@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from headstart.data.affine import AffineAugment, draws
 from headstart.data.images import read_image
 from headstart.data.records import Records
 
@@ -23,11 +24,12 @@ class ImageDataset(Dataset[dict[str, Any]]):
     An item is a dict with ``images`` ``(C, H, W)`` float32, ``targets`` (class position, or a row of numbers) and
     ``index`` (position in the split). It is asked for by ``(epoch, index)``; a plain index means epoch 0. With
     ``random`` the generators of Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the
-    transform and then put back, so an image is augmented alike whichever worker does it and whatever was drawn before.
+    transform and then put back, so an image is augmented alike whichever worker does it and whatever was drawn before;
+    :class:`AffineAugment` is given its numbers.
 
     Args:
         records: the split.
-        transform: a decoded image to ``(C, H, W)``.
+        transform: a decoded image to ``(C, H, W)``, or an augmentation of kept images.
         channels: of the decoded image.
         seed: of the run.
         random: whether the transform draws random numbers.
@@ -36,7 +38,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def __init__(
         self,
         records: Records,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Callable[[Image.Image], Tensor] | AffineAugment,
         *,
         channels: int,
         seed: int,
@@ -59,7 +61,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         image = self.image(index)
-        if self.random:
+        if isinstance(self.transform, AffineAugment):
+            row = torch.from_numpy(self.transform.keep(image))
+            images = self.transform(row[None], draws(self.seed, epoch, index)[None])[0].contiguous()
+        elif self.random:
             with seeded(self.seed, epoch, index):
                 images = self.transform(image)
         else:

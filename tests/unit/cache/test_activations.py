@@ -1,6 +1,7 @@
 """Training on stored activations is the same training: same order, same logits, same accuracy."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def trained(strategy: Any, folder: Path | None, *, augment: str = "none", **choi
     """A run after its fit, with or without stored activations."""
     settings = {key: choices.pop(key) for key in ("mode", "dtype", "views", "images") if key in choices}
     run = tiny(strategy, **choices)
-    run.data.augment = augment
+    run.data.augmentation = replace(run.data.augmentation, augment=augment)
     loaders: Any = run.data
     if folder is not None:
         loaders = cached(run, folder, **settings)
@@ -171,7 +172,8 @@ def test_augmentation_without_views_trains_on_images_and_says_so(tmp_path: Path)
     stored, loaders = trained(Freeze(), tmp_path, augment="light")
     assert not loaders.record()["used"]
     assert "datamodule.augment=light" in loaders.notices()[0]
-    assert [use["split"] for use in loaders.record()["entries"]] == ["val"]
+    used = [(use["kind"], use["split"]) for use in loaders.record()["entries"]]
+    assert used == [("images", "train"), ("activations", "val")]
     same(with_images, stored)
 
 
@@ -188,7 +190,7 @@ def test_requiring_what_cannot_be_is_an_error_before_training(tmp_path: Path):
     with pytest.raises(CacheError, match="nothing is frozen"):
         cached(tiny(Full()), tmp_path, mode="require")
     run = tiny(Freeze())
-    run.data.augment = "light"
+    run.data.augmentation = replace(run.data.augmentation, augment="light")
     with pytest.raises(CacheError, match=r"cache\.views"):
         cached(run, tmp_path, mode="require")
     cached(tiny(LpFt(probe_epochs=1)), tmp_path, mode="require")
@@ -255,10 +257,12 @@ def test_decoded_images_change_nothing_at_all(tmp_path: Path):
     np.testing.assert_array_equal(again.module.predictions["val"].outputs, expected)
 
 
-def test_augmented_images_are_not_kept(tmp_path: Path):
-    with_files, _ = trained(Full(), None, augment="light")
-    stored, loaders = trained(Full(), tmp_path, augment="light")
-    assert [entry["split"] for entry in loaders.record()["entries"]] == ["val"]
+@pytest.mark.parametrize(("augment", "stored_splits"), [("light", ["train", "val"]), ("randaug", ["val"])])
+def test_augmentation_of_decoded_images_changes_nothing_at_all(tmp_path: Path, augment: str, stored_splits: list[str]):
+    """The same training from files and from the store; RandAugment works on the original images."""
+    with_files, _ = trained(Full(), None, augment=augment)
+    stored, loaders = trained(Full(), tmp_path, augment=augment)
+    assert [entry["split"] for entry in loaders.record()["entries"] if entry["kind"] == "images"] == stored_splits
     np.testing.assert_array_equal(
         stored.module.predictions["val"].outputs, with_files.module.predictions["val"].outputs
     )

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.cache.pixels import normalised, pixel_batches
+from headstart.cache.pixels import pixel_batches
 from headstart.data import Digits, Folder
 from headstart.data.input_spec import InputSpec
+from headstart.data.transforms import normalised
 
 SPEC = InputSpec(height=24, width=24)
 

@@ -7,8 +7,10 @@ from PIL import Image
 from scipy.ndimage import affine_transform
 
 from headstart.data import Digits, InputSpec
+from headstart.data.affine import DRAWS, AffineAugment, all_draws
+from headstart.data.augment import Augmentation
 from headstart.data.sampler import EpochSampler, RepeatedBatches
-from headstart.data.transforms import TrainTransform, shear_and_zoom
+from headstart.data.transforms import EvalTransform
 from headstart.errors import DataError
 
 SPEC = InputSpec(height=12, width=9, mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0, crop_mode="squash")
@@ -27,38 +29,57 @@ def keras(image: np.ndarray, shear: float, zoom: tuple[float, float]) -> np.ndar
     return np.stack(planes, axis=-1)
 
 
+def numbers_for(shear: float, zoom: tuple[float, float], *, shear_range: float, zoom_range: float) -> np.ndarray:
+    """Those that give this shear and these zooms of rows and columns, and no mirroring."""
+    found = np.full((1, DRAWS), 0.9)
+    found[0, 0] = (shear / shear_range + 1) / 2
+    found[0, 1:3] = [((value - 1) / zoom_range + 1) / 2 for value in zoom]
+    return found
+
+
 @pytest.mark.parametrize(
     ("shear", "zoom"), [(0.0, (1.0, 1.0)), (0.2, (0.9, 1.15)), (-25.0, (1.2, 0.8)), (40.0, (1, 1))]
 )
 def test_shear_and_zoom_are_those_of_keras(shear, zoom):
     image = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
-    np.testing.assert_allclose(shear_and_zoom(image, shear=shear, zoom=zoom), keras(image, shear, zoom), atol=2e-3)
+    augment = keras_augment(shear_range=45.0, zoom_range=0.3)
+    rows = torch.from_numpy(augment.keep(Image.fromarray(image)))[None]
+    shown = augment(rows, numbers_for(shear, zoom, shear_range=45.0, zoom_range=0.3))[0] * 255
+    np.testing.assert_allclose(shown.permute(1, 2, 0).numpy(), keras(image, shear, zoom), atol=5e-3)
 
 
-def transform(**choices) -> TrainTransform:
-    return TrainTransform(SPEC, **({"augment": "keras", "flip": False, "min_crop": 1.0} | choices))
+def keras_augment(**choices) -> AffineAugment:
+    augment = Augmentation(**({"augment": "keras", "flip": False, "min_crop": 1.0} | choices)).transform(SPEC)
+    assert isinstance(augment, AffineAugment)
+    return augment
+
+
+def views(image: Image.Image, count: int, **choices) -> torch.Tensor:
+    augment = keras_augment(**choices)
+    return augment(torch.from_numpy(augment.keep(image)).expand(count, -1), all_draws(0, 0, count))
 
 
 def test_without_ranges_the_image_is_that_of_evaluation():
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8))
-    plain = TrainTransform(SPEC, augment="none", flip=False, min_crop=1.0)
-    torch.testing.assert_close(transform()(image), plain(image), atol=1e-6, rtol=0)
-    mirrored = [transform(flip=True)(image) for _ in range(20)]
-    assert {torch.equal(view, mirrored[0]) for view in mirrored} == {True, False}
-    flipped = plain(image).flip(-1)
-    assert all(torch.allclose(view, flipped) or torch.allclose(view, plain(image)) for view in mirrored)
+    plain = EvalTransform(SPEC)(image)
+    torch.testing.assert_close(views(image, 1)[0], plain, atol=1e-5, rtol=0)
+    mirrored = [torch.allclose(view, plain.flip(-1), atol=1e-5) for view in views(image, 20, flip=True)]
+    straight = [torch.allclose(view, plain, atol=1e-5) for view in views(image, 20, flip=True)]
+    assert any(mirrored)
+    assert any(straight)
+    assert all(one != other for one, other in zip(mirrored, straight, strict=True))
 
 
 def test_the_ranges_bound_what_happens():
     ramp = np.tile(np.arange(0, 240, 20, dtype=np.uint8)[:, None, None], (1, 9, 3))
-    views = torch.stack([transform(zoom_range=0.2)(Image.fromarray(ramp)) for _ in range(200)])
-    slopes = (views[:, 0, 6, 4] - views[:, 0, 5, 4]) / (20 / 255)
+    shown = views(Image.fromarray(ramp), 200, zoom_range=0.2)
+    slopes = (shown[:, 0, 6, 4] - shown[:, 0, 5, 4]) / (20 / 255)
     assert 0.8 <= slopes.min() < 0.85
     assert 1.15 < slopes.max() <= 1.2001
     with pytest.raises(DataError, match="zoom_range"):
-        transform(zoom_range=1.0)
+        keras_augment(zoom_range=1.0)
     with pytest.raises(DataError, match="augment=keras only"):
-        transform(augment="light", shear_range=0.2)
+        keras_augment(augment="light", shear_range=0.2)
 
 
 def stream(epochs: int, *, length: int = 10, batch_size: int = 4, steps: int = 4, **choices) -> list[list[list]]:

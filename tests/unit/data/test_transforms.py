@@ -1,15 +1,18 @@
 """Evaluation preprocessing equals timm's; augmentation does what its name says."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
-from torchvision.transforms import RandAugment, RandomHorizontalFlip
 
+from headstart.data.affine import AffineAugment, all_draws
+from headstart.data.augment import Augmentation
 from headstart.data.input_spec import InputSpec
-from headstart.data.transforms import EvalTransform, TrainTransform
+from headstart.data.transforms import EvalTransform
 from headstart.errors import DataError
 
 HALF = (0.5, 0.5, 0.5)
@@ -85,9 +88,15 @@ def test_other_modes_become_the_channels_of_the_weights(mode: str) -> None:
     assert EvalTransform(InputSpec(height=16, width=16))(noise(mode=mode)).shape == (3, 16, 16)
 
 
-def augmented(augment: str, *, flip: bool = True, draws: int = 40, min_crop: float = 0.5) -> list[Tensor]:
-    transform = TrainTransform(InputSpec(height=32, width=32), augment=augment, flip=flip, min_crop=min_crop)
+def transform_of(spec: InputSpec, **choices) -> Any:
+    return Augmentation(**({"augment": "light", "flip": True, "min_crop": 0.5} | choices)).transform(spec)
+
+
+def augmented(augment: str, draws: int = 40) -> list[Tensor]:
+    transform = transform_of(InputSpec(height=32, width=32), augment=augment)
     torch.manual_seed(0)
+    if isinstance(transform, AffineAugment):
+        return list(transform(torch.from_numpy(transform.keep(noise())).expand(draws, -1), all_draws(0, 0, draws)))
     return [transform(noise()) for _ in range(draws)]
 
 
@@ -97,34 +106,21 @@ def test_none_equals_evaluation() -> None:
     )
 
 
-@pytest.mark.parametrize("augment", ["light", "randaug"])
+@pytest.mark.parametrize("augment", ["light", "keras", "randaug"])
 def test_augmented_images_vary_and_keep_shape_and_range(augment: str) -> None:
     images = augmented(augment)
     assert all(image.shape == (3, 32, 32) and image.dtype == torch.float32 for image in images)
-    assert len({image.numpy().tobytes() for image in images}) == len(images)
+    assert len({image.numpy().tobytes() for image in images}) == (2 if augment == "keras" else len(images))
     assert max(image.abs().max() for image in images) < 2.7
 
 
-def test_flip_can_be_switched_off() -> None:
-    """With the whole image kept, what is left of `light` is the flip and a change of aspect."""
-    left_right = Image.fromarray(np.repeat(np.array([[0, 255]], dtype=np.uint8), 2, axis=0)).resize((64, 64), 0)
-    bright_left = {}
-    for flip in (True, False):
-        transform = TrainTransform(InputSpec(height=16, width=16), augment="light", flip=flip, min_crop=0.9)
-        torch.manual_seed(0)
-        images = [transform(left_right) for _ in range(30)]
-        bright_left[flip] = sum(bool(image[..., :8].mean() > image[..., 8:].mean()) for image in images)
-    assert 5 < bright_left[True] < 25
-    assert bright_left[False] == 0
-
-
-def test_randaug_is_more_than_light() -> None:
-    def kinds(augment: str) -> set[type]:
-        transform = TrainTransform(InputSpec(), augment=augment, flip=True, min_crop=0.5)
-        return {type(step) for step in transform._steps}
-
-    assert kinds("randaug") - kinds("light") == {RandAugment}
-    assert RandomHorizontalFlip in kinds("light")
+@pytest.mark.parametrize("augment", ["light", "randaug"])
+def test_training_images_may_be_smaller(augment: str) -> None:
+    transform = transform_of(InputSpec(height=32, width=32), augment=augment, train_size=(24, 20))
+    if isinstance(transform, AffineAugment):
+        assert transform(torch.from_numpy(transform.keep(noise()))[None], all_draws(0, 0, 1)).shape == (1, 3, 24, 20)
+    else:
+        assert transform(noise()).shape == (3, 24, 20)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +128,8 @@ def test_randaug_is_more_than_light() -> None:
     [
         (InputSpec(), {"augment": "heavy"}, "augment=heavy is unknown; choose none, light, randaug"),
         (InputSpec(), {"min_crop": 0.0}, "min_crop=0.0"),
+        (InputSpec(), {"augment": "none", "train_size": (16, 16)}, "train_size=.* light or randaug only"),
+        (InputSpec(), {"augment": "randaug", "kept_size": 64}, "kept_size=64 .* light only"),
         (InputSpec(channels=4, mean=(0.5,) * 4, std=(0.5,) * 4), {"augment": "randaug"}, "not 4 channels"),
         (InputSpec(channels=1), {}, "1 channels but 3 means"),
         (InputSpec(crop_pct=1.5), {}, "crop_pct 1.5"),
@@ -139,4 +137,4 @@ def test_randaug_is_more_than_light() -> None:
 )
 def test_impossible_choices(spec: InputSpec, choices: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        TrainTransform(spec, **({"augment": "light", "flip": True, "min_crop": 0.5} | choices))
+        transform_of(spec, **choices)
