@@ -145,9 +145,9 @@ def attractor(maps: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         a, b, e, c, d, f = numbers[:, step]
         x, y = a * x + b * y + e, c * x + d * y + f
         found[0, step], found[1, step] = x, y
-    found = found[:, _FORGOTTEN:].reshape(2, -1)
-    spread = found.max(axis=1) - found.min(axis=1)  # not finite where a point is not
-    return found if spread.min() > 1e-3 and spread.max() < 1e3 else None
+    points: np.ndarray = found[:, _FORGOTTEN:].reshape(2, -1)
+    spread = points.max(axis=1) - points.min(axis=1)  # not finite where a point is not
+    return points if spread.min() > 1e-3 and spread.max() < 1e3 else None
 
 
 def _singular_values(count: int, rng: np.random.Generator) -> list[tuple[float, float]]:
