@@ -14,6 +14,8 @@ _MESSAGES = (
     r".* does not have many workers which may be a bottleneck",
     # Small data sets are the usual case.
     r"The number of training batches .* is smaller than the logging interval",
+    # On a cluster's machines `srun` is there, whether this run wants it or not.
+    r"The `srun` command is available on your system but is not used",
     # The trainer is used again for scoring after training.
     r".*`trainer\.validate\(.*",
 )

@@ -1,7 +1,6 @@
 """Asking for a run: what its choices mean, whether it is there already, and that nothing is lost when it fails."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,8 +15,9 @@ from headstart.config import ResolvedRun, flat_config, resolve_run
 from headstart.console import copied_to, show, show_result
 from headstart.errors import RunError
 from headstart.fingerprint import digest
+from headstart.ranks import agree, decided, find_place
 from headstart.results import Result, failed_result, read_result, write_result
-from headstart.run import CONFIG_FILE, RunDirectory, find_runs, is_done
+from headstart.run import CONFIG_FILE, Action, RunDirectory, find_runs, is_done
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,18 +38,14 @@ def train(cfg: "DictConfig") -> Result:
     run = RunDirectory.open(
         resolved.output_dir, resolved.study, resolved.key, resolved.fingerprint, rerun=resolved.config["rerun"]
     )
-    # Lightning starts the other processes of a distributed run with the same command line.
-    owner = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    place = find_place(resolved.config["trainer"])
+    owner = place.owner
     with run.lock(owner=owner):
-        action = run.action if owner else ("resume" if run.last_checkpoint.exists() else "train")
+        action = _decide(run, resolved, earlier) if owner else None
+        action = agree(place, run.path.with_name(f".{run.path.name}.ranks"), action)
         if action == "return":
-            return _return_finished(run, export=resolved.config["export"])
-        if owner:
-            _open_directory(run, resolved, resume=action == "resume")
-            if earlier is not None and action == "train":
-                run.continue_from(earlier)
-                action = "resume"
-        with _log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None):
+            return _return_finished(run, export=resolved.config["export"]) if owner else run.result()
+        with _log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None), decided(action):
             try:
                 from headstart.execution import execute
 
@@ -59,6 +55,18 @@ def train(cfg: "DictConfig") -> Result:
                 if owner:
                     _record_failure(error, resolved, run)
                 raise
+
+
+def _decide(run: RunDirectory, resolved: ResolvedRun, earlier: RunDirectory | None) -> Action:
+    """What to do, with the directory made ready for it."""
+    action = run.action
+    if action == "return":
+        return action
+    _open_directory(run, resolved, resume=action == "resume")
+    if earlier is not None and action == "train":
+        run.continue_from(earlier)
+        return "resume"
+    return action
 
 
 def load_run(path: str | Path) -> "LoadedRun":

@@ -16,7 +16,7 @@ from headstart.errors import ConfigError, RunError
 
 # What an outer launcher or Lightning left must not make a job take itself for one rank of many.
 FOREIGN = ("LOCAL_RANK", "RANK", "GLOBAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "NODE_RANK")
-_FOREIGN_PREFIXES = ("MASTER_", "PL_GLOBAL_SEED", "TORCHELASTIC_")
+_FOREIGN_PREFIXES = ("MASTER_", "PL_GLOBAL_SEED", "TORCHELASTIC_", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
 
 class ServerLostError(RunError):
