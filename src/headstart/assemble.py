@@ -6,6 +6,7 @@ added here, never in a YAML.
 
 import inspect
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import nn
+from torch.optim import Optimizer
 
 from headstart.audit import Audit
 from headstart.backbones.contract import Backbone
@@ -27,7 +29,7 @@ from headstart.model import TransferModel
 from headstart.modes import batchnorm_parameters
 from headstart.module import TransferModule
 from headstart.optim import RatePlan, Schedule, check_phases, optimizer_groups
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import ModelInfo, Strategy
 from headstart.strategies.modifiers import on_images, phases_after_head, without
 from headstart.tasks import Task, build_task
 
@@ -103,37 +105,66 @@ def prepare_strategy(config: dict[str, Any], strategy: Strategy, model: Transfer
         ConfigError: the strategy's choices do not fit the model or the number of epochs.
     """
     info = model.describe()
+    still = batchnorm_parameters(model) if config["batchnorm"] == "eval" else frozenset()
+    plan = build_plan(config, strategy, info, still)
+    return Prepared(plan, Audit(model, info, ever_learning(plan)))
+
+
+def build_plan(
+    config: dict[str, Any], strategy: Strategy, info: ModelInfo, still: frozenset[str] = frozenset()
+) -> RatePlan:
+    """Phases, parameter groups and rates for a model of this description, checked.
+
+    Args:
+        config: of the run.
+        strategy: of the run.
+        info: of the model.
+        still: parameters that ``batchnorm=eval`` keeps as they are.
+
+    Raises:
+        ConfigError: the strategy's choices do not fit the model or the number of epochs.
+    """
     max_epochs = config["trainer"]["max_epochs"]
     phases = phases_after_head(strategy, info, max_epochs=max_epochs, head_epochs=config["head_epochs"])
     if config["batchnorm"] == "eval":
-        phases = without(phases, batchnorm_parameters(model), reason="batchnorm=eval")
+        phases = without(phases, still, reason="batchnorm=eval")
     if config["batch_transform"]["name"] != "none":
         phases = on_images(phases, f"batch_transform={config['batch_transform']['name']} mixes images")
     check_phases(phases, info, max_epochs=max_epochs)
     schedule = Schedule(**{key: value for key, value in config["scheduler"].items() if key != "_target_"})
-    plan = RatePlan(config["optimizer"]["lr"], phases, optimizer_groups(phases, info), schedule)
-    ever = frozenset(name for phase in phases for name in phase.learning)
-    return Prepared(plan, Audit(model, info, ever))
+    return RatePlan(config["optimizer"]["lr"], phases, optimizer_groups(phases, info), schedule)
+
+
+def ever_learning(plan: RatePlan) -> frozenset[str]:
+    """Names of the parameters that learn in any phase."""
+    return frozenset(name for phase in plan.phases for name in phase.learning)
+
+
+def build_optimizer(config: dict[str, Any]) -> Callable[[list[dict[str, Any]]], Optimizer]:
+    """What makes the run's optimizer from torch's parameter groups."""
+    made: Callable[[list[dict[str, Any]]], Optimizer] = instantiate(
+        {**config["optimizer"], **_fused(config), "_partial_": True}
+    )
+    return made
 
 
 def build_module(config: dict[str, Any], strategy: Strategy, model: TransferModel, task: Task) -> TransferModule:
     """The LightningModule of a run."""
     prepared = prepare_strategy(config, strategy, model)
     trainer = config["trainer"]
-    choice = {**config["optimizer"], **_fused(config), "_partial_": True}
     return TransferModule(
         model,
         task,
         prepared.plan,
         prepared.audit,
-        optimizer=instantiate(choice),
+        optimizer=build_optimizer(config),
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
         losses=strategy.losses(model),
         scores=strategy.scores(model),
         batch_transform=_batch_transform(config, task),
         ema_decay=config["ema"]["decay"],
         batchnorm=config["batchnorm"],
-        channels_last=_channels_last(trainer["channels_last"], model.backbone),
+        channels_last=wants_channels_last(trainer["channels_last"], model.backbone),
         compiled=trainer["compile"],
     )
 
@@ -173,7 +204,8 @@ def _batch_transform(config: dict[str, Any], task: Task) -> BatchTransform | Non
     return BatchTransform(choice["name"], alpha=choice["alpha"], classes=len(task.classes), seed=config["seed"])
 
 
-def _channels_last(choice: bool | str, backbone: Backbone) -> bool:
+def wants_channels_last(choice: bool | str, backbone: Backbone) -> bool:
+    """Whether images and convolutions have their channels last."""
     return backbone.features.layout == "NCHW" if choice == "auto" else bool(choice)
 
 

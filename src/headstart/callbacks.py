@@ -35,8 +35,12 @@ class StepSeed(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed from (seed, step, batch, rank)."""
-        key = np.random.SeedSequence([self.seed, trainer.global_step, batch_idx, trainer.global_rank])
-        torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+        torch.manual_seed(step_seed(self.seed, trainer.global_step, batch_idx, trainer.global_rank))
+
+
+def step_seed(seed: int, step: int, batch: int, rank: int = 0) -> int:
+    """Torch's seed for one batch of training."""
+    return int(np.random.SeedSequence([seed, step, batch, rank]).generate_state(1, np.uint64)[0])
 
 
 class EpochRows(Callback):
@@ -176,9 +180,13 @@ class CostMeter(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and forget earlier peaks."""
+        self.start(pl_module.device)
+
+    def start(self, device: torch.device) -> None:
+        """Start the clock and forget earlier peaks of the device, or of this process."""
         self._started, self._apart_before = time.perf_counter(), self._apart()
-        if pl_module.device.type == "cuda":
-            self._cuda = pl_module.device
+        if device.type == "cuda":
+            self._cuda = device
             torch.cuda.reset_peak_memory_stats(self._cuda)
         else:
             _reset_peak_resident()

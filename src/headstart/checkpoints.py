@@ -63,19 +63,22 @@ def build_checkpoints(folder: Path, *, monitor: str, mode: str, every_n_epochs: 
     return [best, last]
 
 
-def share_static(folder: Path, shared: Path, state: dict[str, Tensor]) -> Path | None:
+def share_static(
+    folder: Path, shared: Path, state: dict[str, Tensor], *, known_digest: str | None = None
+) -> Path | None:
     """Store what no phase changes once a study, and link it into the run's folder.
 
     Args:
         folder: of the run's checkpoints.
         shared: of the study's shared files; runs with the same frozen weights share one file there.
         state: tensors by name within the model.
+        known_digest: of ``state``, where the caller has computed it.
 
     Returns: the file in ``folder``, or None where nothing is frozen throughout.
     """
     if not state:
         return None
-    name = f"frozen-{digest(state)[:16]}.safetensors"
+    name = f"frozen-{(known_digest or digest(state))[:16]}.safetensors"
     target, original = folder / name, shared / name
     folder.mkdir(parents=True, exist_ok=True)
     shared.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,13 @@ Nothing is moved off the device or reduced while batches run, so evaluation cost
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from headstart.model import TransferModel
 from headstart.tasks import Task
 
 
@@ -30,6 +32,14 @@ class Predictions:
     outputs: np.ndarray
     probabilities: np.ndarray
     metrics: dict[str, float]
+
+
+class ScoredModel(Protocol):
+    """A trained model with its answers; :class:`headstart.module.TransferModule` is one."""
+
+    model: TransferModel
+    task: Task
+    predictions: dict[str, Predictions]
 
 
 @dataclass

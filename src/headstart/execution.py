@@ -31,6 +31,7 @@ from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_we
 from headstart.config import ResolvedRun, flat_config
 from headstart.console import audit_table, show, show_result, weights_notice
 from headstart.data.datamodule import ImageDataModule
+from headstart.evaluation import ScoredModel
 from headstart.exported import export_model
 from headstart.features import initialise_head
 from headstart.loggers import build_loggers, finish_loggers, log_outcome
@@ -40,7 +41,7 @@ from headstart.pictures import draw_run
 from headstart.quiet import quiet_lightning
 from headstart.results import Result, to_plain, write_result
 from headstart.run import Attempt, RunDirectory
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import ModelInfo, Strategy
 from headstart.surroundings import build_surroundings
 from headstart.tasks import Task
 
@@ -82,8 +83,8 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
         if owner:
             assert attempt is not None
             elapsed = time.perf_counter() - started
-            attempt.record(ended=True, device=_device(trainer), **_cold_seconds(elapsed, loaders, attempt))
-            result = _write_down(result, run, attempt, module, data, loggers, config)
+            attempt.record(ended=True, device=device_name(trainer), **_cold_seconds(elapsed, loaders, attempt))
+            result = write_down(result, run, attempt, module, data, loggers, config)
     except BaseException:
         finish_loggers(loggers, exit_code=1)
         raise
@@ -194,47 +195,78 @@ def conclude(
     _validate(trainer, module, loaders)
     if data.has_test:
         trainer.test(module, datamodule=loaders, verbose=False)
+    return build_result(
+        resolved,
+        module,
+        data,
+        audit,
+        other_metrics=module.other_metrics,
+        params=count_parameters(module.audit.info, module.audit.ever_learning),
+        cache=loaders.record(),
+        best_epoch=best,
+        epochs=epochs,
+        precision=str(trainer.precision),
+        details={"strategy": chosen} if chosen else {},
+    )
+
+
+def build_result(
+    resolved: ResolvedRun,
+    scored: ScoredModel,
+    data: ImageDataModule,
+    audit: dict[str, Any],
+    *,
+    params: dict[str, int],
+    cache: dict[str, Any],
+    best_epoch: int | None,
+    epochs: int,
+    precision: str,
+    other_metrics: dict[str, float] | None = None,
+    details: dict[str, Any] | None = None,
+) -> Result:
+    """Everything about a scored run but its cost."""
     metrics = {
         f"{split}/{name}": value
         for split in data.sizes
-        if split in module.predictions
-        for name, value in module.predictions[split].metrics.items()
-    } | module.other_metrics
+        if split in scored.predictions
+        for name, value in scored.predictions[split].metrics.items()
+    } | (other_metrics or {})
     return Result(
         status="done",
         fingerprint=resolved.fingerprint,
         metrics=to_plain(metrics),
         config=flat_config(resolved),
-        weights=_weights(module),
+        weights=_weights(scored.model),
         data=data.summary(),
-        params=_parameters(module),
-        cache=loaders.record(),
+        params=params,
+        cache=cache,
         versions=_versions(),
         details={
-            "task": module.task.name,
-            "task_record": module.task.record(),
-            "monitor": module.task.monitor,
-            "best_epoch": best,
+            "task": scored.task.name,
+            "task_record": scored.task.record(),
+            "monitor": scored.task.monitor,
+            "best_epoch": best_epoch,
             "epochs": epochs,
             "phases": [phase["name"] for phase in audit["phases"]],
             "input_spec": data.spec.as_dict() if data.spec else None,
-            "precision": str(trainer.precision),
+            "precision": precision,
             "threads": torch.get_num_threads(),
             "unmoved": audit["unmoved"],
-            **({"strategy": chosen} if chosen else {}),
+            **(details or {}),
         },
     )
 
 
-def _write_down(
+def write_down(
     result: Result,
     run: RunDirectory,
     attempt: Attempt,
-    module: TransferModule,
+    module: ScoredModel,
     data: ImageDataModule,
     loggers: list[Any],
     config: dict[str, Any],
 ) -> Result:
+    """Predictions, pictures, what the loggers take, the export, and last of all ``result.json`` with its cost."""
     ids = {split: np.asarray(data.records(split).ids)[found.index] for split, found in module.predictions.items()}
     for split in module.predictions:
         _write_predictions(run, split, module, data, ids[split])
@@ -293,20 +325,21 @@ def _phase_table(module: TransferModule, index: int) -> dict[str, Any]:
     }
 
 
-def _parameters(module: TransferModule) -> dict[str, int]:
-    sizes = {parameter.name: parameter.size for stage in module.audit.info.stages for parameter in stage.parameters}
-    trainable = sum(size for name, size in sizes.items() if name in module.audit.ever_learning)
+def count_parameters(info: ModelInfo, learning: frozenset[str]) -> dict[str, int]:
+    """The ``params`` section of ``result.json``."""
+    sizes = {parameter.name: parameter.size for stage in info.stages for parameter in stage.parameters}
+    trainable = sum(size for name, size in sizes.items() if name in learning)
     return {"total": sum(sizes.values()), "trainable": trainable}
 
 
-def _weights(module: TransferModule) -> dict[str, Any]:
-    report = asdict(module.model.backbone.weights)
+def _weights(model: TransferModel) -> dict[str, Any]:
+    report = asdict(model.backbone.weights)
     report["classes"] = len(report["classes"])  # hundreds of names say nothing about this run
     return report
 
 
 def _write_predictions(
-    run: RunDirectory, split: str, module: TransferModule, data: ImageDataModule, ids: np.ndarray
+    run: RunDirectory, split: str, module: ScoredModel, data: ImageDataModule, ids: np.ndarray
 ) -> None:
     predictions = module.predictions[split]
     with atomic_write(run.predictions_file(split), "wb") as file:
@@ -326,7 +359,8 @@ def _several(choice: dict[str, Any]) -> bool:
     return count != 1 or choice["num_nodes"] > 1
 
 
-def _device(trainer: pl.Trainer) -> str:
+def device_name(trainer: pl.Trainer) -> str:
+    """The ``device`` of a run's cost."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return f"{trainer.world_size} x {device.type} ({name})"

@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from headstart.audit import Audit, StageRow, stage_rows
 from headstart.averaging import WeightAverage
@@ -18,7 +17,7 @@ from headstart.fingerprint import digest
 from headstart.mixing import BatchTransform, hard_targets
 from headstart.model import TransferModel
 from headstart.modes import BatchNormMode, apply_gradients, apply_modes, moving_buffers, named_state
-from headstart.optim import RatePlan, torch_groups
+from headstart.optim import RatePlan, build_plateau, plateau_factor, torch_groups
 from headstart.strategies.contract import Phase, Step
 from headstart.tasks import Task
 
@@ -84,7 +83,7 @@ class TransferModule(pl.LightningModule):
         self._extra: dict[str, Tensor] = {}
         self._steps = 0
         self._evaluated = EpochOutputs()
-        self._plateau = self._build_plateau()
+        self._plateau = build_plateau(plan.schedule, task.monitor_mode)
         self._batch_transform = batch_transform
         self._static = self._static_names()
         self._static_digest: str | None = None
@@ -335,19 +334,6 @@ class TransferModule(pl.LightningModule):
             moving |= moving_buffers(self.model)
         return frozenset(named_state(self.model)) - moving
 
-    def _build_plateau(self) -> ReduceLROnPlateau | None:
-        schedule = self.plan.schedule
-        if schedule.name != "plateau":
-            return None
-        factor_only = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        return ReduceLROnPlateau(
-            factor_only,
-            mode=self.task.monitor_mode,
-            factor=schedule.gamma,
-            patience=schedule.patience,
-            min_lr=schedule.min_factor,
-        )
-
     @property
     def _plateau_factor(self) -> float:
-        return 1.0 if self._plateau is None else float(self._plateau.optimizer.param_groups[0]["lr"])
+        return plateau_factor(self._plateau)

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from headstart.errors import ConfigError
 from headstart.strategies.contract import ModelInfo, Phase
@@ -165,3 +168,18 @@ def torch_groups(groups: Sequence[OptimizerGroup], model: nn.Module, *, weight_d
         }
         for group in groups
     ]
+
+
+def build_plateau(schedule: Schedule, mode: Literal["min", "max"]) -> ReduceLROnPlateau | None:
+    """What follows the validation metric of a run, where its schedule does; its rate is a factor."""
+    if schedule.name != "plateau":
+        return None
+    factor_only = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    return ReduceLROnPlateau(
+        factor_only, mode=mode, factor=schedule.gamma, patience=schedule.patience, min_lr=schedule.min_factor
+    )
+
+
+def plateau_factor(plateau: ReduceLROnPlateau | None) -> float:
+    """The present factor of the rate; 1 without a plateau schedule."""
+    return 1.0 if plateau is None else float(plateau.optimizer.param_groups[0]["lr"])

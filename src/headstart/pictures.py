@@ -11,14 +11,13 @@ from headstart.confusion import plot_confusion_matrix
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.images import read_image
 from headstart.data.records import Records
-from headstart.evaluation import Predictions
-from headstart.module import TransferModule
+from headstart.evaluation import Predictions, ScoredModel
 from headstart.plots import phases_from, plot_confident_errors, plot_learning_curves, plot_predicted_vs_true
 from headstart.results import read_metrics_csv
 from headstart.run import RunDirectory
 
 
-def draw_run(run: RunDirectory, module: TransferModule, data: ImageDataModule, *, best_epoch: int | None) -> None:
+def draw_run(run: RunDirectory, module: ScoredModel, data: ImageDataModule, *, best_epoch: int | None) -> None:
     """Learning curves, and of the last split scored what its task is best seen by."""
     if run.metrics_file.exists():
         rows = read_metrics_csv(run.metrics_file)

@@ -53,7 +53,7 @@ def train(cfg: "DictConfig") -> Result:
             except Exception as error:
                 _log.debug("the run failed", exc_info=True)
                 if owner:
-                    _record_failure(error, resolved, run)
+                    record_failure(error, resolved, run)
                 raise
 
 
@@ -62,7 +62,7 @@ def _decide(run: RunDirectory, resolved: ResolvedRun, earlier: RunDirectory | No
     action = run.action
     if action == "return":
         return action
-    _open_directory(run, resolved, resume=action == "resume")
+    open_directory(run, resolved, resume=action == "resume")
     if earlier is not None and action == "train":
         run.continue_from(earlier)
         return "resume"
@@ -125,7 +125,8 @@ def _return_finished(run: RunDirectory, *, export: bool) -> Result:
     return result
 
 
-def _open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) -> None:
+def open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) -> None:
+    """Write the resolved choices; unless the run is resumed, nothing of an earlier attempt stays."""
     if not resume:
         run.clear()
     record = {
@@ -139,7 +140,8 @@ def _open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) -
         file.write(text)
 
 
-def _record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -> None:
+def record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -> None:
+    """Write the ``result.json`` of a run that ended with an error."""
     known = {"config": flat_config(resolved), "cost": run.cost()}
     write_result(run.path, failed_result(error, fingerprint=resolved.fingerprint, **known))
 
