@@ -52,6 +52,20 @@ def architecture(card: Card) -> str:
     return str(card.get("architecture", "")).split(" ")[0].partition(".")[0]
 
 
+def check_architecture(card: Card, name: str, source: str) -> None:
+    """Refuse weights whose card names another network; a card that names none is no reason.
+
+    Raises:
+        WeightsError: it does.
+    """
+    stated, wanted = architecture(card), name.partition(".")[0]
+    if stated and stated != wanted:
+        raise WeightsError(
+            f"{source}: weights of {stated} cannot be loaded into backbone.name={name}; choose backbone.name={stated}, "
+            f"or weights of {wanted}"
+        )
+
+
 def classes(card: Card) -> tuple[str, ...]:
     """Class names of the source task, in the order of the classifier's rows."""
     given = card.get("classes", ())
@@ -74,7 +88,7 @@ def input_spec(card: Card) -> InputSpec | None:
     try:
         given = card.get("input_spec")
         if given is not None:
-            return InputSpec.from_dict(json.loads(given) if isinstance(given, str) else dict(given))
+            return _checked(InputSpec.from_dict(json.loads(given) if isinstance(given, str) else dict(given)))
         if "input_size" not in card:
             return None
         channels, height, width = (int(value) for value in _numbers(card["input_size"]))
@@ -89,9 +103,22 @@ def input_spec(card: Card) -> InputSpec | None:
         values["crop_mode"] = card.get("crop_mode", spec.crop_mode)
         if card.get("crop") == "none":
             values |= {"crop_pct": 1.0, "crop_mode": "squash"}
-        return InputSpec.from_dict(values)
+        return _checked(InputSpec.from_dict(values))
     except (TypeError, ValueError, KeyError) as error:
-        raise WeightsError(f"the card of the weights describes their input wrongly: {error}") from error
+        raise WeightsError(
+            f"the card of the weights describes their input wrongly: {error}; repair or remove it"
+        ) from error
+
+
+def _checked(spec: InputSpec) -> InputSpec:
+    if not all(isinstance(size, int) and size > 0 for size in spec.shape):
+        raise ValueError(f"channels, height and width are {spec.shape}, not whole numbers above 0")
+    for key, values in (("mean", spec.mean), ("std", spec.std)):
+        if len(values) != spec.channels or not all(isinstance(value, int | float) for value in values):
+            raise ValueError(f"{key} is {values}, not one number a channel")
+    if min(spec.std) <= 0 or not 0 < spec.crop_pct <= 1:
+        raise ValueError(f"std {spec.std} must be above 0, crop_pct {spec.crop_pct} above 0 and at most 1")
+    return spec
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

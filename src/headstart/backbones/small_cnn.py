@@ -8,7 +8,7 @@ from headstart.backbones.contract import Backbone, FeatureSpec, SourceClassifier
 from headstart.backbones.timm_network import with_channels
 from headstart.backbones.weights_source import ResolvedWeights
 from headstart.data.input_spec import InputSpec
-from headstart.errors import ConfigError, WeightsError
+from headstart.errors import ConfigError
 
 # Pixel values between 0 and 1, the whole image, nothing else.
 _INPUT = InputSpec(height=64, width=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_pct=1.0, crop_mode="squash")
@@ -40,9 +40,8 @@ class SmallCNN(Backbone):
         super().__init__()
         self.name = name
         given = cards.input_spec(weights.card) or _INPUT
-        stated = cards.architecture(weights.card)
-        if stated and stated != "small_cnn" and weights.path is not None:
-            raise WeightsError(f"{weights.source}: weights of {stated} cannot be loaded into backbone.name={name}")
+        if weights.path is not None:
+            cards.check_architecture(weights.card, name, weights.source)
         height, width = image_size or (given.height, given.width)
         if min(height, width) < _SMALLEST:
             raise ConfigError(

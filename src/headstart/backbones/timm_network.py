@@ -76,9 +76,7 @@ def check_network(name: str, source: ResolvedWeights) -> None:
             f"backbone.name={name}: timm knows {architecture}, but no such tag of it; its tags: "
             f"{', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'}"
         )
-    stated = cards.architecture(source.card)
-    if stated and stated != architecture:
-        raise WeightsError(f"{source.source}: weights of {stated} cannot be loaded into backbone.name={name}")
+    cards.check_architecture(source.card, name, source.source)
 
 
 def strict_in_timm(name: str, spec: InputSpec, state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Loading weights into a network: safely, strictly, and saying what was done."""
 
 import logging
+import pickle
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -168,11 +170,18 @@ def read_state(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each have their own
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(
-            f"{path}: cannot be loaded safely ({first}); it is damaged, or holds objects other than tensors: "
-            "save the plain state_dict, best as .safetensors"
-        ) from error
+        raise WeightsError(f"{path}: cannot be loaded safely: {_unsafe(error)}") from error
+
+
+def _unsafe(error: Exception) -> str:
+    """What torch's many lines about a file that is no plain checkpoint come down to."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if found:
+        return f"it holds a {found[1]}, not tensors alone; save the plain state_dict, best as .safetensors"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, no checkpoint, or one with more than tensors; save the plain state_dict as .safetensors"
+    first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+    return f"it is truncated or damaged ({first}); copy it again"
 
 
 def classifier_names(network: nn.Module) -> tuple[str, ...]:

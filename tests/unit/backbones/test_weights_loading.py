@@ -138,6 +138,33 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_saved_network_is_refused_by_its_kind(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(timm.create_model(CONV), path)
+    with pytest.raises(WeightsError, match=r"it holds a timm\.models\.resnet\.ResNet, not tensors alone"):
+        build(CONV, path)
+    path.write_bytes(b"no checkpoint" * 100)
+    with pytest.raises(WeightsError, match="damaged, no checkpoint"):
+        build(CONV, path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"height": "64"}, "not whole numbers"),
+        ({"channels": 0, "mean": [], "std": []}, "not whole numbers"),
+        ({"mean": [0.5]}, r"mean is \(0.5,\), not one number a channel"),
+        ({"std": [0.0, 0.1, 0.1]}, "must be above 0"),
+        ({"width_": 3}, "width_"),
+    ],
+)
+def test_a_card_with_an_impossible_input_is_refused(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    path = saved(state_of(CONV), tmp_path / "w.safetensors")
+    path.with_suffix(".json").write_text(json.dumps({"architecture": CONV, "input_spec": wrong}))
+    with pytest.raises(WeightsError, match=f"describes their input wrongly: .*{said}.*repair or remove"):
+        build(CONV, path)
+
+
 def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no named tensors"):
         build(CONV, saved({"epoch": 3}, tmp_path / "w.pth"))
@@ -175,7 +202,9 @@ def test_the_metadata_of_a_safetensors_file_is_a_card(tmp_path: Path) -> None:
 def test_a_card_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(state_of(CONV), path, metadata={"architecture": "resnet50"})
-    with pytest.raises(WeightsError, match="weights of resnet50"):
+    with pytest.raises(
+        WeightsError, match=f"weights of resnet50 .* choose backbone.name=resnet50, or weights of {CONV}"
+    ):
         build(CONV, path)
 
 
