@@ -159,6 +159,13 @@ class CachedData(pl.LightningDataModule):
         """
         return self._loader("test")
 
+    def stored(self, split: str) -> StoredBatches | None:
+        """Stored activations for the first phase, made if need be, for a training without the trainer's own loop."""
+        started = time.perf_counter()
+        found = self._stored(split, 0, may_build=True)
+        self._record.seconds += time.perf_counter() - started
+        return found
+
     def teardown(self, stage: str) -> None:
         """Let go of the entries."""
         self._forget(None)
@@ -196,7 +203,7 @@ class CachedData(pl.LightningDataModule):
         return [
             f"{f'{phase.name}: ' if several else ''}{decision.reason}"
             for phase, decision in zip(self.phases, self.decisions, strict=True)
-            if decision.reason and decision.reason != "cache=off"
+            if decision.reason and decision.reason not in ("cache=off", "cache=images")
         ]
 
     # Inside

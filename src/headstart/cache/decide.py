@@ -7,7 +7,7 @@ from typing import Any, Literal
 from headstart.errors import CacheError
 from headstart.strategies.contract import ModelInfo, Phase
 
-Mode = Literal["auto", "off", "require"]
+Mode = Literal["auto", "off", "require", "images"]
 
 # In auto mode activations that are this many times larger than the image's pixels are not stored.
 _LARGEST_RATIO = 8
@@ -18,7 +18,8 @@ class Settings:
     """The ``cache`` group of the configuration.
 
     Attributes:
-        mode: ``auto`` where it is exact, ``off``, or ``require``, which makes "cannot" an error.
+        mode: ``auto`` where it is exact, ``off``, ``require``, which makes "cannot" an error, or ``images``: decoded
+            images only.
         dtype: ``run`` stores what is computed, ``half`` stores 32-bit activations in 16.
         views: number of augmented views of each training image; 0: deterministic preprocessing only.
         images: ``auto`` keeps decoded images where that changes nothing and they fit into memory, or ``off``.
@@ -76,8 +77,8 @@ def decide(
         augmentation: what changes the training images from epoch to epoch (``datamodule.augment=light``), or None.
         obstacle: any other reason why nothing of this run can be stored.
     """
-    if settings.mode == "off":
-        return Decision(0, False, "cache=off")
+    if settings.mode in ("off", "images"):
+        return Decision(0, False, f"cache={settings.mode}")
     if obstacle is not None:
         return Decision(0, False, obstacle)
     if phase.needs_images is not None:

@@ -65,6 +65,11 @@ class StoredBatches:
         """The order; Lightning sets its epoch."""
         return self.batch_sampler.sampler
 
+    def whole(self) -> tuple[list[Tensor], Tensor]:
+        """All rows of each view, and the targets, in the split's own order."""
+        everything = [self._batch(view, np.arange(len(entry))) for view, entry in enumerate(self.entries)]
+        return [batch[self.name] for batch in everything], self._targets
+
     def close(self) -> None:
         """Let go of the entries."""
         self._resident = None

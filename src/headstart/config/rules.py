@@ -168,11 +168,12 @@ def extend_keeps_the_run(c: Choices) -> str | None:
 
 def views_need_the_cache(c: Choices) -> str | None:
     """Without stored activations there are no views, and no rounding of them."""
-    if c.get("cache.mode") != "off":
+    mode = c.get("cache.mode")
+    if mode not in ("off", "images"):
         return None
     for key, usual in (("cache.views", 0), ("cache.dtype", "run")):
         if c.get(key, usual) != usual:
-            return f"{key}={c.get(key)} has no effect with cache=off; leave it out, or use cache=auto"
+            return f"{key}={c.get(key)} has no effect with cache={mode}; leave it out, or use cache=auto"
     return None
 
 

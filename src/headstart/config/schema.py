@@ -161,7 +161,7 @@ _OUTPUT: dict[str, Field] = {
     "callbacks.lr_monitor": flag(),
     "callbacks.progress": one_of("auto", "rich", "plain", "none"),
     "callbacks.plots": flag(),
-    "cache.mode": one_of("auto", "off", "require"),
+    "cache.mode": one_of("auto", "off", "require", "images"),
     "cache.dtype": one_of("run", "half"),
     "cache.views": whole(0),
     "cache.images": one_of("auto", "off"),

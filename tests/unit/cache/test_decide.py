@@ -38,6 +38,7 @@ def test_the_deepest_cut_that_works_is_taken():
     ("chosen", "changes", "reason"),
     [
         (phase("head"), {"settings": Settings(mode="off")}, "cache=off"),
+        (phase("head"), {"settings": Settings(mode="images")}, "cache=images"),
         (phase("s0", "head"), {}, "nothing is frozen before the first stage that learns"),
         (phase("head", needs_images="mixup mixes images"), {}, "mixup mixes images"),
         (phase("head"), {"obstacle": "trainer.fast_dev_run"}, "trainer.fast_dev_run"),
