@@ -11,14 +11,16 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from headstart.errors import ConfigError
 
+ASSUMED_VARIABLE = "HEADSTART_HARDWARE"
 _CUDA_PROBE_TIMEOUT_S = 30
 _BF16_CAPABILITY = (8, 0)
 _CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -59,8 +61,49 @@ class Hardware:
 
 @cache
 def detect() -> Hardware:
-    """This machine, as this process may use it; found out once."""
+    """This machine, as this process may use it; found out once.
+
+    In a job for another machine it is what that one has, so that both decide alike: see :func:`assumed`.
+    """
+    told = os.environ.get(ASSUMED_VARIABLE)
+    if told:
+        return hardware_from(told)
     return Hardware(cuda=cuda_devices(), mps=_has_mps(), cpu_bf16=_has_cpu_bf16(), cores=usable_cores())
+
+
+@contextmanager
+def assumed(hardware: Hardware) -> Iterator[None]:
+    """Within the block, and in the processes started there, :func:`detect` says what another machine has."""
+    before = os.environ.get(ASSUMED_VARIABLE)
+    os.environ[ASSUMED_VARIABLE] = hardware_text(hardware)
+    detect.cache_clear()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ASSUMED_VARIABLE]
+        else:
+            os.environ[ASSUMED_VARIABLE] = before
+        detect.cache_clear()
+
+
+def hardware_text(hardware: Hardware) -> str:
+    """As one line, for a variable or a file."""
+    return json.dumps(asdict(hardware))
+
+
+def hardware_from(text: str) -> Hardware:
+    """The inverse of :func:`hardware_text`.
+
+    Raises:
+        ConfigError: it is no such text.
+    """
+    try:
+        values = json.loads(text)
+        pairs = tuple((int(major), int(minor)) for major, minor in values["cuda"])
+        return Hardware(pairs, bool(values["mps"]), bool(values["cpu_bf16"]), int(values["cores"]))
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(f"{ASSUMED_VARIABLE}={text} describes no machine; unset it") from None
 
 
 def cuda_devices() -> tuple[tuple[int, int], ...]:

@@ -68,12 +68,17 @@ class Job:
         return len(devices) if isinstance(devices, list) else int(devices)
 
     @property
+    def nodes(self) -> int:
+        """How many machines it has."""
+        return int(self.resolved.config["trainer"]["num_nodes"])
+
+    @property
     def repeats_its_command(self) -> bool:
         """Whether it starts further processes with its own command line, and so needs a process that has one."""
         trainer = self.resolved.config["trainer"]
         strategy = str(trainer["strategy"])
         forks = strategy.endswith(("_spawn", "_fork", "_notebook"))
-        several = self.processes > 1 or trainer["num_nodes"] > 1
+        several = self.processes > 1 or self.nodes > 1
         return not forks and (several or strategy.startswith(_REPEAT_THE_COMMAND))
 
     @property

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from headstart.hardware import detect, usable_cores
 from headstart.launch.devices import Gpus, visible_gpus
@@ -87,10 +87,12 @@ class Pool:
         workers: what starts the processes.
     """
 
+    interrupted_by: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGHUP)
+
     def __init__(self, settings: Settings, workers: Workers | None = None) -> None:
         self.settings = settings
-        self.n_jobs = settings.n_jobs or max(1, len(detect().cuda))
-        names = visible_gpus(len(detect().cuda))
+        self.n_jobs = settings.n_jobs or self.default_jobs
+        names = self._gpu_names()
         self._gpus = Gpus(names, jobs_per_gpu=-(-self.n_jobs // max(1, len(names))))
         self._workers = workers or Workers()
         self._waiting: deque[_Waiting] = deque()
@@ -109,6 +111,11 @@ class Pool:
         if kind is not None:
             self.interrupt()
         self._workers.close()
+
+    @property
+    def default_jobs(self) -> int:
+        """How many at a time where nobody says."""
+        return max(1, len(detect().cuda))
 
     @property
     def waiting(self) -> int:
@@ -152,6 +159,7 @@ class Pool:
                 running = self.running[event["started"]]
                 running.began, running.started = True, time.monotonic()
             elif event.get("ended") in self.running:
+                self._explain(self.running[event["ended"]], event)
                 self._ended(event["ended"], event["code"])
         self._check_times()
         finished, self._finished = self._finished, []
@@ -197,33 +205,52 @@ class Pool:
         run = prepare(job)
         output = job.study_dir / OUTPUT_FOLDER / f"{run.path.name}.txt"
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.unlink(missing_ok=True)
         self.running[job.number] = Running(
             job, time.monotonic(), output, gpus, result_stamp(run), waiting.attempts + 1, waiting.earlier
         )
+        try:
+            self._begin(job, output, gpus)
+        except ServerLostError as lost:
+            self._server_lost(lost)
+
+    def _begin(self, job: Job, output: Path, gpus: tuple[str, ...]) -> None:
+        """Start the process of a job.
+
+        Args:
+            job: the job.
+            output: file that gets what it prints.
+            gpus: of this machine, for it alone.
+        """
+        output.unlink(missing_ok=True)
         threads = self._threads(job)
         environment = job_environment()
         if gpus and isinstance(job.gpus, int):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         if threads and job.repeats_its_command:
             environment["OMP_NUM_THREADS"] = str(threads)
-        try:
-            self._workers.start(
-                job.number,
-                job.arguments,
-                fork=not job.repeats_its_command,
-                output=output,
-                environment=environment,
-                threads=threads,
-            )
-        except ServerLostError as lost:
-            self._server_lost(lost)
+        self._workers.start(
+            job.number,
+            job.arguments,
+            fork=not job.repeats_its_command,
+            output=output,
+            environment=environment,
+            threads=threads,
+        )
+
+    def _gpu_names(self) -> tuple[str, ...]:
+        """What there is to give out."""
+        return visible_gpus(len(detect().cuda))
 
     def _threads(self, job: Job) -> int | None:
         """Torch's threads for each process of a job; None leaves them as they are."""
         if self.n_jobs == 1 or "OMP_NUM_THREADS" in os.environ:
             return None
         return max(1, usable_cores() // self.n_jobs // max(1, job.processes if job.repeats_its_command else 1))
+
+    def _explain(self, running: Running, event: dict[str, Any]) -> None:
+        """Whoever ended the job may know more than its exit code says."""
+        if running.stop is None and "kind" in event:
+            running.stop = Outcome(running.job, event["kind"], event["message"])
 
     def _ended(self, number: int, exit_code: int) -> None:
         running = self.running.pop(number)
@@ -271,13 +298,13 @@ class Pool:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Within the block, being terminated or hung up is as Ctrl-C."""
+def interruptible(pool: Pool) -> Iterator[None]:
+    """Within the block, being terminated is as Ctrl-C, and so is being hung up on unless the jobs outlive that."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in pool.interrupted_by}
     try:
         yield
     finally:

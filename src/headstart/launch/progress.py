@@ -108,7 +108,7 @@ class SweepProgress:
             table.add_row(
                 Text(f"  {running.job.label}"),
                 Text(f"{bar:<20}", style="cyan"),
-                Text(f"epoch {min(epochs + 1, most)}/{most}"),
+                Text(f"epoch {min(epochs + 1, most)}/{most}" if running.began else "waits"),
                 Text(seconds),
             )
         return table

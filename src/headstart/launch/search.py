@@ -149,7 +149,7 @@ class Search:
             RunError: another search works on the same study.
             KeyboardInterrupt: the user stopped it; the same command goes on.
         """
-        with only_one(self.folder), pool or Pool(launch) as pool, interruptible():
+        with only_one(self.folder), pool or Pool(launch) as pool, interruptible(pool):
             self.arms = open_arms(self.space, self.settings, self.folder)
             again = sum(arm.recover() for arm in self.arms)
             before = sum(len(arm.trials) for arm in self.arms)

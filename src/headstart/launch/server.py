@@ -129,7 +129,7 @@ class Server:
             os.close(self._wake)
             os.close(self._woken)
             os.setsid()
-            _die_with_parent()
+            die_with_parent()
             _redirect(request["output"])
             os.chdir(request["folder"])
             os.environ.clear()
@@ -204,7 +204,7 @@ def _redirect(path: str) -> None:
     os.close(output)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Where Linux offers it: the job goes with the server even if the server is killed itself."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

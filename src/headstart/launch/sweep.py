@@ -34,8 +34,13 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def run_sweep(jobs: Sequence[Job], settings: Settings) -> list[Outcome]:
+def run_sweep(jobs: Sequence[Job], settings: Settings, pool: Pool | None = None) -> list[Outcome]:
     """Run what is missing, and show how it goes.
+
+    Args:
+        jobs: all of them.
+        settings: how they are run.
+        pool: what runs them; by default processes of this machine.
 
     Returns: an outcome for each job, in their order.
 
@@ -44,7 +49,7 @@ def run_sweep(jobs: Sequence[Job], settings: Settings) -> list[Outcome]:
         KeyboardInterrupt: the user stopped it; the jobs were stopped in order.
     """
     check_jobs(jobs)
-    with Pool(settings) as pool, SweepProgress(pool, len(jobs)) as progress, interruptible():
+    with pool or Pool(settings) as pool, SweepProgress(pool, len(jobs)) as progress, interruptible(pool):
         announce(jobs, pool.n_jobs)
         try:
             for outcome in run_jobs(pool, jobs):

@@ -16,7 +16,7 @@ from headstart.errors import ConfigError, RunError
 
 # What an outer launcher or Lightning left must not make a job take itself for one rank of many.
 FOREIGN = ("LOCAL_RANK", "RANK", "GLOBAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "NODE_RANK")
-_FOREIGN_PREFIXES = ("MASTER_", "PL_GLOBAL_SEED", "TORCHELASTIC_", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+_FOREIGN_PREFIXES = ("MASTER_", "PL_GLOBAL_SEED", "TORCHELASTIC_", "SLURM_NTASKS", "SLURM_PROCID", "HEADSTART_ACTION")
 
 
 class ServerLostError(RunError):
@@ -134,13 +134,14 @@ class Workers:
         return ServerLostError(f"the process that starts the jobs has ended{how}")
 
 
+def is_foreign(name: str) -> bool:
+    """Whether a variable numbers one process of many, or is a decision of the one that left it."""
+    return name in FOREIGN or name.startswith(_FOREIGN_PREFIXES)
+
+
 def job_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment as a single command of the user's would have it, with some changes."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in FOREIGN and not name.startswith(_FOREIGN_PREFIXES)
-    }
+    environment = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     # The folder of the script, where a user's own components may be.
     folders = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
     if sys.path and sys.path[0] and Path(sys.path[0]).is_dir() and sys.path[0] not in folders:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from headstart.launch.jobs import Job
+    from headstart.launch.pool import Pool
 
 
 class ProcessLauncher(Launcher):
@@ -35,23 +36,35 @@ class ProcessLauncher(Launcher):
 
         self.settings = Settings(n_jobs, timeout_s, retries, tuple(retry_on), grace_s)
 
+    @property
+    def everything_at_once(self) -> bool:
+        """Whether nothing limits how many jobs there are at a time."""
+        return False
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what a job is composed from."""
         self.hydra_context = hydra_context
         self.config = config
 
+    def pool(self) -> "Pool":
+        """What runs the jobs."""
+        from headstart.launch.pool import Pool
+
+        return Pool(self.settings)
+
     def plan(self, batch: Sequence[Sequence[str]], first: int = 0, label: str = "") -> "list[Job]":
         """The jobs of a batch, decided; called by what distinguishes them, or by ``label``."""
-        from hydra_plugins.headstart.planning import plan_jobs
+        from hydra_plugins.headstart.planning import on_one_machine, plan_jobs
 
-        return plan_jobs(self.hydra_context.config_loader, self.config, batch, first=first, label=label)
+        jobs = plan_jobs(self.hydra_context.config_loader, self.config, batch, first=first, label=label)
+        return [on_one_machine(job) for job in jobs]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch for a sweeper of Hydra's own: every job ends before the first failure is raised."""
         from headstart.errors import RunError
         from headstart.launch.sweep import run_sweep, show_summary
 
-        outcomes = run_sweep(self.plan(job_overrides, initial_job_idx), self.settings)
+        outcomes = run_sweep(self.plan(job_overrides, initial_job_idx), self.settings, self.pool())
         show_summary(outcomes)
         returns = []
         for overrides, outcome in zip(job_overrides, outcomes, strict=True):

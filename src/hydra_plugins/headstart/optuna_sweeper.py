@@ -71,13 +71,17 @@ class OptunaSweeper(Sweeper):
         import importlib.util
 
         from headstart.errors import ConfigError
-        from hydra_plugins.headstart.launcher import ProcessLauncher
 
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("hydra/sweeper=optuna needs Optuna: pip install 'headstart[search]'")
-        launcher = self.launcher
-        if not isinstance(launcher, ProcessLauncher):
-            raise ConfigError("hydra/sweeper=optuna runs its trials with hydra/launcher=process; leave that as it is")
+        launcher: Any = self.launcher
+        if not hasattr(launcher, "plan"):  # its class may be there twice, because Hydra loads plugins itself
+            raise ConfigError("hydra/sweeper=optuna runs its trials with hydra/launcher=process, slurm or ray")
+        if launcher.everything_at_once:
+            raise ConfigError(
+                "hydra/sweeper=optuna learns from trials that have ended, so it must not start all of them at once: "
+                "say how many run at a time with hydra.launcher.n_jobs, such as 4"
+            )
         from headstart.launch.search import Search, SearchSettings
         from headstart.launch.search_summary import raise_unless_found, show_search
         from headstart.launch.space import build_space
@@ -92,7 +96,7 @@ class OptunaSweeper(Sweeper):
             return job
 
         search = Search(space, SearchSettings(**self.choices), self.folder, make_job)
-        search.run(launcher.settings)
+        search.run(launcher.settings, launcher.pool())
         show_search(search)
         if self.report:
             write_reports([self.folder])

@@ -1,6 +1,7 @@
 """From a job's overrides to a job that is decided, or to what is wrong with it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
@@ -40,6 +41,17 @@ def single_run_arguments(config: DictConfig) -> list[str]:
     if node.job.config_name not in (None, "train"):
         arguments += ["--config-name", str(node.job.config_name)]
     return arguments + [str(item) for item in node.overrides.hydra if not _belongs_to_sweep(str(item))]
+
+
+def on_one_machine(job: Job) -> Job:
+    """A job as it is, or with the problem that it wants several machines of a launcher that has one."""
+    if job.run is None or job.nodes == 1:
+        return job
+    problem = (
+        f"trainer.num_nodes={job.nodes} needs a launcher with several machines: hydra/launcher=slurm; without a sweep, "
+        "torchrun or srun start one run on all of them"
+    )
+    return replace(job, run=None, problem=problem)
 
 
 def _plan(

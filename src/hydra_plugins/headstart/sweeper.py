@@ -24,10 +24,9 @@ class GridSweeper(BasicSweeper):
         Raises:
             SweepError: some failed; the others are complete.
         """
-        from hydra_plugins.headstart.launcher import ProcessLauncher
-
-        launcher = self.launcher
-        if not isinstance(launcher, ProcessLauncher):
+        # Not by its class: Hydra loads each plugin's module once more than Python does, and makes two of every class.
+        launcher: Any = self.launcher
+        if not hasattr(launcher, "plan"):
             return super().sweep(arguments)
         assert self.hydra_context is not None
         assert self.config is not None
@@ -47,7 +46,7 @@ class GridSweeper(BasicSweeper):
         if any(job.run is not None and job.run.config["plan"] for job in jobs):
             show_plan(jobs)
             return []
-        outcomes = run_sweep(jobs, launcher.settings)
+        outcomes = run_sweep(jobs, launcher.settings, launcher.pool())
         show_summary(outcomes)
         if self.report:
             write_reports(outcome.job.study_dir for outcome in outcomes if outcome.done)
