@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,6 +25,25 @@ SYSTEMS = [
     ("resnet18_finetune", (), 2, 11_176_512, 1_026, 11_177_538),
 ]
 
+#: The same of the variants that the files' headers name.
+VARIANTS = [
+    ("vgg16_binary", ("task=multiclass",), 2, 14_714_688, 25_693_186, 25_693_186),
+    ("vgg16_binary", ("head=mlp",), 2, 14_714_688, 526_337, 526_337),
+    ("vgg16_binary", ("strategy=partial", "head_epochs=5"), 2, 14_714_688, 25_692_161, 7_079_424 + 25_692_161),
+    ("vgg16_flatten", ("task=regression",), 1, 14_714_688, 25_692_161, 25_692_161),
+    ("vgg16_flatten", ("task=multilabel",), 10, 14_714_688, 25_701_386, 25_701_386),
+    ("vgg16_flatten", ("strategy=partial", "strategy.stages=[block5]"), 10, 14_714_688, 25_701_386, 32_780_810),
+    ("vgg16_flatten", ("head=mlp",), 10, 14_714_688, 535_562, 535_562),
+    ("vgg16_gap", ("datamodule.image_size=160",), 10, 14_714_688, 535_562, 535_562),
+    ("vgg16_gap", ("strategy=partial", "strategy.k=1", "head_epochs=5"), 10, 14_714_688, 535_562, 7_614_986),
+    ("vgg16_gap", ("head=flatten_mlp",), 10, 14_714_688, 25_701_386, 25_701_386),
+    ("vgg16_gap", ("task=binary",), 2, 14_714_688, 526_337, 526_337),
+    ("small_cnn_scratch", ("task=binary",), 2, 19_392, 1_605_889, 1_625_281),
+    ("resnet18_finetune", ("strategy=partial", "strategy.k=1"), 2, 11_176_512, 1_026, 8_393_728 + 1_026),
+    ("resnet18_finetune", ("strategy=freeze",), 2, 11_176_512, 1_026, 1_026),
+    ("resnet18_finetune", ("task=binary",), 2, 11_176_512, 513, 11_177_025),
+]
+
 
 def composed(experiment: str, *overrides: str) -> dict[str, Any]:
     return plain(compose([f"experiment={experiment}", "datamodule.root=somewhere", *overrides]))
@@ -31,7 +51,9 @@ def composed(experiment: str, *overrides: str) -> dict[str, Any]:
 
 def built(config: dict[str, Any], classes: int, device: str = "cpu") -> TransferModel:
     """Structure only on the meta device: VGG16 with its wide head has 40 million parameters."""
-    task = build_task(config["task"], [f"class{number}" for number in range(classes)])
+    names = [f"output{number}" for number in range(classes)]
+    targets = np.zeros((2, classes)) if config["task"] == "regression" else None
+    task = build_task(config["task"], names, train_targets=targets)
     with torch.device(device):
         backbone = build_backbone(config, NO_WEIGHTS)
         return TransferModel(backbone, build_head(config["head"], backbone, task, seed=1))
@@ -44,7 +66,7 @@ def learning(config: dict[str, Any], info: ModelInfo) -> int:
     return sum(sizes[name] for name in names)
 
 
-@pytest.mark.parametrize(("experiment", "overrides", "classes", "backbone", "head", "trainable"), SYSTEMS)
+@pytest.mark.parametrize(("experiment", "overrides", "classes", "backbone", "head", "trainable"), SYSTEMS + VARIANTS)
 def test_the_systems_have_exactly_their_parameters(experiment, overrides, classes, backbone, head, trainable):
     config = composed(experiment, *overrides)
     model = built(config, classes, "meta")
