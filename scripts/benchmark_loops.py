@@ -1,0 +1,113 @@
+"""The other sides of scripts/benchmark.py: what one would write by hand, each a process of its own.
+
+python scripts/benchmark_loops.py limit ROOT WEIGHTS     features once, a linear head: none is faster
+python scripts/benchmark_loops.py bare ROOT WEIGHTS      fine-tuning with nothing around it; prints seconds an epoch
+python scripts/benchmark_loops.py synthetic NAME SIZE    the same, compiled, on a GPU; images per second
+"""
+
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+BATCH = 32
+SYNTHETIC_BATCH, SYNTHETIC_STEPS = 128, 60
+
+
+def images_of(root: str, split: str) -> ImageFolder:
+    """A split at 224 pixels, decoded on access."""
+    steps = [v2.Resize((224, 224), antialias=True), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    normalise = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return ImageFolder(f"{root}/{split}", v2.Compose([*steps, normalise]))
+
+
+def resnet18(weights: str, outputs: int) -> nn.Module:
+    """The network with its pretrained weights, without their classifier."""
+    model = timm.create_model("resnet18", num_classes=outputs)
+    model.load_state_dict({k: v for k, v in load_file(weights).items() if not k.startswith("fc.")}, strict=False)
+    return model.to(memory_format=torch.channels_last)
+
+
+def in_memory(data: ImageFolder) -> tuple[Tensor, Tensor]:
+    """All images ``(N, 3, 224, 224)``, channels last, and their targets, decoded in two threads."""
+    with ThreadPoolExecutor(2) as pool:
+        items = list(pool.map(data.__getitem__, range(len(data))))
+    images = torch.stack([image for image, _ in items]).contiguous(memory_format=torch.channels_last)
+    return images, torch.tensor([target for _, target in items])
+
+
+def limit(root: str, weights: str) -> None:
+    """Decode once, one bf16 forward pass, thirty epochs of a linear head on the features."""
+    import pytorch_lightning  # noqa: F401 - the product cannot do without it
+
+    model = resnet18(weights, 0).eval()
+    found = {}
+    for split in ("train", "val"):
+        images, targets = in_memory(images_of(root, split))
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            features = torch.cat([model(batch) for batch in images.split(BATCH)])
+        found[split] = features.float().clone(), targets
+    (x, y), (v, t) = found["train"], found["val"]
+    head = nn.Linear(x.shape[1], int(y.max()) + 1)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.01)
+    accuracy = 0.0
+    for _ in range(30):
+        for batch in torch.randperm(len(x)).split(BATCH):
+            optimizer.zero_grad()
+            F.cross_entropy(head(x[batch]), y[batch]).backward()
+            optimizer.step()
+        accuracy = float((head(v).argmax(1) == t).float().mean())
+    print(accuracy)
+
+
+def bare(root: str, weights: str) -> None:
+    """Fine-tune on images in memory: bf16, channels last; the median epoch after the first."""
+    images, targets = in_memory(images_of(root, "train"))
+    model = resnet18(weights, 2).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        for batch in torch.randperm(len(images)).split(BATCH):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = F.cross_entropy(model(images[batch]), targets[batch])
+            loss.backward()
+            optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    print(statistics.median(seconds[1:]))
+
+
+def synthetic(name: str, size: str) -> None:
+    """Compiled fine-tuning on one batch of random images that never leaves the GPU; images per second."""
+    torch.set_float32_matmul_precision("high")
+    images = torch.randn(SYNTHETIC_BATCH, 3, int(size), int(size), device="cuda")
+    images = images.contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(2, (SYNTHETIC_BATCH,), device="cuda")
+    network = timm.create_model(name, num_classes=2).cuda().to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+    model = torch.compile(network)
+    start = 0.0
+    for step in range(SYNTHETIC_STEPS + 20):
+        if step == 20:
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = F.cross_entropy(model(images), targets)
+        loss.backward()
+        optimizer.step()
+    torch.cuda.synchronize()
+    print(SYNTHETIC_STEPS * SYNTHETIC_BATCH / (time.perf_counter() - start))
+
+
+if __name__ == "__main__":
+    {"limit": limit, "bare": bare, "synthetic": synthetic}[sys.argv[1]](*sys.argv[2:])
