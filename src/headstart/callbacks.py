@@ -4,7 +4,7 @@ import csv
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,9 +105,7 @@ class EpochRows(Callback):
             metrics = {name: value for name, value in metrics.items() if not name.startswith("val/")}
         if not any(name.startswith("lr/") for name in metrics):
             metrics |= _rates(trainer)
-        # Biases and norms learn at their group's rate; they differ in weight decay only.
-        metrics = {name: value for name, value in metrics.items() if not _repeats_rate(name, metrics)}
-        self.on_row(trainer, {**row, **metrics, "seconds": seconds})
+        self.on_row(trainer, {**row, **distinct_rates(metrics), "seconds": seconds})
 
 
 class MetricsCsv(EpochRows):
@@ -134,10 +132,20 @@ class MetricsCsv(EpochRows):
         if not trainer.is_global_zero:
             return
         self._rows.append(row)
-        with atomic_write(self.path) as file:
-            writer = csv.DictWriter(file, _columns(self._rows), restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
+        write_metrics(self.path, self._rows)
+
+
+def write_metrics(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``metrics.csv`` as a whole."""
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(file, _columns(rows), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def distinct_rates(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without rates that only repeat: biases and norms learn at their group's and differ in weight decay only."""
+    return {name: value for name, value in metrics.items() if not _repeats_rate(name, metrics)}
 
 
 class CostRecord(Protocol):
@@ -346,7 +354,7 @@ def _rates(trainer: pl.Trainer) -> dict[str, float]:
     return {f"lr/{group.get('name', index)}": float(group["lr"]) for index, group in enumerate(groups)}
 
 
-def _columns(rows: list[Mapping[str, Any]]) -> list[str]:
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     first = ("epoch", "step", "phase", "train/loss", "train/acc", "val/loss", "val/acc")
     seen = dict.fromkeys(name for row in rows for name in row)
     kind = {"train": 0, "val": 1, "lr": 3}

@@ -24,7 +24,7 @@ from headstart.assemble import (
     static_folder,
 )
 from headstart.atomic import atomic_write, write_json
-from headstart.audit import raise_violations, rows_as_dicts
+from headstart.audit import StageRow, raise_violations, rows_as_dicts
 from headstart.cache.activations import CachedData
 from headstart.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
 from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, save_final, share_static
@@ -41,7 +41,7 @@ from headstart.pictures import draw_run
 from headstart.quiet import quiet_lightning
 from headstart.results import Result, to_plain, write_result
 from headstart.run import Attempt, RunDirectory
-from headstart.strategies.contract import ModelInfo, Strategy
+from headstart.strategies.contract import ModelInfo, Phase, Strategy
 from headstart.surroundings import build_surroundings
 from headstart.tasks import Task
 
@@ -182,7 +182,8 @@ def conclude(
         AuditError: something frozen moved, or something trainable never received a gradient.
     """
     data, audit = loaders.data, module.audit.finish()
-    audit["phases"] = [_phase_table(module, index) for index in range(len(module.plan.phases))]
+    phases = enumerate(module.plan.phases)
+    audit["phases"] = [phase_table(phase, module.audit.info, module.show_phase(index)) for index, phase in phases]
     if trainer.is_global_zero:
         write_json(run.audit_file, to_plain(audit))
     raise_violations(audit)
@@ -314,14 +315,14 @@ def _validate(trainer: pl.Trainer, module: TransferModule, loaders: CachedData) 
     return value if module.task.monitor_mode == "max" else -value
 
 
-def _phase_table(module: TransferModule, index: int) -> dict[str, Any]:
-    phase = module.plan.phases[index]
+def phase_table(phase: Phase, info: ModelInfo, rows: list[StageRow]) -> dict[str, Any]:
+    """One of the ``phases`` of ``audit.json``."""
     return {
         "name": phase.name,
         "start_epoch": phase.start_epoch,
         "end_epoch": phase.end_epoch,
-        "frozen_stages": phase.frozen_stages(module.audit.info),
-        "stages": rows_as_dicts(module.show_phase(index)),
+        "frozen_stages": phase.frozen_stages(info),
+        "stages": rows_as_dicts(rows),
     }
 
 

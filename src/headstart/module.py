@@ -207,11 +207,7 @@ class TransferModule(pl.LightningModule):
             values[f"lr/{group.name}"] = rate
         self.log_dict(values, sync_dist=True)
         if not np.isfinite(values["train/loss"]):
-            raise DivergedError(
-                f"the training loss became {values['train/loss']} in epoch {self.current_epoch + 1}; "
-                f"lower optimizer.lr={self.plan.base_lr:g}, warm up (scheduler.warmup_epochs) or clip gradients "
-                "(trainer.gradient_clip_val)"
-            )
+            raise diverged(values["train/loss"], self.current_epoch, self.plan.base_lr)
         if self._plateau is not None:
             self._plateau.step(float(self.trainer.callback_metrics[self.task.monitor]))
 
@@ -337,3 +333,11 @@ class TransferModule(pl.LightningModule):
     @property
     def _plateau_factor(self) -> float:
         return plateau_factor(self._plateau)
+
+
+def diverged(loss: float, epoch: int, lr: float) -> DivergedError:
+    """What is raised when the mean training loss of an epoch, counted from 0, is not a number."""
+    return DivergedError(
+        f"the training loss became {loss} in epoch {epoch + 1}; lower optimizer.lr={lr:g}, warm up "
+        "(scheduler.warmup_epochs) or clip gradients (trainer.gradient_clip_val)"
+    )

@@ -45,7 +45,7 @@ def train(cfg: "DictConfig") -> Result:
         action = agree(place, run.path.with_name(f".{run.path.name}.ranks"), action)
         if action == "return":
             return _return_finished(run, export=resolved.config["export"]) if owner else run.result()
-        with _log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None), decided(action):
+        with log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None), decided(action):
             try:
                 from headstart.execution import execute
 
@@ -147,7 +147,8 @@ def record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -
 
 
 @contextmanager
-def _log_file(path: Path | None) -> Iterator[None]:
+def log_file(path: Path | None) -> Iterator[None]:
+    """Within the block, what is logged goes into a file too, down to tracebacks; nowhere if ``path`` is None."""
     if path is None:
         yield
         return

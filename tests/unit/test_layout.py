@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("modes", "audit", "averaging", "mixing", "optim", "checkpoints", "module"),
     ("results", "run", "ranks"),
     ("confusion", "figures", "plots", "pictures", "console", "loggers", "wandb_run", "wandb_offline", "callbacks"),
-    ("quiet", "assemble", "loaded", "exported", "surroundings", "plan", "execution", "training"),
+    ("quiet", "assemble", "loaded", "exported", "surroundings", "plan", "execution", "training", "fused"),
     ("study", "ranking", "predict", "export", "listing", "launch"),
     ("cli", "__main__", "launch"),  # a job of a sweep is a command of its own
 )
@@ -46,6 +46,7 @@ TORCH_FREE = (
     "data.splits",
     "data.scan",
     "study.collect",
+    "launch.fused",
     "launch.pool",
     "launch.sweep",
 )

@@ -71,7 +71,15 @@ class Running:
 
 
 @dataclass
-class _Waiting:
+class Waiting:
+    """A job without a process.
+
+    Attributes:
+        job: the job.
+        attempts: before.
+        earlier: the outcome of the last one.
+    """
+
     job: Job
     attempts: int = 0
     earlier: Outcome | None = field(default=None)
@@ -95,7 +103,7 @@ class Pool:
         names = self._gpu_names()
         self._gpus = Gpus(names, jobs_per_gpu=-(-self.n_jobs // max(1, len(names))))
         self._workers = workers or Workers()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._finished: list[Outcome] = []
         self._seen: dict[str, Outcome | None] = {}
         self._twins: dict[str, list[Job]] = {}
@@ -141,7 +149,7 @@ class Pool:
         if name:
             self._seen[name] = outcome
         if outcome is None:
-            self._waiting.append(_Waiting(job))
+            self._waiting.append(Waiting(job))
         else:
             self._finished.append(outcome)
 
@@ -200,7 +208,7 @@ class Pool:
                 started = True
                 break
 
-    def _start(self, waiting: _Waiting, gpus: tuple[str, ...]) -> None:
+    def _start(self, waiting: Waiting, gpus: tuple[str, ...]) -> None:
         job = waiting.job
         run = prepare(job)
         output = job.study_dir / OUTPUT_FOLDER / f"{run.path.name}.txt"
@@ -255,7 +263,8 @@ class Pool:
     def _ended(self, number: int, exit_code: int) -> None:
         running = self.running.pop(number)
         self._gpus.give_back(running.gpus)
-        outcome = conclude(running.job, exit_code, before=running.before, stop=running.stop, tail=_tail(running.output))
+        tail = tail_of(running.output)
+        outcome = conclude(running.job, exit_code, before=running.before, stop=running.stop, tail=tail)
         outcome = replace(
             outcome,
             seconds=time.monotonic() - running.started,
@@ -263,7 +272,7 @@ class Pool:
             output=_keep(running.output, running.job.directory.path / OUTPUT_FILE),
         ).retried(running.earlier)
         if self._worth_retrying(outcome):
-            self._waiting.append(_Waiting(running.job, running.attempts, outcome))
+            self._waiting.append(Waiting(running.job, running.attempts, outcome))
         else:
             self._finish(outcome)
 
@@ -328,7 +337,8 @@ def _same(outcome: Outcome, job: Job) -> Outcome:
     return replace(outcome, job=job, returned=True, seconds=0.0, attempts=0)
 
 
-def _tail(path: Path) -> str:
+def tail_of(path: Path) -> str:
+    """The end of what a job printed."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))

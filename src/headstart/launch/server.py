@@ -5,8 +5,9 @@ own, which a fork would not survive. It lives in a session of its own, and so do
 away, however it ends, the socket closes and the server kills every job with all processes that the job started.
 
 Requests: ``{"start": id, "arguments": [...], "fork": bool, "environment": {...}, "folder": path, "output": path,
-"threads": n or null}`` and ``{"signal": number, "job": id}``. Answers: ``{"ready": seconds}`` after the imports,
-``{"started": id, "pid": n}`` and ``{"ended": id, "code": n}``, negative for a signal.
+"threads": n or null, "together": path or null}``, ``{"preload": true}`` and ``{"signal": number, "job": id}``. Answers:
+``{"ready": seconds}`` after the imports, ``{"started": id, "pid": n}`` and ``{"ended": id, "code": n}``, negative for a
+signal.
 """
 
 import atexit
@@ -24,6 +25,7 @@ import threading
 import time
 import traceback
 import warnings
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -102,11 +104,10 @@ class Server:
             if pid is not None:
                 _signal_group(pid, request["signal"])
             return False
-        if request["fork"] and not self._loaded:
-            started = time.perf_counter()
-            preload()
-            self._loaded = True
-            self._send({"ready": round(time.perf_counter() - started, 3)})
+        if request.get("preload") or request["fork"]:
+            self._load()
+        if request.get("preload"):
+            return False
         with warnings.catch_warnings():
             # Python warns of the idle threads of linear algebra libraries, which stop themselves before a fork.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -117,6 +118,13 @@ class Server:
         self._jobs[pid] = request["start"]
         self._send({"started": request["start"], "pid": pid})
         return False
+
+    def _load(self) -> None:
+        if not self._loaded:
+            started = time.perf_counter()
+            preload()
+            self._loaded = True
+            self._send({"ready": round(time.perf_counter() - started, 3)})
 
     def _become(self, request: dict[str, Any]) -> None:
         """In the forked job: nothing of the server is left, output goes to the job's file."""
@@ -181,7 +189,7 @@ def preload() -> None:
 
 
 def carry_out(request: dict[str, Any]) -> int:
-    """In the forked job: the single-run command. Returns its exit code."""
+    """In the forked job: the single-run command, or several jobs together. Returns the exit code."""
     import torch
 
     import headstart.__main__ as entry
@@ -189,6 +197,10 @@ def carry_out(request: dict[str, Any]) -> int:
 
     if request["threads"]:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), request["threads"])))
+    if request.get("together"):
+        from headstart.fused.group import train_request
+
+        return train_request(Path(request["together"]))
     sys.argv = [str(entry.__file__), "train", *request["arguments"]]
     return train_main(request["arguments"])
 

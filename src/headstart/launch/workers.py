@@ -32,6 +32,11 @@ class Workers:
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._pending = b""
+        self._used = False
+
+    def warm(self) -> None:
+        """Start the server now, so that it has imported everything when the first job comes."""
+        self._send({"preload": True})
 
     def start(
         self,
@@ -42,6 +47,7 @@ class Workers:
         output: Path,
         environment: Mapping[str, str],
         threads: int | None = None,
+        together: Path | None = None,
     ) -> None:
         """Start a job.
 
@@ -52,7 +58,9 @@ class Workers:
             output: file that gets what it prints.
             environment: the whole of it.
             threads: of torch, at most.
+            together: file that tells which jobs the process trains together, instead of ``arguments``.
         """
+        self._used = True
         request = {
             "start": job,
             "arguments": list(arguments),
@@ -61,6 +69,7 @@ class Workers:
             "environment": dict(environment),
             "folder": str(Path.cwd()),
             "threads": threads,
+            "together": None if together is None else str(together),
         }
         self._send(request)
 
@@ -95,6 +104,8 @@ class Workers:
             self._channel.close()
             self._channel = None
         if self._server is not None:
+            if not self._used:
+                self._server.kill()
             try:
                 self._server.wait(timeout=5)
             except subprocess.TimeoutExpired:  # It still imports, so there is no job yet.

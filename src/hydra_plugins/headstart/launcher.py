@@ -1,7 +1,8 @@
-"""``hydra/launcher=process``: each job of a sweep in a process of its own."""
+"""``hydra/launcher=process`` and ``fused``: each job of a sweep in a process of its own, or many heads in one."""
 
+import atexit
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from headstart.launch.jobs import Job
     from headstart.launch.pool import Pool
+    from headstart.launch.workers import Workers
 
 
 class ProcessLauncher(Launcher):
@@ -73,3 +75,33 @@ class ProcessLauncher(Launcher):
             told.return_value = outcome.monitor[1] if outcome.done else RunError(outcome.message)
             returns.append(told)
         return returns
+
+
+class FusedLauncher(ProcessLauncher):
+    """Trains the heads of jobs over one frozen backbone together, the other jobs as :class:`ProcessLauncher` does.
+
+    Args:
+        plots: draw the pictures of runs that are trained together, where ``callbacks.plots`` asks for them.
+        settings: of :class:`ProcessLauncher`; a group of jobs counts as one.
+    """
+
+    def __init__(self, plots: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.plots = plots
+        self.workers: Workers | None = None
+
+    def plan(self, batch: Sequence[Sequence[str]], first: int = 0, label: str = "") -> "list[Job]":
+        """The jobs of a batch, decided while the process that will train them imports what it needs."""
+        from headstart.launch.workers import Workers
+
+        if len(batch) > 1:
+            self.workers = Workers()
+            atexit.register(self.workers.close)
+            self.workers.warm()
+        return super().plan(batch, first, label)
+
+    def pool(self) -> "Pool":
+        """What runs the jobs."""
+        from headstart.launch.fused import FusedPool
+
+        return FusedPool(self.settings, self.workers, plots=self.plots)

@@ -1,0 +1,129 @@
+"""Which runs can be trained together, and why the others cannot. No torch here: a sweep asks before anything starts."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from headstart.config import ResolvedRun
+
+OPTIMIZERS = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
+PRECISIONS = ("32-true", "bf16-mixed")
+
+# Lightning's switches that the heads' own loop follows, or that change nothing in it.
+_FOLLOWED = (
+    "accelerator",
+    "benchmark",
+    "channels_last",
+    "compile",
+    "deterministic",
+    "devices",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "log_every_n_steps",
+    "max_epochs",
+    "num_sanity_val_steps",
+    "precision",
+    "strategy",
+    "sync_batchnorm",
+)
+# Values of the other switches that mean nothing out of the ordinary.
+_USUAL: Mapping[str, tuple[Any, ...]] = {
+    "accumulate_grad_batches": (1,),
+    "check_val_every_n_epoch": (1,),
+    "detect_anomaly": (False,),
+    "fast_dev_run": (False,),
+    "limit_test_batches": (None, 1.0),
+    "limit_train_batches": (None, 1.0),
+    "limit_val_batches": (None, 1.0),
+    "max_steps": (-1,),
+    "max_time": (None,),
+    "min_epochs": (None,),
+    "num_nodes": (1,),
+    "overfit_batches": (0.0,),
+    "profiler": (None,),
+    "val_check_interval": (None, 1.0),
+}
+# What heads over the same images may differ in: which of them they train on, and in what order.
+_OF_THE_HEAD = ("batch_size", "drop_last", "eval_batch_size", "fraction", "seed", "shots", "steps_per_epoch")
+
+
+def obstacle(run: ResolvedRun) -> str | None:
+    """Why a run must train alone, or None where its head can be trained together with others."""
+    config = run.config
+    found = (
+        _of_the_strategy(config, run.choices)
+        or _of_the_features(config)
+        or _of_the_trainer(config["trainer"])
+        or _of_the_head(config, run.choices)
+    )
+    if found is not None:
+        return found
+    if others := [name for name in config["logger"] if name != "csv"]:
+        return f"logger={others[0]} follows one run at a time"
+    return "extend=true goes on from an earlier run" if config["extend"] else None
+
+
+def shared_part(run: ResolvedRun) -> str:
+    """What runs must have in common to be trained in one process: backbone, images, device and store."""
+    config, trainer = run.config, run.config["trainer"]
+    images = {key: value for key, value in config["datamodule"].items() if key not in _OF_THE_HEAD}
+    # Random weights are drawn from the seed.
+    seed = config["seed"] if run.weights.kind == "none" else None
+    kept = ("accelerator", "benchmark", "channels_last", "deterministic", "devices", "precision", "sync_batchnorm")
+    machine = {key: trainer.get(key) for key in kept}
+    parts = [
+        config["backbone"],
+        run.weights.sha256,
+        seed,
+        images,
+        machine,
+        config["cache"],
+        config["paths"]["cache_dir"],
+    ]
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _of_the_strategy(config: Mapping[str, Any], choices: Mapping[str, str]) -> str | None:
+    if config["strategy"]["_target_"] != "headstart.strategies.Freeze":
+        return f"strategy={choices.get('strategy', '?')} is not freeze: more than a head learns"
+    if config["head_epochs"]:
+        return f"head_epochs={config['head_epochs']} makes phases"
+    if config["head_init"] != "default":
+        return f"head_init={config['head_init']} looks at all images first"
+    if config["ema"]["decay"] is not None:
+        return "ema.decay averages weights after every step"
+    return None
+
+
+def _of_the_features(config: Mapping[str, Any]) -> str | None:
+    if config["cache"]["mode"] == "off":
+        return "cache=off"
+    if config["batch_transform"]["name"] != "none":
+        return f"batch_transform={config['batch_transform']['name']} mixes images"
+    augment = config["datamodule"].get("augment", "none")
+    if augment != "none" and not config["cache"]["views"]:
+        return f"datamodule.augment={augment} changes the images in every epoch (cache.views=0)"
+    return None
+
+
+def _of_the_trainer(trainer: Mapping[str, Any]) -> str | None:
+    devices = trainer["devices"]
+    if (len(devices) if isinstance(devices, list) else devices) != 1 or trainer["num_nodes"] != 1:
+        return "several processes train it"
+    if trainer["strategy"] not in ("auto", "single_device"):
+        return f"trainer.strategy={trainer['strategy']}"
+    if trainer["precision"] not in PRECISIONS:
+        return f"trainer.precision={trainer['precision']} is not one of {', '.join(PRECISIONS)}"
+    for key, value in trainer.items():
+        if key not in _FOLLOWED and value not in _USUAL.get(key, (None,)):
+            return f"trainer.{key}={value} is for Lightning's own loop"
+    return None
+
+
+def _of_the_head(config: Mapping[str, Any], choices: Mapping[str, str]) -> str | None:
+    if "refit" in config["head"]:
+        return f"head={choices.get('head', '?')} is solved for at once, without steps"
+    if config["optimizer"]["_target_"] not in OPTIMIZERS:
+        names = ", ".join(name.rpartition(".")[2] for name in OPTIMIZERS)
+        return f"optimizer={choices.get('optimizer', '?')} is not one of {names}"
+    return None
