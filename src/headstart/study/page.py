@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 from headstart.study.plot_style import Plot
+from headstart.study.thumbnails import Thumbnail
 
 # Nothing may be fetched or run, whatever a class name or an error message contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -28,13 +29,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table: text, a smaller second line, a class, and whether it is a number."""
+    """What stands in a table: text, a smaller second line, a class, whether it is a number, a picture before it."""
 
     text: str
     small: str = ""
     kind: str = ""
     number: bool = False
     swatch: int | None = None
+    picture: Thumbnail | None = None
 
 
 def document(title: str, kicker: str, lede: str, sections: Sequence[Section], footer: str) -> str:
@@ -149,9 +151,18 @@ def _content(cell: Cell) -> str:
     text = escape(cell.text)
     if cell.swatch is not None:
         text = f'<span class="swatch" style="background: var(--s{cell.swatch})"></span>{text}'
+    if cell.picture is not None:
+        text = _picture(cell.picture) + text
     if cell.kind:
         text = f'<span class="{cell.kind}">{text}</span>'
     return f'{text}<span class="interval">{escape(cell.small)}</span>' if cell.small else text
+
+
+def _picture(picture: Thumbnail) -> str:
+    # The name that follows it says what it is, so a text for it would be heard twice.
+    kind = "thumb coarse" if picture.coarse else "thumb"
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img class="{kind}" src="{escape(picture.uri)}" alt="" {size}>'
 
 
 def _number(yes: bool) -> str:

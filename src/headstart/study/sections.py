@@ -5,12 +5,13 @@ from pathlib import Path
 
 from headstart.study import curve_plots, plots, prediction_plots
 from headstart.study.analysis import DASH, Analysis, Difference, Metric, cost_columns, cost_text, from_scratch
-from headstart.study.collect import Predictions, write_rows
+from headstart.study.collect import Predictions, Run, write_rows
 from headstart.study.compare import short_name
 from headstart.study.mistakes import changed_images, class_name, confusion, evaluated_split, predictions_of
 from headstart.study.page import Cell, Section, bullets, figures, glossary, paragraph, table, verdict_box
 from headstart.study.plot_style import SERIES
 from headstart.study.statistics import Aggregate, MeanInterval
+from headstart.study.thumbnails import thumbnails
 from headstart.study.verdict import GLOSSARY, Verdict, main_setting, p_text, why_too_few
 
 MOST_IMAGES = 12
@@ -241,9 +242,11 @@ def _changed(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], fold
             for item in changed
         ],
     )
+    shown_items = changed[:MOST_IMAGES]
+    pictures = thumbnails(_any_run(analysis), [item.id for item in shown_items])
     rows = [
         [
-            Cell(item.id),
+            Cell(item.id, picture=pictures.get(item.id)),
             Cell(item.target),
             *(
                 Cell(
@@ -254,13 +257,20 @@ def _changed(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], fold
                 for value in runs
             ),
         ]
-        for item in changed[:MOST_IMAGES]
+        for item in shown_items
     ]
     images = len(next(iter(runs.values()))[0].ids)
     split = {"val": "validation"}.get(evaluated_split(analysis), "test")
     shown = f" The clearest {len(rows)} are shown; changed-images.csv has all." if len(changed) > len(rows) else ""
     words = f"Of {images} {split} images, {len(changed)} are usually classified differently.{shown}"
     return paragraph(words) + table(["image", "true class", *runs], rows, _place(analysis))
+
+
+def _any_run(analysis: Analysis) -> Run:
+    """One of those whose predictions are shown."""
+    setting = main_setting(analysis)
+    cells = (analysis.design.cells.get((value, setting), {}) for value in analysis.design.values)
+    return next(run for cell in cells for run in cell.values())
 
 
 def _place(analysis: Analysis) -> str:

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from headstart.study.report import write_report
 
@@ -108,9 +111,10 @@ class Browser:
         return [json.dumps(event["params"]) for event in self.events if event.get("method") in kinds]
 
     def requests(self) -> list[str]:
-        """Every address that the page asked for."""
+        """Every address that the page asked for; what is inside it is none."""
         sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
-        return [event["params"]["request"]["url"] for event in sent]
+        addresses = [event["params"]["request"]["url"] for event in sent]
+        return [address for address in addresses if not address.startswith("data:")]
 
     def screenshot(self, target: Path) -> None:
         """The whole page as a PNG."""
@@ -147,8 +151,37 @@ def page(make_writer: "Callable[..., StudyWriter]") -> Path:
     writer.run(
         "full", 9, data="a-data-set-with-a-name-that-is-far-too-long-for-the-screen-of-any-phone-and-has-no-spaces"
     )
+    give_pictures(writer.root)
     writer.failed("evil", "<script>alert(1)</script>" + "x" * 300)
     return write_report(writer.root).page
+
+
+def give_pictures(study: Path) -> None:
+    """A file for every image that the runs speak of, wide or tall, large or tiny."""
+    images, noise = study.parent / "images", np.random.default_rng(0)
+    for place, run in enumerate(sorted(study.iterdir())):
+        (run / "config.yaml").write_text(yaml.safe_dump({"datamodule": {"root": str(images)}}))
+        if place == 0:
+            with np.load(run / "predictions_test.npz") as stored:
+                for number, name in enumerate(stored["ids"]):
+                    shape = [(8, 8, 3), (300, 900, 3), (900, 300, 3)][number % 3]
+                    (images / str(name)).parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(noise.integers(0, 256, shape, dtype=np.uint8)).save(images / str(name))
+
+
+def test_pictures_are_drawn_and_move_nothing(browser: Browser, page: Path) -> None:
+    browser.open(page, width=400)
+    sizes = browser.evaluate(
+        """[...document.querySelectorAll('img')].map(image => {
+            const box = image.getBoundingClientRect();
+            return [image.naturalWidth, image.naturalHeight, box.width, box.height];
+        })"""
+    )
+    assert len(sizes) >= 3
+    for natural_width, natural_height, width, height in sizes:
+        assert natural_width > 0
+        assert width / height == pytest.approx(natural_width / natural_height, rel=0.05)
+        assert 16 <= max(width, height) <= 96
 
 
 @pytest.mark.parametrize("width", [320, 400, 1200])

@@ -1,0 +1,103 @@
+"""Small pictures of single images for the report, inside the page; what is not there any more is left out."""
+
+import base64
+import importlib
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from headstart.data.images import decode, read_image
+from headstart.study.collect import Run
+
+LONGEST_SIDE = 96
+MOST_BYTES = 6000
+"""Of one picture; a page of twelve stays below 100 kB of them."""
+
+_QUALITIES = (80, 60, 40, 20)
+_SMALL = 32
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture for the page.
+
+    Attributes:
+        uri: ``data:image/…``.
+        width: in pixels of the picture.
+        height: likewise.
+        coarse: it has so few pixels that each should be seen as it is.
+    """
+
+    uri: str
+    width: int
+    height: int
+    coarse: bool
+
+
+def thumbnails(run: Run, ids: Sequence[str]) -> dict[str, Thumbnail]:
+    """Pictures of images by their names; only of those that can be found where the run found them.
+
+    Args:
+        run: any run over these images.
+        ids: their names in its predictions.
+    """
+    try:
+        found = _images(run, ids)
+    except Exception:  # A report is worth having without pictures, whatever became of the data.
+        return {}
+    pictures = {name: _encode(image) for name, image in found.items()}
+    return {name: picture for name, picture in pictures.items() if picture is not None}
+
+
+def _images(run: Run, ids: Sequence[str]) -> dict[str, Image.Image]:
+    config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))["datamodule"]
+    roots = [Path(config[key]) for key in ("root", "data_dir") if config.get(key)]
+    found: dict[str, Image.Image] = {}
+    for name in ids:
+        path = next((root / name for root in roots if (root / name).is_file()), None)
+        if path is not None:
+            try:
+                found[name] = read_image(path)
+            except Exception:  # damaged since, or of a kind that has no meaning as an image
+                continue
+    held_elsewhere = config.get("root") or (roots and not all(root.is_dir() for root in roots))
+    return found if found or held_elsewhere else _computed(config, set(ids))
+
+
+def _computed(config: Mapping[str, Any], ids: set[str]) -> dict[str, Image.Image]:
+    """Of a data set that is no folder of files: asked of its own class."""
+    module, _, name = str(config["_target_"]).rpartition(".")
+    choices = {key: value for key, value in config.items() if key != "_target_"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = getattr(importlib.import_module(module), name)(**{"seed": 0, "batch_size": 1, **choices}).load()
+    found: dict[str, Image.Image] = {}
+    for records in source.splits.values():
+        for place, known in enumerate(records.ids):
+            if known in ids:
+                image = records.images[place]
+                pixels = image if isinstance(image, np.ndarray) else image.draw()
+                found[known] = decode(Image.fromarray(np.asarray(pixels).squeeze()))
+    return found
+
+
+def _encode(image: Image.Image) -> Thumbnail | None:
+    """As PNG where that is small, as WebP in the best quality that fits otherwise."""
+    coarse = max(image.size) <= _SMALL
+    image = image.convert("RGB")
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    kinds: list[dict[str, Any]] = [{"format": "PNG", "optimize": True}] if coarse else []
+    for choice in [*kinds, *({"format": "WEBP", "quality": quality} for quality in _QUALITIES)]:
+        file = io.BytesIO()
+        image.save(file, **choice)
+        if file.tell() <= MOST_BYTES:
+            text = base64.b64encode(file.getvalue()).decode("ascii")
+            return Thumbnail(f"data:image/{choice['format'].lower()};base64,{text}", *image.size, coarse)
+    return None
