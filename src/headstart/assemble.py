@@ -23,7 +23,9 @@ from headstart.backbones.contract import Backbone
 from headstart.backbones.weights_source import ResolvedWeights
 from headstart.cache.activations import CachedData
 from headstart.cache.decide import Settings, trainer_obstacle
+from headstart.closed_form import ClosedFormModule, check_closed_form, closed_form_plan
 from headstart.data.datamodule import ImageDataModule
+from headstart.heads import ClosedForm
 from headstart.mixing import BatchTransform
 from headstart.model import TransferModel
 from headstart.modes import batchnorm_parameters
@@ -105,6 +107,10 @@ def prepare_strategy(config: dict[str, Any], strategy: Strategy, model: Transfer
         ConfigError: the strategy's choices do not fit the model or the number of epochs.
     """
     info = model.describe()
+    if isinstance(model.head, ClosedForm):
+        check_closed_form(config, strategy, info)
+        plan = closed_form_plan(info)
+        return Prepared(plan, Audit(model, info, ever_learning(plan)))
     still = batchnorm_parameters(model) if config["batchnorm"] == "eval" else frozenset()
     plan = build_plan(config, strategy, info, still)
     return Prepared(plan, Audit(model, info, ever_learning(plan)))
@@ -152,6 +158,9 @@ def build_module(config: dict[str, Any], strategy: Strategy, model: TransferMode
     """The LightningModule of a run."""
     prepared = prepare_strategy(config, strategy, model)
     trainer = config["trainer"]
+    if isinstance(model.head, ClosedForm):
+        channels_last = wants_channels_last(trainer["channels_last"], model.backbone)
+        return ClosedFormModule(model, task, prepared.audit, channels_last=channels_last)
     return TransferModule(
         model,
         task,

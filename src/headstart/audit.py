@@ -22,7 +22,7 @@ class StageRow:
         stage: name of the stage, or ``head``.
         parameters: number of parameters.
         trainable: of these, how many learn in the phase.
-        lr: lowest and highest effective peak rate in the phase (schedule factor 1); None where nothing learns.
+        lr: lowest and highest effective peak rate in the phase (schedule factor 1); None where nothing learns by steps.
         mode: ``train`` if any module of the stage is in training mode, else ``eval``.
     """
 
@@ -54,7 +54,7 @@ def stage_rows(model: TransferModel, info: ModelInfo, plan: RatePlan, phase_inde
                 stage=stage.name,
                 parameters=sum(parameter.size for parameter in stage.parameters),
                 trainable=sum(parameter.size for parameter in active),
-                lr=(min(lrs), max(lrs)) if lrs else None,
+                lr=(min(lrs), max(lrs)) if any(lrs) else None,
                 mode="train" if training else "eval",
             )
         )
@@ -69,7 +69,7 @@ class Audit:
         model: as it is trained, unwrapped.
         info: its description.
         initial: every parameter and buffer before training, by name, on the CPU.
-        received: trainable parameters that got a gradient in some step.
+        received: trainable parameters that got a gradient in some step, or that were solved for.
         violations: what was found wrong; any fails the run.
     """
 
@@ -105,6 +105,11 @@ class Audit:
             self.received |= seen
             for name in seen:
                 del self._waiting[name]
+
+    def see_solution(self) -> None:
+        """Note that everything that was still to learn has been solved for, without gradients."""
+        self.received |= set(self._waiting)
+        self._waiting = {}
 
     def end_phase(self) -> None:
         """Compare what had to stand still with what it was at the start of the phase."""

@@ -28,6 +28,7 @@ from headstart.audit import StageRow, raise_violations, rows_as_dicts
 from headstart.cache.activations import CachedData
 from headstart.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
 from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, save_final, share_static
+from headstart.closed_form import ClosedFormModule, SaveSolution, solution_record
 from headstart.config import ResolvedRun, flat_config
 from headstart.console import audit_table, show, show_result, weights_notice
 from headstart.data.datamodule import ImageDataModule
@@ -125,12 +126,7 @@ def build_trainer(
         StepSeed(config["seed"]),
         CostMeter(attempt, apart=lambda: loaders.seconds),
         MetricsCsv(run.metrics_file),
-        *build_checkpoints(
-            run.checkpoints,
-            monitor=task.monitor,
-            mode=task.monitor_mode,
-            every_n_epochs=callbacks["checkpoint"]["every_n_epochs"],
-        ),
+        *_build_checkpoints(run, module, callbacks["checkpoint"]["every_n_epochs"]),
         *build_progress(callbacks["progress"]),
     ]
     if stopping["enabled"]:
@@ -207,7 +203,7 @@ def conclude(
         best_epoch=best,
         epochs=epochs,
         precision=str(trainer.precision),
-        details={"strategy": chosen} if chosen else {},
+        details={**({"strategy": chosen} if chosen else {}), **solution_record(module)},
     )
 
 
@@ -324,6 +320,14 @@ def phase_table(phase: Phase, info: ModelInfo, rows: list[StageRow]) -> dict[str
         "frozen_stages": phase.frozen_stages(info),
         "stages": rows_as_dicts(rows),
     }
+
+
+def _build_checkpoints(run: RunDirectory, module: TransferModule, every_n_epochs: int) -> list[Any]:
+    """What keeps the model: at the best epoch and at the last, or once it is solved for."""
+    if isinstance(module, ClosedFormModule):
+        return [SaveSolution(run.checkpoints)]
+    monitor, mode = module.task.monitor, module.task.monitor_mode
+    return build_checkpoints(run.checkpoints, monitor=monitor, mode=mode, every_n_epochs=every_n_epochs)
 
 
 def count_parameters(info: ModelInfo, learning: frozenset[str]) -> dict[str, int]:

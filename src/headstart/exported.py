@@ -23,7 +23,7 @@ from headstart.backbones.timm_network import strict_in_timm
 from headstart.backbones.weights import classifier_file
 from headstart.backbones.weights_source import EXPORT_NAME
 from headstart.data.input_spec import InputSpec
-from headstart.heads.linear import Linear
+from headstart.heads import ClosedForm, Linear
 from headstart.loaded import load_run
 from headstart.model import TransferModel
 from headstart.results import Result
@@ -102,9 +102,10 @@ def backbone_state(backbone: Backbone) -> dict[str, Tensor]:
 def task_classifier(model: TransferModel, task: Task) -> SourceClassifier | None:
     """The head as one row a class on pooled features, where it is that: a single linear layer over classes."""
     head = model.head
-    if not isinstance(head, Linear) or not task.one_class:
+    layer = head.linear if isinstance(head, Linear) else head.plain_linear if isinstance(head, ClosedForm) else None
+    if layer is None or not task.one_class:
         return None
-    weight, bias = (tensor.detach().cpu().clone() for tensor in (head.linear.weight, head.linear.bias))
+    weight, bias = (tensor.detach().cpu().clone() for tensor in (layer.weight, layer.bias))
     if len(weight) == 1:  # a sigmoid of one output is a softmax of nothing and that output
         weight, bias = torch.cat((torch.zeros_like(weight), weight)), torch.cat((torch.zeros_like(bias), bias))
     return SourceClassifier(weight, bias)

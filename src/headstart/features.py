@@ -11,6 +11,7 @@ from headstart.backbones.contract import Backbone
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError
 from headstart.heads.linear import Linear
+from headstart.heads.ncm import mean_layer
 from headstart.heads.pool import Pool
 from headstart.model import TransferModel
 
@@ -75,8 +76,6 @@ def initialise_head(model: TransferModel, how: str, data: ImageDataModule, devic
 def class_means(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """The nearest-class-mean classifier as a linear layer, at the scale of the lowest cross-entropy.
 
-    With ``m_c`` the mean of class ``c``, ``-s / 2 * ||x - m_c||^2`` is linear in ``x`` up to what all classes share.
-
     Reference: Qi et al., "Low-Shot Learning with Imprinted Weights", CVPR 2018, for unnormalised features.
 
     Args:
@@ -87,10 +86,7 @@ def class_means(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor
     Returns: weight ``(classes, C)`` and bias ``(classes,)``.
     """
     values = features.double()
-    means = torch.stack([values[targets == c].mean(dim=0) for c in range(classes)])
-    centre = means.mean(dim=0)
-    weight = means - centre
-    bias = (centre.square().sum() - means.square().sum(dim=1)) / 2
+    weight, bias = mean_layer(values, targets, classes)
     logits = values @ weight.T + bias
     losses = [torch.nn.functional.cross_entropy(scale * logits, targets) for scale in _SCALES]
     scale = _SCALES[int(torch.stack(losses).argmin())]

@@ -18,6 +18,7 @@ from headstart.config import ResolvedRun
 from headstart.console import audit_table, show, weights_notice
 from headstart.data.datamodule import ImageDataModule
 from headstart.execution import prepare_model
+from headstart.heads import ClosedForm
 from headstart.model import TransferModel
 from headstart.modes import apply_gradients, apply_modes
 from headstart.optim import RatePlan
@@ -68,6 +69,9 @@ def show_plan(resolved: ResolvedRun) -> None:
         apply_modes(model, phase, batchnorm=batchnorm)
         title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}"
         show(audit_table(stage_rows(model, prepared.audit.info, plan, index), title=title))
+    if isinstance(model.head, ClosedForm):
+        show("The head is solved for in closed form, after one pass over the images: there are no rates and no steps.")
+        return
     show(rate_table(plan))
     show(_memory_table(config, model, plan, data))
 

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("strategies.contract", "model", "evaluation", "features"),  # the model describes itself in the contract's words
     ("strategies",),
     ("cache",),
-    ("modes", "audit", "averaging", "mixing", "optim", "checkpoints", "module"),
+    ("modes", "audit", "averaging", "mixing", "optim", "checkpoints", "module", "closed_form"),
     ("results", "run", "ranks"),
     ("confusion", "figures", "plots", "pictures", "console", "loggers", "wandb_run", "wandb_offline", "callbacks"),
     ("quiet", "assemble", "loaded", "exported", "surroundings", "plan", "execution", "training", "fused"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig
 
 from headstart.config.check import check, starts_from_random_weights
+from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, leaves, plain, reference
 from headstart.config.weights import resolve_backbone_weights, weights_content
 from headstart.data.content import content_digest
@@ -138,6 +139,9 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     sweep = node is not None and str(node.get("mode")).endswith("MULTIRUN")
     check(values, defaults, added=_added(overrides), sweep=sweep, given=_given(overrides))
     choices = _names(made)
+    if is_closed_form(values):
+        values, defaults = set_aside(values), set_aside(defaults)
+        choices |= {"optimizer": "none", "scheduler": "none"}
     _resolve_trainer(values["trainer"])
     _resolve_paths(values)
     scratch = starts_from_random_weights(values)
@@ -190,7 +194,7 @@ def readable_key(config: Mapping[str, Any], defaults: Mapping[str, Any], choices
 def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[str]:
     """What else a reader would ask for, in a fixed order: other optimizer and schedule, then changed values."""
     for group, usual in (("optimizer", "adamw"), ("scheduler", "cosine")):
-        if choices.get(group, usual) != usual:
+        if choices.get(group, usual) != usual and config[group] != NOT_USED:
             yield _safe(choices[group])
     usual_values = leaves(defaults)
     for key, value in sorted(leaves(config).items()):

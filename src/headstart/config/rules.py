@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.config.closed_form import closed_form_fits
+
 # Known without reading any data; of other data sets the task itself checks the classes.
 _CLASSES = {"headstart.data.Digits": 10, "headstart.data.CIFAR10": 10, "headstart.data.Flowers102": 102}
 _SEPARATE_PROCESSES = ("ddp", "fsdp", "deepspeed")
@@ -277,6 +279,7 @@ def augmentation_has_its_options(c: Choices) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
+    closed_form_fits,
     scratch_has_no_weights,
     shots_or_fraction,
     splits_leave_training_data,

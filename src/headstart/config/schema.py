@@ -57,6 +57,13 @@ _HEAD: dict[str, Field] = {
     "head._target_": text(),
     "head.hidden": list_of(whole(1)),
     "head.dropout": number(minimum=0, below=1),
+    "head.l2": nothing() | number(above=0) | list_of(number(above=0)),
+    "head.max_iterations": whole(1),
+    "head.k": whole(1) | list_of(whole(1)),
+    "head.weighting": one_of("similarity", "equal"),
+    "head.temperature": number(above=0),
+    "head.metric": one_of("cosine", "euclidean"),
+    "head.refit": flag(),
 }
 
 _DATA: dict[str, Field] = {

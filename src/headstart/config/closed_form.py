@@ -1,0 +1,116 @@
+"""What choosing a head in closed form (``logreg``, ``knn``, ``ncm``, ``ridge``) means for the other choices.
+
+Such a head is known by its key ``refit``. It takes no steps, so what is only about steps has no effect on it: a single
+command that asks for it is refused, in a sweep (where other heads take steps) and as a default it is set aside, and the
+fingerprint is the same whatever stood there.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.config.rules import Choices
+
+NOT_USED: Mapping[str, Any] = {"name": "none"}
+"""What stands for an optimizer and a scheduler where there are no steps."""
+
+_MARK = "refit"
+_GROUPS = ("optimizer", "scheduler")
+# Set aside, each for what stands for "not used". Every image is looked at once, as evaluation sees it.
+_SET_ASIDE: Mapping[str, Mapping[str, Any]] = {
+    "trainer": {
+        "max_epochs": 1,
+        "min_epochs": None,
+        "max_steps": -1,
+        "max_time": None,
+        "gradient_clip_val": None,
+        "accumulate_grad_batches": 1,
+        "check_val_every_n_epoch": 1,
+        "val_check_interval": None,
+        "num_sanity_val_steps": 0,
+        "compile": False,
+    },
+    "datamodule": {
+        "augment": "none",
+        "flip": False,
+        "min_crop": 1.0,
+        "shear_range": None,
+        "zoom_range": None,
+        "train_size": None,
+        "kept_size": None,
+        "steps_per_epoch": None,
+        "drop_last": False,
+    },
+    "cache": {"views": 0},
+}
+# Habitual, and harmless: not worth an error.
+_PASSED_OVER = ("trainer.max_epochs", "trainer.num_sanity_val_steps", "datamodule.flip", "datamodule.min_crop")
+_ONE_CLASS = ("LogisticRegression", "NearestClassMean", "NearestNeighbours")
+_ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+
+
+def is_closed_form(config: Mapping[str, Any]) -> bool:
+    """Whether the head of a plain configuration is solved for."""
+    return _MARK in (config.get("head") or {})
+
+
+def set_aside(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with everything that is only about steps replaced by what stands for "not used"."""
+    settled = deepcopy(dict(config))
+    for group in _GROUPS:
+        settled[group] = dict(NOT_USED)
+    for group, values in _SET_ASIDE.items():
+        settled[group].update({key: value for key, value in values.items() if key in settled[group]})
+    settled["trainer"].update(_ONE_PROCESS)
+    settled["strategy"].pop("lr_mult", None)
+    settled["callbacks"]["early_stopping"]["enabled"] = False
+    return settled
+
+
+def closed_form_fits(c: "Choices") -> str | None:
+    """A head in closed form goes with frozen features in one process, and takes no steps."""
+    if f"head.{_MARK}" not in c.values:
+        return None
+    head = str(c.get("head._target_")).rpartition(".")[2]
+    what = f"a head in closed form (head._target_={head})"
+    if not str(c.get("strategy._target_")).endswith(".Freeze"):
+        return f"{what} is solved for on frozen features; use strategy=freeze, or head=linear with this strategy"
+    if c.get("extend"):
+        return f"extend=true has no meaning for {what}, which has no epochs; leave it out"
+    if several := _several_processes(c):
+        return f"{several} does not go with {what}, which is solved for in one process; leave it out"
+    if c.get("batch_transform.name", "none") != "none":
+        return (
+            f"batch_transform={c.get('batch_transform.name')} mixes images in steps, and {what} has none; leave it out"
+        )
+    if c.get("ema.decay") is not None:
+        return f"ema.decay={c.get('ema.decay')} averages over steps, and {what} has none; leave it out"
+    if smoothing := c.get("loss.label_smoothing"):
+        return f"loss.label_smoothing={smoothing} is unknown to {what}; leave it out, or use head=linear"
+    if (weights := c.get("loss.class_weights", "none")) != "none":
+        return f"loss.class_weights={weights} is unknown to {what}; leave it out, or use head=linear"
+    if c.get("task") in {"multilabel", "regression"} and head in _ONE_CLASS:
+        return f"task={c.get('task')} does not go with {what}, which needs one class an image; use head=ridge or linear"
+    return None if c.sweep or c.given is None else _without_effect(c, what)
+
+
+def _several_processes(c: "Choices") -> str | None:
+    devices, nodes, strategy = c.get("trainer.devices"), c.get("trainer.num_nodes", 1), str(c.get("trainer.strategy"))
+    if isinstance(devices, list | int) and devices not in (0, 1) and (isinstance(devices, int) or len(devices) > 1):
+        return f"trainer.devices={devices}"
+    if nodes != 1:
+        return f"trainer.num_nodes={nodes}"
+    return None if strategy in {"auto", "single_device"} else f"trainer.strategy={strategy}"
+
+
+def _without_effect(c: "Choices", what: str) -> str | None:
+    assert c.given is not None
+    for key in sorted(c.given):
+        group, _, name = key.partition(".")
+        unused = _SET_ASIDE.get(group, {})
+        asked = key == "strategy.lr_mult" or group in _GROUPS
+        asked |= name in unused and key not in _PASSED_OVER and c.get(key) not in (unused[name], c.defaults.get(key))
+        if asked:
+            return f"{key} has no effect on {what}, which takes no steps and sees each image once; leave it out"
+    return None
