@@ -35,7 +35,7 @@ from headstart.data.datamodule import ImageDataModule
 from headstart.evaluation import ScoredModel
 from headstart.exported import export_model
 from headstart.features import initialise_head
-from headstart.loggers import build_loggers, finish_loggers, log_outcome
+from headstart.loggers import build_loggers, finish_loggers, log_outcome, measurements
 from headstart.model import TransferModel
 from headstart.module import TransferModule
 from headstart.pictures import draw_run
@@ -269,15 +269,15 @@ def write_down(
         _write_predictions(run, split, module, data, ids[split])
     if config["callbacks"]["plots"]:
         draw_run(run, module, data, best_epoch=result.details["best_epoch"])
+    result = replace(result, cost=attempt.total)
     log_outcome(
         loggers,
-        metrics=result.metrics,
+        metrics=result.metrics | measurements(result, run.audit_file),
         predictions=module.predictions if module.task.one_class else {},
         ids=ids,
         classes=data.classes if module.task.one_class else (),
         plots=sorted(run.plots.glob("*.png")),
     )
-    result = replace(result, cost=attempt.total)
     if config["export"]:
         assert data.spec is not None
         path = export_model(run.path, module.model, module.task, result, config, data.spec)

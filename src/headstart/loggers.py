@@ -6,9 +6,11 @@ jobs of a sweep never write into each other's.
 """
 
 import importlib.util
+import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,6 +22,7 @@ from headstart.config.compose import leaves
 from headstart.console import show
 from headstart.errors import ConfigError
 from headstart.fingerprint import digest
+from headstart.results import Result
 from headstart.wandb_run import start_wandb, wandb_outcome
 
 _log = logging.getLogger(__name__)
@@ -130,6 +133,21 @@ def log_outcome(
         except Exception as error:  # a result must not be lost to a logger
             _log.debug("logging the outcome failed", exc_info=True)
             show(f"{type(logger).__name__} did not take the outcome: {error}")
+
+
+def measurements(result: Result, audit_file: Path) -> dict[str, float | None]:
+    """What a run cost, how much of it learned, and how far each stage moved, by flat names beside the metrics.
+
+    Args:
+        result: with its cost.
+        audit_file: of the run.
+    """
+    values: dict[str, float | None] = {f"params/{name}": count for name, count in result.params.items()}
+    values |= {f"cost/{name}": value for name, value in asdict(result.cost).items() if name != "device"}
+    if audit_file.exists():
+        for stage in json.loads(audit_file.read_text(encoding="utf-8")).get("stages", []):
+            values[f"drift/{stage['name']}"] = stage.get("drift_relative")
+    return values
 
 
 def flat_choices(resolved: RunChoices) -> dict[str, Any]:

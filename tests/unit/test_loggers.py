@@ -17,7 +17,8 @@ from PIL import Image
 from headstart import wandb_run
 from headstart.errors import ConfigError
 from headstart.evaluation import Predictions
-from headstart.loggers import build_loggers, finish_loggers, flat_choices, log_outcome, stable_id
+from headstart.loggers import build_loggers, finish_loggers, flat_choices, log_outcome, measurements, stable_id
+from headstart.results import Cost, Result
 from headstart.wandb_offline import OfflineRun, find_offline_runs, read_offline_run
 from headstart.wandb_run import choose_mode
 
@@ -347,3 +348,17 @@ def test_mlflow_keeps_one_local_record_a_run(tmp_path: Path, choices: Choices) -
     assert (run.info.run_name, run.info.status) == ("digits-resnet18", "FINISHED")
     assert run.data.params["optimizer.lr"] == "0.1"
     assert run.data.metrics["outcome/val/acc"] == 0.5
+
+
+def test_what_a_run_cost_and_moved_is_told_by_flat_names(tmp_path: Path):
+    stages = [{"name": "stem", "drift_relative": 0.0}, {"name": "layer1", "drift_relative": 0.25}, {"name": "head"}]
+    (tmp_path / "audit.json").write_text(json.dumps({"stages": stages}))
+    cost = Cost(fit_seconds=2.0, total_seconds=3.0, device="cpu")
+    result = Result("done", "f", params={"total": 10, "trainable": 4}, cost=cost)
+    found = measurements(result, tmp_path / "audit.json")
+    assert found["cost/total_seconds"] == 3.0
+    assert found["params/trainable"] == 4
+    assert found["drift/layer1"] == 0.25
+    assert found["drift/head"] is None
+    assert "cost/device" not in found
+    assert not any(name.startswith("drift") for name in measurements(result, tmp_path / "none.json"))
