@@ -119,3 +119,12 @@ def test_the_small_cnn_gives_the_outputs_of_a_plain_implementation():
 def test_the_small_cnn_sees_pixels_from_0_to_1_of_the_whole_image():
     spec = built(composed("small_cnn_scratch"), 10).backbone.input_spec
     assert (spec.mean, spec.std, spec.crop_pct, spec.crop_mode) == ((0.0,) * 3, (1.0,) * 3, 1.0, "squash")
+
+
+def test_the_source_and_the_target_of_the_command_pair_fit():
+    source, target = (plain(compose([f"experiment={name}"])) for name in ("pretrain", "transfer"))
+    assert source["export"] is True
+    assert target["backbone"]["weights"] == f"{target['paths']['output_dir']}/{source['name']}"
+    assert not set(source["datamodule"]["classes"]) & set(target["datamodule"]["classes"])
+    for key in ("image_size", "split_seed", "val_fraction", "test_fraction"):
+        assert source["datamodule"][key] == target["datamodule"][key], key
