@@ -36,8 +36,8 @@ Refuse = Callable[[ResolvedRun, str], None]
 def train_group(runs: Sequence[ResolvedRun], refuse: Refuse) -> None:
     """Train jobs that have their shared part in common; each leaves its own run directory.
 
-    A job that fails leaves a failed result and touches no other. Run directories are written stack by stack, so that
-    an interruption takes only what was not trained to its end.
+    A job that fails leaves a failed result and touches no other. A run directory is written as soon as its job
+    has ended, so that an interruption takes only what was not trained to its end.
 
     Args:
         runs: the jobs, none of which has an obstacle.
@@ -99,22 +99,24 @@ def _train_stack(
     members: list[Member], frozen: Frozen, place: Place, refuse: Refuse, *, runs: int, common_seconds: float
 ) -> None:
     started = time.perf_counter()
+    stack = Stack(members, device=place.device, precision=place.precision)
+    writing_seconds = 0.0
     try:
-        Stack(members, device=place.device, precision=place.precision).train()
+        for member in stack.train():
+            seconds = time.perf_counter() - started - writing_seconds
+            shares = Shares(runs, len(members), round(seconds, 3), round(common_seconds, 3))
+            # What a run says is in its own log; here it would be the same table many times.
+            with contextlib.redirect_stdout(io.StringIO()):
+                _finish(member, frozen, place, shares)
+            writing_seconds = time.perf_counter() - started - seconds
     except Exception as error:
         _log.debug("the heads cannot be trained together", exc_info=True)
         reason = str(error).strip().partition("\n")[0]
-        for member in members:
+        for member in stack.members:
             member.run.clear()
             refuse(member.resolved, f"{type(member.head).__name__} cannot be stacked: {reason}")
-        return
     seconds = time.perf_counter() - started
-    shares = Shares(runs, len(members), round(seconds, 3), round(common_seconds, 3))
-    # What a run says is in its own log; here it would be the same table many times.
-    with contextlib.redirect_stdout(io.StringIO()):
-        for member in members:
-            _finish(member, frozen, place, shares)
-    show(f"{len(members)} runs trained together in {seconds:.1f} s")
+    show(f"{len(members) - len(stack.members)} runs trained together in {seconds:.1f} s, files included")
 
 
 def _finish(member: Member, frozen: Frozen, place: Place, shares: Shares) -> None:
@@ -123,7 +125,7 @@ def _finish(member: Member, frozen: Frozen, place: Place, shares: Shares) -> Non
             write_member(member, frozen, place, shares)
         except Exception as error:
             _log.debug("the run failed", exc_info=True)
-            member.attempt.record(ended=True, fit_seconds=round(shares.fit_seconds / shares.stack, 3))
+            member.attempt.record(ended=True, fit_seconds=round(member.fit_seconds, 3))
             record_failure(error, member.resolved, member.run)
 
 

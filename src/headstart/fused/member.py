@@ -56,6 +56,7 @@ class Member:
         optimizer: state of the optimizer in the end, by parameter.
         last_rates: of the optimizer's groups in the last step.
         images_seen: in training.
+        fit_seconds: its share of the time of every epoch.
         error: what ended it, if something did.
     """
 
@@ -75,6 +76,7 @@ class Member:
     optimizer: dict[str, dict[str, Any]] = field(default_factory=dict)
     last_rates: list[float] = field(default_factory=list)
     images_seen: int = 0
+    fit_seconds: float = 0.0
     error: Exception | None = None
 
     def __post_init__(self) -> None:
@@ -140,8 +142,8 @@ class Member:
         values = {f"train/{name}": value for name, value in train.items()}
         values |= {f"val/{name}": value for name, value in val.items()}
         values |= {f"lr/{group.name}": rate for group, rate in zip(self.plan.groups, rates, strict=True)}
-        # Lightning keeps what is logged in 32 bits.
-        shown = distinct_rates({name: float(np.float32(value)) for name, value in values.items()})
+        with np.errstate(over="ignore"):  # Lightning keeps what is logged in 32 bits.
+            shown = distinct_rates({name: float(np.float32(value)) for name, value in values.items()})
         phase = self.plan.phases[self.plan.phase_index(epoch)].name
         self.rows.append({"epoch": epoch, "step": step, "phase": phase, **shown, "seconds": round(seconds, 3)})
         if not np.isfinite(train["loss"]):

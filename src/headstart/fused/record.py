@@ -70,13 +70,13 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Shares:
-    """What a job's part of the common work is.
+    """The common work that a job has a part in.
 
     Attributes:
         runs: jobs in this process.
-        stack: jobs that were stepped together with it.
-        fit_seconds: of the stack.
-        common_seconds: of all that was done for all jobs of the process, training and extraction aside.
+        stack: jobs that were stepped together with it, at first.
+        fit_seconds: of the stack until the job ended.
+        common_seconds: of what was prepared for all jobs of the process, extraction aside.
     """
 
     runs: int
@@ -204,7 +204,7 @@ def _predictions(member: Member, place: Place) -> dict[str, Predictions]:
 
 def _record_cost(member: Member, place: Place, shares: Shares, *, own_seconds: float) -> None:
     """The job's share of what was done together, and extraction as if nothing had been stored before."""
-    attempt, fit = member.attempt, shares.fit_seconds / shares.stack
+    attempt, fit = member.attempt, member.fit_seconds
     extracted = max(0.0, member.splits.loaders.extract_seconds - attempt.earlier.extract_seconds)
     attempt.record(
         ended=True,

@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from headstart.fused.member import Member
 from headstart.fused.scoring import score_many
 
 Precision = Callable[[], AbstractContextManager[Any]]
+
+# Weights of a layer up to which sharing out a product among threads takes longer than the product.
+_SMALL = 2**17
 
 
 class Stack:
@@ -53,22 +56,32 @@ class Stack:
         self._views: list[dict[str, Parameter]] = []
         self._optimizer = self._build_optimizer()
 
-    def train(self) -> None:
-        """To the end of every job, however it ends; those that fail keep their error."""
+    def train(self) -> Iterator[Member]:
+        """Yields every job when it has ended, however it did; one that failed has its error."""
+        small = all(parameter.numel() <= _SMALL for parameter in self._views[0].values())
         epoch = 0
         while self.members:
-            started = time.perf_counter()
-            train, position = self._train_epoch(epoch)
-            outputs = self._evaluate(self._features["val"])
-            val = score_many(self._task, outputs.cpu(), self._features["val"].targets.cpu())
-            seconds = time.perf_counter() - started
-            running = [
-                place
-                for place, member in enumerate(self.members)
-                if self._end_epoch(place, member, epoch, train[place], val[place], position, seconds)
-            ]
-            self._keep_only(running)
+            with _threads(1 if small else torch.get_num_threads()):
+                ended = self._run_epoch(epoch)
+            yield from ended
             epoch += 1
+
+    def _run_epoch(self, epoch: int) -> list[Member]:
+        """One epoch of all jobs. Returns those that have ended, which are no longer of the stack."""
+        started = time.perf_counter()
+        train, position = self._train_epoch(epoch)
+        outputs = self._evaluate(self._features["val"])
+        val = score_many(self._task, outputs.cpu(), self._features["val"].targets.cpu())
+        seconds = time.perf_counter() - started
+        running, ended = [], []
+        for place, member in enumerate(self.members):
+            member.fit_seconds += seconds / len(self.members)
+            if self._end_epoch(place, member, epoch, train[place], val[place], position, seconds):
+                running.append(place)
+            else:
+                ended.append(member)
+        self._keep_only(running)
+        return ended
 
     # One epoch
 
@@ -241,6 +254,16 @@ def job_bytes(member: Member) -> int:
 def evaluation_size(config: dict[str, Any]) -> int:
     """Images in a batch of evaluation."""
     return int(config["datamodule"]["eval_batch_size"] or config["datamodule"]["batch_size"])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _groups(member: Member, view: dict[str, Parameter]) -> Iterator[tuple[int, dict[str, Any], list[Parameter]]]:
