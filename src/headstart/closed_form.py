@@ -182,6 +182,13 @@ def solution_record(module: TransferModule) -> dict[str, Any]:
     return {"closed_form": module.solution.record(refit=module.head.refit)}
 
 
+def stored_numbers(module: TransferModule) -> dict[str, int]:
+    """``stored`` for ``params`` in ``result.json``: a solved head may keep more than parameters (its bank)."""
+    if not isinstance(module, ClosedFormModule):
+        return {}
+    return {"stored": sum(tensor.numel() for tensor in module.head.state_dict().values())}
+
+
 def _first_of_each(index: Tensor) -> Tensor:
     """Positions of the distinct values of ``index``, in the order of the values."""
     order = index.argsort(stable=True)

@@ -28,7 +28,7 @@ from headstart.audit import StageRow, raise_violations, rows_as_dicts
 from headstart.cache.activations import CachedData
 from headstart.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
 from headstart.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, save_final, share_static
-from headstart.closed_form import ClosedFormModule, SaveSolution, solution_record
+from headstart.closed_form import ClosedFormModule, SaveSolution, solution_record, stored_numbers
 from headstart.config import ResolvedRun, flat_config
 from headstart.console import audit_table, show, show_result, weights_notice
 from headstart.data.datamodule import ImageDataModule
@@ -198,7 +198,7 @@ def conclude(
         data,
         audit,
         other_metrics=module.other_metrics,
-        params=count_parameters(module.audit.info, module.audit.ever_learning),
+        params={**count_parameters(module.audit.info, module.audit.ever_learning), **stored_numbers(module)},
         cache=loaders.record(),
         best_epoch=best,
         epochs=epochs,

@@ -1,6 +1,6 @@
 """Heads turn a backbone's features into outputs for the task. They own their pooling."""
 
-from headstart.heads.closed_form import ClosedForm
+from headstart.heads.closed_form import ClosedForm, LinearClosedForm
 from headstart.heads.knn import NearestNeighbours
 from headstart.heads.linear import Linear
 from headstart.heads.logreg import LogisticRegression
@@ -14,6 +14,7 @@ __all__ = [
     "ClosedForm",
     "FlattenMLP",
     "Linear",
+    "LinearClosedForm",
     "LogisticRegression",
     "NearestClassMean",
     "NearestNeighbours",

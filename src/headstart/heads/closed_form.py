@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from headstart.backbones.contract import FeatureSpec
@@ -275,12 +276,15 @@ def _metric(head: ClosedForm, val: Examples, task: Task) -> float:
 
 @contextmanager
 def _threads(multiplications: int) -> Iterator[None]:
-    """One thread for small products, of which there are thousands."""
-    before = torch.get_num_threads()
-    if multiplications < _WORTH_THREADS:
-        torch.set_num_threads(1)
-    try:
+    """One thread for small products, of which there are thousands: threads that wait for each other cost far more."""
+    if multiplications >= _WORTH_THREADS:
         yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(before)
 

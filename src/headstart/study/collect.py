@@ -101,16 +101,17 @@ class Run:
     def costs(self) -> dict[str, float]:
         """Seconds, bytes and parameters this run cost, as far as it recorded them.
 
-        ``stored_bytes`` is what one more task adds to the disk, four bytes per trainable parameter, unless the run
-        recorded it itself.
+        ``stored_bytes`` is what one more task adds to the disk, four bytes per trainable parameter (or per stored
+        number, where the run recorded those), unless the run recorded it itself.
         """
         costs = _finite_numbers(self.result.get("cost"))
         if "total_seconds" not in costs and "fit_seconds" in costs:
             costs["total_seconds"] = costs["fit_seconds"] + costs.get("extract_seconds", 0.0)
-        trainable = _finite_numbers(self.result.get("params")).get("trainable")
+        params = _finite_numbers(self.result.get("params"))
+        trainable = params.get("trainable")
         if trainable is not None:
             costs["trainable_parameters"] = trainable
-            costs.setdefault("stored_bytes", _BYTES_PER_PARAMETER * trainable)
+            costs.setdefault("stored_bytes", _BYTES_PER_PARAMETER * params.get("stored", trainable))
         return costs
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headstart.config import compose
+from headstart.config import compose, resolve_run
 from headstart.config.check import check
 from headstart.config.compose import chosen, plain, reference
 from headstart.errors import ConfigError
@@ -10,10 +10,11 @@ from headstart.errors import ConfigError
 OTHER = "+datamodule@sources.other.datamodule=digits"
 
 
-def checked(*overrides: str) -> None:
+def checked(*overrides: str, sweep: bool = False) -> None:
     config = compose(overrides)
     values = plain(config)
-    check(values, reference(config.hydra, chosen(config.hydra, values)))
+    given = frozenset(item.partition("=")[0] for item in overrides)
+    check(values, reference(config.hydra, chosen(config.hydra, values)), sweep=sweep, given=given)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,59 @@ def test_what_cannot_work_is_refused_with_the_reason(overrides, reason):
     with pytest.raises(ConfigError) as caught:
         checked(*overrides)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["strategy=full"], "solved for on frozen features; use strategy=freeze, or head=linear"),
+        (["batch_transform=mixup"], "batch_transform=mixup mixes images in steps"),
+        (["head_init=probe"], "head_init=probe sets the weights of one linear layer"),
+        (["head_epochs=2"], "head_epochs=2 has no effect with strategy=freeze"),
+        (["ema.decay=0.9"], "ema.decay=0.9 averages over steps"),
+        (["loss.label_smoothing=0.1"], "loss.label_smoothing=0.1 is unknown to a head in closed form"),
+        (["loss.class_weights=balanced"], "loss.class_weights=balanced is unknown to a head in closed form"),
+        (["extend=true"], "extend=true has no meaning"),
+        (["trainer.devices=2"], "trainer.devices=2 does not go with a head in closed form"),
+        (["trainer.devices=[0,1]"], "trainer.devices=[0, 1] does not go with"),
+        (["trainer=ddp"], "solved for in one process"),
+        (["task=multilabel"], "needs one class an image; use head=ridge"),
+        (["task=regression"], "needs one class an image; use head=ridge"),
+        (["optimizer=sgd"], "optimizer has no effect on a head in closed form"),
+        (["optimizer.lr=0.1"], "optimizer.lr has no effect on a head in closed form"),
+        (["scheduler.warmup_epochs=1"], "scheduler.warmup_epochs has no effect"),
+        (["strategy.lr_mult=3"], "strategy.lr_mult has no effect"),
+        (["datamodule.augment=light"], "datamodule.augment has no effect"),
+        (["cache.views=4"], "cache.views has no effect"),
+        (["head.l2=0"], "head.l2=0: must be"),
+    ],
+)
+def test_what_has_no_meaning_for_a_head_in_closed_form_is_refused(overrides, reason):
+    with pytest.raises(ConfigError) as caught:
+        checked("head=logreg", *overrides)
+    assert reason in str(caught.value)
+    if "no effect on" in reason or reason.endswith("has no effect"):  # in a sweep, other heads may use it
+        checked("head=logreg", *overrides, sweep=True)
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel", "regression"])
+def test_ridge_is_for_every_task(task: str):
+    checked("head=ridge", f"task={task}", "datamodule=csv", "datamodule.manifest=x.csv")
+    checked("head=logreg", "trainer.max_epochs=3", "datamodule.augment=none")
+
+
+def test_choices_about_steps_leave_the_fingerprint_of_a_head_in_closed_form_alone():
+    plain_run = resolve_run(compose(["head=ridge", "backbone.weights=bundled"]))
+    for overrides in (["trainer.max_epochs=3"], ["callbacks=default", "trainer.num_sanity_val_steps=0"]):
+        other = resolve_run(compose(["head=ridge", "backbone.weights=bundled", *overrides]))
+        assert (other.fingerprint, other.key) == (plain_run.fingerprint, plain_run.key)
+    for overrides in (["head.l2=1"], ["head.refit=false"], ["datamodule.shots=3"]):
+        other = resolve_run(compose(["head=ridge", "backbone.weights=bundled", *overrides]))
+        assert other.fingerprint != plain_run.fingerprint
+    assert plain_run.config["datamodule"]["augment"] == "none"
+    assert plain_run.key == "digits-resnet18-ridge-freeze-s1"
+    usual = resolve_run(compose(["backbone.weights=bundled"]))
+    assert usual.config["optimizer"]["lr"] > 0
 
 
 @pytest.mark.parametrize(
