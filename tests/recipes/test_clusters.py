@@ -104,7 +104,7 @@ def test_distributed_jobs_and_the_next_ones(command: Command, launcher: tuple[st
 @pytest.mark.slow
 @both
 def test_ctrl_c_stops_the_jobs_and_the_same_command_goes_on(command: Command, launcher: tuple[str, ...]):
-    arguments = ("-m", "experiment=slow", "seed=1", "trainer.max_epochs=6", "cache=off", "strategy=full", NO_REPORT)
+    arguments = ("-m", "experiment=slow", "seed=1", "trainer.max_epochs=30", "cache=off", "strategy=full", NO_REPORT)
     process = command.start(*arguments, *launcher)
     wait_for(lambda: epochs_trained(command.study()) >= 1, process, timeout_s=300)
     process.send_signal(signal.SIGINT)

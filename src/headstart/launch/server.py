@@ -25,6 +25,7 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -142,6 +143,7 @@ class Server:
             os.chdir(request["folder"])
             os.environ.clear()
             os.environ.update(request["environment"])
+            keep_temporary_folders()
             if not request["fork"]:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 command = [sys.executable, "-m", "headstart", "train", *request["arguments"]]
@@ -171,6 +173,15 @@ class Server:
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(ConnectionError):  # The sweep has gone; reading will say so.
             self._channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def keep_temporary_folders() -> None:
+    """In the forked job: what imported packages made for themselves is the server's to remove, at its own end.
+
+    The first job to end would take wandb's folder for tables and pictures from all the others.
+    """
+    for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        inherited.atexit = False
 
 
 def preload() -> None:
