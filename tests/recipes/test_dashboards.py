@@ -13,6 +13,7 @@ from headstart.wandb_offline import find_offline_runs, read_offline_run
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb-workspaces trips them while it is imported
 def test_one_record_for_each_job_with_all_that_the_dashboard_shows(tmp_path: Path, repository: Path, capsys):
     command = Command(tmp_path, repository)
     code, out = command(

@@ -21,6 +21,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -182,6 +183,9 @@ def keep_temporary_folders() -> None:
     """
     for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         inherited.atexit = False
+        owner = (inherited.peek() or (None,))[0]
+        if isinstance(owner, tempfile.TemporaryDirectory):
+            atexit.unregister(owner.cleanup)
 
 
 def preload() -> None:

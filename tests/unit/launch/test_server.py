@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 FORKS = """
-import os, sys, tempfile
+import atexit, os, sys, tempfile
 from headstart.launch.server import keep_temporary_folders, leave
 
 shared = tempfile.TemporaryDirectory()
+atexit.register(shared.cleanup)  # as wandb does
 for job in range(2):
     pid = os.fork()
     if pid == 0:
