@@ -14,14 +14,17 @@ class NormOnly(Strategy):
     Reference: Frankle et al., "Training BatchNorm and Only BatchNorm", ICLR 2021.
 
     Attributes:
-        backbone_lr_mult: their rate as a multiple of the head's.
+        lr_mult: the rate of all that learns as a multiple of ``optimizer.lr``: so few parameters want a rate that
+            would ruin a whole backbone, as the head of ``strategy=freeze`` does.
+        backbone_lr_mult: the backbone's rate as a further multiple.
     """
 
+    lr_mult: float = 10.0
     backbone_lr_mult: float = 1.0
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase."""
-        return _selected(model, max_epochs, "norm_only", lambda p: p.role == "norm", self.backbone_lr_mult)
+        return _selected(model, max_epochs, "norm_only", lambda p: p.role == "norm", self)
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,24 @@ class BitFit(Strategy):
     Language-models", ACL 2022.
 
     Attributes:
-        backbone_lr_mult: their rate as a multiple of the head's.
+        lr_mult: the rate of all that learns as a multiple of ``optimizer.lr``: so few parameters want a rate that
+            would ruin a whole backbone, as the head of ``strategy=freeze`` does.
+        backbone_lr_mult: the backbone's rate as a further multiple.
     """
 
+    lr_mult: float = 10.0
     backbone_lr_mult: float = 1.0
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase."""
-        return _selected(model, max_epochs, "bitfit", lambda p: p.name.endswith("bias"), self.backbone_lr_mult)
+        return _selected(model, max_epochs, "bitfit", lambda p: p.name.endswith("bias"), self)
 
 
 def _selected(
-    model: ModelInfo, max_epochs: int, strategy: str, keep: Callable[[ParameterInfo], bool], lr_mult: float
+    model: ModelInfo, max_epochs: int, name: str, keep: Callable[[ParameterInfo], bool], rates: NormOnly | BitFit
 ) -> tuple[Phase, ...]:
-    groups = [stage_group(stage, lr_mult=lr_mult, keep=keep) for stage in model.backbone_stages]
+    backbone = rates.lr_mult * rates.backbone_lr_mult
+    groups = [stage_group(stage, lr_mult=backbone, keep=keep) for stage in model.backbone_stages]
     if not any(group.parameters for group in groups):
-        raise ConfigError(f"strategy={strategy} finds nothing to train in this backbone; choose partial, lora or full")
-    return one_phase(strategy, [*groups, stage_group(model.head)], max_epochs)
+        raise ConfigError(f"strategy={name} finds nothing to train in this backbone; choose partial, lora or full")
+    return one_phase(name, [*groups, stage_group(model.head, lr_mult=rates.lr_mult)], max_epochs)
