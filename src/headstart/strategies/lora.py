@@ -35,6 +35,7 @@ class LoRA(Strategy):
         alpha: their scale is ``alpha / rank``.
         dropout: probability that an adapter's input is dropped.
         targets: kinds of layers: ``linear``, ``attention`` (linear layers within attention only), ``conv``.
+        lr_mult: the head's rate as a multiple of ``optimizer.lr``; see ``strategy=freeze``.
         adapter_lr_mult: the adapters' rate as a multiple of the head's.
     """
 
@@ -42,7 +43,8 @@ class LoRA(Strategy):
     alpha: float = 16.0
     dropout: float = 0.0
     targets: tuple[Target, ...] = ("linear", "conv")
-    adapter_lr_mult: float = 1.0
+    lr_mult: float = 10.0
+    adapter_lr_mult: float = 0.2
 
     def prepare(self, model: "TransferModel", task: Any, data: Any) -> None:
         """Put an adapter beside every target layer."""
@@ -78,10 +80,10 @@ class LoRA(Strategy):
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which adapters and head learn."""
         adapters = [
-            stage_group(s, lr_mult=self.adapter_lr_mult, keep=lambda p: bool(_ADAPTER.search(p.name)))
+            stage_group(s, lr_mult=self.lr_mult * self.adapter_lr_mult, keep=lambda p: bool(_ADAPTER.search(p.name)))
             for s in model.backbone_stages
         ]
-        return one_phase("lora", [*adapters, stage_group(model.head)], max_epochs)
+        return one_phase("lora", [*adapters, stage_group(model.head, lr_mult=self.lr_mult)], max_epochs)
 
     def merge(self, model: "TransferModel") -> None:
         """Fold the adapters into the weights: the backbone has its own layers again."""
