@@ -20,6 +20,7 @@ PLAIN_WIDTH = 120
 # The file is looked up at each print, so that redirected and captured output is followed.
 _console = Console(highlight=False, soft_wrap=False)
 _copies: list[Path] = []
+_unseen: list[bool] = []
 
 
 def get_console() -> Console:
@@ -37,7 +38,9 @@ def show(renderable: RenderableType) -> None:
     # Paths and messages in plain strings are not markup, and are never broken into lines.
     text = Text(renderable) if isinstance(renderable, str) else renderable
     unbroken = isinstance(text, Text)
-    if _console.is_terminal:
+    if _unseen:
+        pass
+    elif _console.is_terminal:
         _console.print(text, soft_wrap=unbroken)
     else:
         _plain(_console.file).print(text, soft_wrap=unbroken)
@@ -61,6 +64,16 @@ def copied_to(path: Path | None) -> Iterator[None]:
         yield
     finally:
         _copies.remove(path)
+
+
+@contextmanager
+def only_copied() -> Iterator[None]:
+    """Within the block, what is shown goes to the files of :func:`copied_to` alone: many runs say the same."""
+    _unseen.append(True)
+    try:
+        yield
+    finally:
+        _unseen.pop()
 
 
 def audit_table(rows: Iterable[Any], *, title: str = "") -> Table:

@@ -4,6 +4,7 @@ import logging
 import platform
 import time
 from dataclasses import asdict, replace
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -237,7 +238,7 @@ def build_result(
         data=data.summary(),
         params=params,
         cache=cache,
-        versions=_versions(),
+        versions=dict(_versions()),
         details={
             "task": scored.task.name,
             "task_record": scored.task.record(),
@@ -371,5 +372,6 @@ def device_name(trainer: pl.Trainer) -> str:
     return f"{trainer.world_size} x {device.type} ({name})"
 
 
+@cache
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in _VERSIONS}}

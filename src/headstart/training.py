@@ -135,7 +135,9 @@ def open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) ->
         "choices": resolved.choices,
         "overrides": list(resolved.overrides),
     }
-    text = yaml.safe_dump({**resolved.config, "run": record}, sort_keys=False, allow_unicode=True)
+    # The same text, from LibYAML in a tenth of the time where that is there.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump({**resolved.config, "run": record}, Dumper=dumper, sort_keys=False, allow_unicode=True)
     with atomic_write(run.config_file) as file:
         file.write(text)
 

@@ -1,7 +1,5 @@
 """A process's share of a sweep: the jobs over one backbone, from their choices to their run directories."""
 
-import contextlib
-import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +8,7 @@ from pathlib import Path
 
 from headstart.callbacks import CostMeter
 from headstart.config import ResolvedRun
-from headstart.console import copied_to, show
+from headstart.console import copied_to, only_copied, show
 from headstart.execution import device_name
 from headstart.fingerprint import digest
 from headstart.fused.member import Member
@@ -102,12 +100,13 @@ def _train_stack(
     stack = Stack(members, device=place.device, precision=place.precision)
     writing_seconds = 0.0
     try:
-        for member in stack.train():
+        for ended in stack.train():
             seconds = time.perf_counter() - started - writing_seconds
             shares = Shares(runs, len(members), round(seconds, 3), round(common_seconds, 3))
-            # What a run says is in its own log; here it would be the same table many times.
-            with contextlib.redirect_stdout(io.StringIO()):
-                _finish(member, frozen, place, shares)
+            frozen.compare()
+            with only_copied():
+                for member in ended:
+                    _finish(member, frozen, place, shares)
             writing_seconds = time.perf_counter() - started - seconds
     except Exception as error:
         _log.debug("the heads cannot be trained together", exc_info=True)

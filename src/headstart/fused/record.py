@@ -9,7 +9,7 @@ from torch import nn
 
 from headstart.assemble import ever_learning, static_folder
 from headstart.atomic import write_json
-from headstart.audit import Audit, raise_violations, stage_rows
+from headstart.audit import Audit, StageRow, raise_violations, stage_rows
 from headstart.callbacks import CostMeter, epoch_line, write_metrics
 from headstart.checkpoints import share_static
 from headstart.console import audit_table, show, weights_notice
@@ -41,6 +41,10 @@ class Frozen:
     Args:
         model: the backbone with any job's head.
         member: that job.
+
+    Attributes:
+        state: of the backbone.
+        stages: the backbone's part of ``audit.json``, once it was compared.
     """
 
     def __init__(self, model: TransferModel, member: Member) -> None:
@@ -50,17 +54,16 @@ class Frozen:
         self._audit.start()
         self._audit.start_phase(self._phase.name, self._phase.learning)
         self._audit.received |= self._audit.ever_learning
-        self._stages: list[dict[str, Any]] = []
         names = [name for name in model.state_dict() if name.startswith("backbone.")]
         self.state = {name: model.state_dict()[name] for name in sorted(names)}
+        self.stages: list[dict[str, Any]] = []
 
-    def stages(self) -> list[dict[str, Any]]:
-        """The backbone's stages as ``audit.json`` has them; compares everything with the start again."""
+    def compare(self) -> None:
+        """Compare everything with what it was at the start; what moved is a violation of every job's audit."""
         self._audit.end_phase()
         self._audit.start_phase(self._phase.name, self._phase.learning)
-        if not self._stages:
-            self._stages = self._audit.finish()["stages"][:-1]
-        return self._stages
+        if not self.stages:
+            self.stages = self._audit.finish()["stages"][:-1]
 
     @property
     def violations(self) -> list[str]:
@@ -128,14 +131,16 @@ def write_member(member: Member, frozen: Frozen, place: Place, shares: Shares) -
     started = time.perf_counter()
     run, data = member.run, member.splits.loaders.data
     model = TransferModel(frozen.model.backbone, member.head)
-    _announce(member, model, shares)
+    apply_modes(model, member.plan.phases[0])
+    table = stage_rows(model, member.info, member.plan, 0)
+    _announce(member, model, shares, table)
     write_metrics(run.metrics_file, member.rows)
     if member.error is not None:
         raise member.error
     assert member.best is not None
     assert member.last is not None
     share_static(run.checkpoints, static_folder(run.path), frozen.state, known_digest=place.static_digest)
-    audit = _audit(member, model, frozen)
+    audit = _audit(member, frozen, table)
     write_json(run.audit_file, to_plain(audit))
     raise_violations(audit)
     member.head.load_state_dict(member.best.state)
@@ -157,16 +162,15 @@ def write_member(member: Member, frozen: Frozen, place: Place, shares: Shares) -
     return write_down(result, run, member.attempt, scored, data, [], member.config)
 
 
-def _announce(member: Member, model: TransferModel, shares: Shares) -> None:
+def _announce(member: Member, model: TransferModel, shares: Shares, table: list[StageRow]) -> None:
     """What a single run says while it trains."""
     show(weights_notice(model.backbone.weights))
-    apply_modes(model, member.plan.phases[0])
-    show(audit_table(stage_rows(model, member.info, member.plan, 0)))
+    show(audit_table(table))
     show(f"Trained together with {shares.runs - 1} other runs (hydra/launcher=fused)")
     show("\n".join(epoch_line(row, member.max_epochs) for row in member.rows))
 
 
-def _audit(member: Member, model: TransferModel, frozen: Frozen) -> dict[str, Any]:
+def _audit(member: Member, frozen: Frozen, table: list[StageRow]) -> dict[str, Any]:
     """The outcome for ``audit.json``: the common backbone's stages and the job's own head."""
     assert member.last is not None
     alone = cast(TransferModel, _HeadAlone(member.head))
@@ -175,15 +179,13 @@ def _audit(member: Member, model: TransferModel, frozen: Frozen) -> dict[str, An
     member.head.load_state_dict(member.last.state)
     audit.received |= {f"head.{name}" for name in member.last.state}
     outcome = audit.finish()
-    backbone = frozen.stages()
     violations = frozen.violations + outcome["violations"]
-    rows = stage_rows(model, member.info, member.plan, 0)
     return {
         "ok": not violations,
         "violations": violations,
         "unmoved": outcome["unmoved"],
-        "stages": backbone + outcome["stages"],
-        "phases": [phase_table(member.plan.phases[0], member.info, rows)],
+        "stages": frozen.stages + outcome["stages"],
+        "phases": [phase_table(member.plan.phases[0], member.info, table)],
     }
 
 

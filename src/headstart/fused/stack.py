@@ -56,14 +56,15 @@ class Stack:
         self._views: list[dict[str, Parameter]] = []
         self._optimizer = self._build_optimizer()
 
-    def train(self) -> Iterator[Member]:
-        """Yields every job when it has ended, however it did; one that failed has its error."""
+    def train(self) -> Iterator[list[Member]]:
+        """Yields the jobs that have ended, epoch by epoch, however they did; one that failed has its error."""
         small = all(parameter.numel() <= _SMALL for parameter in self._views[0].values())
         epoch = 0
         while self.members:
             with _threads(1 if small else torch.get_num_threads()):
                 ended = self._run_epoch(epoch)
-            yield from ended
+            if ended:
+                yield ended
             epoch += 1
 
     def _run_epoch(self, epoch: int) -> list[Member]:
