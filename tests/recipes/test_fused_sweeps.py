@@ -14,6 +14,8 @@ import pytest
 from headstart.results import read_result
 from headstart.run import find_runs
 
+# The highest rate diverges.
+AXES = ("optimizer=sgd", "optimizer.lr=0.01,0.1,1e38", "seed=1,2")
 FUSED = ("-m", "hydra/launcher=fused", "name=study")
 
 
@@ -27,25 +29,31 @@ def told(folder: Path) -> dict[str, dict]:
 
 
 def test_a_sweep_of_heads(call: Callable, tiny: tuple[str, ...], tmp_path: Path):
-    axes = ("optimizer=sgd", "optimizer.lr=0.01,0.1,1e38", "seed=1,2")
-    done = call(*FUSED, *tiny, *axes)
+    done = call(*FUSED, *tiny, *AXES, "hydra.sweeper.report=false")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 of 6 runs failed; the others are complete" in done.stderr
-    jobs = told(tmp_path)
-    assert [job["kind"] for job in jobs.values()] == [None] * 4 + ["diverged"] * 2
-    runs = find_runs(study(tmp_path))
-    finished = [read_result(run) for run in runs if read_result(run).status == "done"]
+    assert [job["kind"] for job in told(tmp_path).values()] == [None] * 4 + ["diverged"] * 2
+    results = [read_result(run) for run in find_runs(study(tmp_path))]
+    finished = [result for result in results if result.status == "done"]
     assert len(finished) == 4
     assert {result.details["fused"]["runs"] for result in finished} == {6}
-    assert (study(tmp_path) / "report.html").exists()
     assert not (study(tmp_path) / ".jobs").exists()
+
+
+@pytest.mark.slow
+def test_the_same_command_again_returns_what_is_there_and_reports(
+    call: Callable, tiny: tuple[str, ...], tmp_path: Path
+):
+    call(*FUSED, *tiny, *AXES, "hydra.sweeper.report=false")
+    runs = find_runs(study(tmp_path))
     stamps = {run: (run / "result.json").stat().st_mtime_ns for run in runs}
-    again = call(*FUSED, *tiny, *axes)
+    again = call(*FUSED, *tiny, *AXES)
     assert again.returncode == 1, again.stdout + again.stderr
     assert "6 runs: 4 there already, 2 to train" in again.stdout
     for run in runs:
         kept = (run / "result.json").stat().st_mtime_ns == stamps[run]
         assert kept == (read_result(run).status == "done"), "finished runs are returned, failed ones run again"
+    assert (study(tmp_path) / "report.html").exists()
 
 
 @pytest.mark.slow
