@@ -21,6 +21,7 @@ from headstart.fused.each import JobByJob
 from headstart.fused.features import Features, batches_of
 from headstart.fused.member import Member
 from headstart.fused.scoring import score_many
+from headstart.tasks import Multiclass
 
 Precision = Callable[[], AbstractContextManager[Any]]
 
@@ -112,7 +113,7 @@ class Stack:
                 stacked.grad.zero_()
         with JobByJob(self._device, seeds), self._precision():
             outputs = vmap(self._outputs)(self._params, rows)
-            losses = vmap(self._task.loss)(outputs, targets)
+            losses = self._losses(outputs, targets)
         losses.sum().backward()
         self._share_gradients()
         return outputs.detach(), losses.detach()
@@ -120,6 +121,12 @@ class Stack:
     def _outputs(self, params: dict[str, Tensor], rows: Tensor) -> Tensor:
         outputs: Tensor = functional_call(self._skeleton, params, (rows,))
         return outputs.float()
+
+    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """``(jobs,)``. Softmax looks at each row by itself; what works on single numbers rounds by their place."""
+        if isinstance(self._task, Multiclass):
+            return vmap(self._task.loss)(outputs, targets)
+        return torch.stack([self._task.loss(*job) for job in zip(outputs, targets, strict=True)])
 
     def _share_gradients(self) -> None:
         """After the first step, the slices of the gradients are those of the optimizer's parameters for good."""
@@ -243,7 +250,9 @@ def stack_key(member: Member) -> str:
     config, data = member.config, member.config["datamodule"]
     sizes = [data["batch_size"], data["drop_last"], data["steps_per_epoch"], evaluation_size(config)]
     shapes = [[name, list(parameter.shape)] for name, parameter in member.head.named_parameters()]
-    parts = [config["head"], shapes, sizes, config["loss"], config["task"], config["optimizer"]["_target_"]]
+    # Torch's fused steps, which round in their own way, are not for all that clip.
+    steps = [config["optimizer"]["_target_"], bool(config["trainer"]["gradient_clip_val"])]
+    parts = [config["head"], shapes, sizes, config["loss"], config["task"], steps]
     return json.dumps([id(member.splits), *parts], sort_keys=True, default=str)
 
 
