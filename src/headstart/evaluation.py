@@ -43,34 +43,67 @@ class ScoredModel(Protocol):
 
 
 @dataclass
+class Rows:
+    """Rows of an epoch, copied into few large blocks.
+
+    A small tensor kept from every step would lie between the large ones that each step frees, which then cannot be
+    reused as a whole: the process would grow with every step of the epoch.
+    """
+
+    blocks: list[Tensor] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
+
+    def append(self, rows: Tensor) -> None:
+        """Keep ``(B, ...)``, without its graph."""
+        rows = rows.detach()
+        if not self.blocks or not self._fits(rows):
+            size = max(64 * len(rows), 2 * len(self.blocks[-1]) if self.blocks else 0)
+            self.blocks.append(rows.new_empty((size, *rows.shape[1:])))
+            self.used.append(0)
+        start = self.used[-1]
+        self.used[-1] += len(rows)
+        self.blocks[-1][start : self.used[-1]] = rows
+
+    def all(self) -> Tensor:
+        """``(N, ...)``, in order, on the CPU."""
+        return torch.cat([block[:used] for block, used in zip(self.blocks, self.used, strict=True)]).cpu()
+
+    def _fits(self, rows: Tensor) -> bool:
+        block = self.blocks[-1]
+        alike = (block.dtype, block.device, block.shape[1:]) == (rows.dtype, rows.device, rows.shape[1:])
+        return alike and self.used[-1] + len(rows) <= len(block)
+
+
+@dataclass
 class EpochOutputs:
     """Detached outputs, targets, positions and losses of the batches of one epoch."""
 
-    outputs: list[Tensor] = field(default_factory=list)
-    targets: list[Tensor] = field(default_factory=list)
-    index: list[Tensor] = field(default_factory=list)
-    losses: list[Tensor] = field(default_factory=list)
+    outputs: Rows = field(default_factory=Rows)
+    targets: Rows = field(default_factory=Rows)
+    index: Rows = field(default_factory=Rows)
+    losses: Rows = field(default_factory=Rows)
+    sizes: list[int] = field(default_factory=list)
 
     def add(self, outputs: Tensor, targets: Tensor, index: Tensor, loss: Tensor | None = None) -> None:
         """Keep one batch."""
-        self.outputs.append(outputs.detach())
+        self.outputs.append(outputs)
         self.targets.append(targets)
         self.index.append(index)
+        self.sizes.append(len(targets))
         if loss is not None:
-            self.losses.append(loss.detach())
+            self.losses.append(loss[None])
 
     def take(self, summarise: Callable[[Tensor, Tensor], dict[str, float]]) -> dict[str, float]:
         """Mean loss and ``summarise(outputs, targets)`` of this process's batches; forgets them."""
-        sizes = torch.tensor([len(targets) for targets in self.targets], dtype=torch.float32)
-        losses = torch.stack(self.losses).float().cpu()
+        sizes, losses = torch.tensor(self.sizes, dtype=torch.float32), self.losses.all().float()
         values = {"loss": float((losses * sizes).sum() / sizes.sum())}
-        values |= summarise(torch.cat(self.outputs).cpu(), torch.cat(self.targets).cpu())
+        values |= summarise(self.outputs.all(), self.targets.all())
         self._clear()
         return values
 
     def gather(self, task: Task) -> Predictions:
         """The split's predictions, gathered over all processes, in the split's order; forgets them."""
-        parts = (torch.cat(self.outputs).float().cpu(), torch.cat(self.targets).cpu(), torch.cat(self.index).cpu())
+        parts = (self.outputs.all().float(), self.targets.all(), self.index.all())
         self._clear()
         gathered = [parts]
         if distributed.is_available() and distributed.is_initialized():
@@ -89,4 +122,4 @@ class EpochOutputs:
         )
 
     def _clear(self) -> None:
-        self.outputs, self.targets, self.index, self.losses = [], [], [], []
+        self.outputs, self.targets, self.index, self.losses, self.sizes = Rows(), Rows(), Rows(), Rows(), []
