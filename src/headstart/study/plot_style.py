@@ -155,9 +155,9 @@ def row_names(axes: Axes, names: Sequence[str], *, ink: bool = True) -> None:
 
 
 def look(analysis: Analysis, value: str) -> tuple[str, str]:
-    """The colour and the marker of a value of the contrast: the same in every plot."""
-    place = analysis.design.values.index(value) % len(SERIES)
-    return SERIES[place], MARKERS[place]
+    """The colour and the marker of a value of the contrast: the same in every plot, and no other's up to 64."""
+    turn, place = divmod(analysis.design.values.index(value), len(SERIES))
+    return SERIES[place], MARKERS[(place + turn) % len(MARKERS)]
 
 
 def dash(analysis: Analysis, value: str) -> Any:
