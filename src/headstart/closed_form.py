@@ -152,9 +152,9 @@ class ClosedFormModule(TransferModule):
     def _examples(self, split: str, place: torch.device) -> tuple[Examples, Tensor]:
         """What was collected of a split and where it is there, in the split's order, each image once."""
         seen = self._seen[split]
-        index, targets = torch.cat(seen.index).cpu(), torch.cat(seen.targets).to(place)
+        index, targets = seen.index.all().cpu(), seen.targets.all().to(place)
         order = _first_of_each(index)
-        features = torch.cat(seen.outputs).to(place)[order.to(place)]
+        features = seen.outputs.all().to(place)[order.to(place)]
         features = features if features.dtype == torch.float64 else features.float()
         return Examples(features, targets[order.to(place)]), index[order]
 

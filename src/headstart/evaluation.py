@@ -65,8 +65,8 @@ class Rows:
         self.blocks[-1][start : self.used[-1]] = rows
 
     def all(self) -> Tensor:
-        """``(N, ...)``, in order, on the CPU."""
-        return torch.cat([block[:used] for block, used in zip(self.blocks, self.used, strict=True)]).cpu()
+        """``(N, ...)``, in order, where they were made."""
+        return torch.cat([block[:used] for block, used in zip(self.blocks, self.used, strict=True)])
 
     def _fits(self, rows: Tensor) -> bool:
         block = self.blocks[-1]
@@ -95,15 +95,15 @@ class EpochOutputs:
 
     def take(self, summarise: Callable[[Tensor, Tensor], dict[str, float]]) -> dict[str, float]:
         """Mean loss and ``summarise(outputs, targets)`` of this process's batches; forgets them."""
-        sizes, losses = torch.tensor(self.sizes, dtype=torch.float32), self.losses.all().float()
+        sizes, losses = torch.tensor(self.sizes, dtype=torch.float32), self.losses.all().float().cpu()
         values = {"loss": float((losses * sizes).sum() / sizes.sum())}
-        values |= summarise(self.outputs.all(), self.targets.all())
+        values |= summarise(self.outputs.all().cpu(), self.targets.all().cpu())
         self._clear()
         return values
 
     def gather(self, task: Task) -> Predictions:
         """The split's predictions, gathered over all processes, in the split's order; forgets them."""
-        parts = (self.outputs.all().float(), self.targets.all(), self.index.all())
+        parts = (self.outputs.all().float().cpu(), self.targets.all().cpu(), self.index.all().cpu())
         self._clear()
         gathered = [parts]
         if distributed.is_available() and distributed.is_initialized():
