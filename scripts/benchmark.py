@@ -12,7 +12,6 @@ the machine, so each row names what it is compared with (scripts/plain_loop.py a
 import argparse
 import contextlib
 import csv
-import importlib.util
 import json
 import os
 import statistics
@@ -80,12 +79,12 @@ class Bench:
 
     def __init__(self, root: Path, work: Path, repeats: int) -> None:
         self.root, self.work, self.repeats = root, work, repeats
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
         self._run = 0
 
     def output(self, command: Sequence[str]) -> str:
         """What a whole process prints; its failure is an error."""
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.work, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.work, env=self.environment)
         if done.returncode:
             raise SystemExit(f"{' '.join(command[:6])} … failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout
@@ -231,8 +230,7 @@ def bench_memory(bench: Bench) -> list[Row]:
 
     def peak(images: int) -> float:
         command = bench.noise(images, 64, *short, cache="noise")
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
-        process = subprocess.Popen(command, cwd=bench.work, env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=bench.work, env=bench.environment, stdout=subprocess.DEVNULL)
         highest = 0
         while process.poll() is None:
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -249,9 +247,7 @@ def bench_memory(bench: Bench) -> list[Row]:
 
 def bench_gpu(bench: Bench) -> list[Row]:
     """Fine-tuning against a compiled loop on synthetic tensors, and extraction; images per second."""
-    if importlib.util.find_spec("torch") is None or "True" not in bench.output(
-        [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
-    ):
+    if "True" not in bench.output([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]):
         print("gpu: left out, there is none", file=sys.stderr)
         return []
     rows = []

@@ -7,6 +7,7 @@ those of any other run.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
@@ -153,7 +154,7 @@ class ClosedFormModule(TransferModule):
         """What was collected of a split and where it is there, in the split's order, each image once."""
         seen = self._seen[split]
         index, targets = seen.index.all().cpu(), seen.targets.all().to(place)
-        order = _first_of_each(index)
+        order = torch.from_numpy(np.unique(index.numpy(), return_index=True)[1])
         features = seen.outputs.all().to(place)[order.to(place)]
         features = features if features.dtype == torch.float64 else features.float()
         return Examples(features, targets[order.to(place)]), index[order]
@@ -187,15 +188,6 @@ def stored_numbers(module: TransferModule) -> dict[str, int]:
     if not isinstance(module, ClosedFormModule):
         return {}
     return {"stored": sum(tensor.numel() for tensor in module.head.state_dict().values())}
-
-
-def _first_of_each(index: Tensor) -> Tensor:
-    """Positions of the distinct values of ``index``, in the order of the values."""
-    order = index.argsort(stable=True)
-    ordered = index[order]
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return order[new]
 
 
 def _none(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

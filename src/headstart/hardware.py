@@ -74,17 +74,39 @@ def detect() -> Hardware:
 @contextmanager
 def assumed(hardware: Hardware) -> Iterator[None]:
     """Within the block, and in the processes started there, :func:`detect` says what another machine has."""
-    before = os.environ.get(ASSUMED_VARIABLE)
-    os.environ[ASSUMED_VARIABLE] = hardware_text(hardware)
-    detect.cache_clear()
+    try:
+        with variable_set(ASSUMED_VARIABLE, hardware_text(hardware)):
+            detect.cache_clear()
+            yield
+    finally:
+        detect.cache_clear()
+
+
+@contextmanager
+def variable_set(name: str, value: str) -> Iterator[None]:
+    """Within the block, and in the processes started there, a variable of the environment has this value."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[ASSUMED_VARIABLE]
+            del os.environ[name]
         else:
-            os.environ[ASSUMED_VARIABLE] = before
-        detect.cache_clear()
+            os.environ[name] = before
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Within the block, torch shares an operation among this many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def hardware_text(hardware: Hardware) -> str:

@@ -9,14 +9,15 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from headstart.atomic import write_json
 from headstart.errors import RunError
+from headstart.hardware import variable_set
 from headstart.run import Action
 
 ACTION_VARIABLE = "HEADSTART_ACTION"
@@ -98,18 +99,9 @@ def agree(place: Place, folder: Path, action: Action | None, *, timeout_s: float
     return _ask(place, folder, timeout_s)
 
 
-@contextmanager
-def decided(action: Action) -> Iterator[None]:
+def decided(action: Action) -> AbstractContextManager[None]:
     """Within the block, the processes that this one starts know the decision."""
-    before = os.environ.get(ACTION_VARIABLE)
-    os.environ[ACTION_VARIABLE] = action
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[ACTION_VARIABLE]
-        else:
-            os.environ[ACTION_VARIABLE] = before
+    return variable_set(ACTION_VARIABLE, action)
 
 
 def _answer(place: Place, folder: Path, action: Action, timeout_s: float) -> None:

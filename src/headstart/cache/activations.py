@@ -279,7 +279,7 @@ class CachedData(pl.LightningDataModule):
             seen = {**data.augmentation.as_dict(), "seed": VIEW_SEED, "view": view}
         arithmetic = Arithmetic(str(trainer.precision), prefix.device.type, self.channels_last, self.settings.dtype)
         about = {
-            "data": data.summary()["name"],
+            "data": data.source_name,
             "split": split,
             "view": view,
             "backbone": self.model.backbone.name,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.config.closed_form import closed_form_fits
+from headstart.data.arguments import OPTIONS_OF_AUGMENT
 
 # Known without reading any data; of other data sets the task itself checks the classes.
 _CLASSES = {"headstart.data.Digits": 10, "headstart.data.CIFAR10": 10, "headstart.data.Flowers102": 102}
@@ -256,17 +257,10 @@ def one_class_methods_fit(c: Choices) -> str | None:
     return None
 
 
-_OF_AUGMENTS = {
-    "datamodule.shear_range": ("keras",),
-    "datamodule.zoom_range": ("keras",),
-    "datamodule.train_size": ("light", "randaug"),
-    "datamodule.kept_size": ("light",),
-}
-
-
 def augmentation_has_its_options(c: Choices) -> str | None:
     """Shear, zoom and sizes are each of some kinds of augmentation."""
-    for key, kinds in _OF_AUGMENTS.items():
+    for name, kinds in OPTIONS_OF_AUGMENT.items():
+        key = f"datamodule.{name}"
         if c.get(key) and c.get("datamodule.augment") not in kinds:
             wanted = " or ".join(kinds)
             return f"{key}={c.get(key)} has an effect with datamodule.augment={wanted} only; leave it out, or set that"

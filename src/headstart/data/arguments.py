@@ -1,8 +1,16 @@
 """Checks of a datamodule's arguments."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from headstart.errors import DataError
+
+OPTIONS_OF_AUGMENT: Mapping[str, tuple[str, ...]] = {
+    "shear_range": ("keras",),
+    "zoom_range": ("keras",),
+    "train_size": ("light", "randaug"),
+    "kept_size": ("light",),
+}
+"""Which kinds of augmentation an option of theirs has an effect on."""
 
 
 def pair(name: str, size: int | Sequence[int] | None) -> tuple[int, int] | None:

@@ -1,10 +1,10 @@
 """The choice of augmentation, and what is impossible about it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from headstart.data.affine import AffineAugment
+from headstart.data.arguments import OPTIONS_OF_AUGMENT
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import TrainTransform, checked_spec
 from headstart.errors import DataError
@@ -40,13 +40,8 @@ class Augmentation:
             raise DataError(f"datamodule.augment={self.augment} is unknown; choose {', '.join(AUGMENTS)}.")
         if not 0 < self.min_crop <= 1:
             raise DataError(f"datamodule.min_crop={self.min_crop} must be above 0 and at most 1 (the whole image).")
-        needs: tuple[tuple[str, Any, Sequence[str]], ...] = (
-            ("shear_range", self.shear_range, ["keras"]),
-            ("zoom_range", self.zoom_range, ["keras"]),
-            ("train_size", self.train_size, ["light", "randaug"]),
-            ("kept_size", self.kept_size, ["light"]),
-        )
-        for name, value, kinds in needs:
+        for name, kinds in OPTIONS_OF_AUGMENT.items():
+            value = getattr(self, name)
             if value and self.augment not in kinds:
                 raise DataError(
                     f"datamodule.{name}={value} has an effect with datamodule.augment={' or '.join(kinds)} only; "

@@ -170,6 +170,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self._source, self._splits, self._carved, self._leaked = source, splits, carved, leaked
 
     @property
+    def source_name(self) -> str:
+        """Of the data set."""
+        return self._prepared().name
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the targets; of labels or quantities, in the order of the columns."""
         return self._prepared().classes

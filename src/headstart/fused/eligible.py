@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.config import ResolvedRun
+from headstart.config.closed_form import is_closed_form
 
 OPTIMIZERS = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -121,7 +122,7 @@ def _of_the_trainer(trainer: Mapping[str, Any]) -> str | None:
 
 
 def _of_the_head(config: Mapping[str, Any], choices: Mapping[str, str]) -> str | None:
-    if "refit" in config["head"]:
+    if is_closed_form(config):
         return f"head={choices.get('head', '?')} is solved for at once, without steps"
     if config["optimizer"]["_target_"] not in OPTIMIZERS:
         names = ", ".join(name.rpartition(".")[2] for name in OPTIMIZERS)

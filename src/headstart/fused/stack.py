@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from headstart.fused.each import JobByJob
 from headstart.fused.features import Features, batches_of
 from headstart.fused.member import Member
 from headstart.fused.scoring import score_many
+from headstart.hardware import torch_threads
 from headstart.tasks import Multiclass
 
 Precision = Callable[[], AbstractContextManager[Any]]
@@ -62,7 +63,7 @@ class Stack:
         small = all(parameter.numel() <= _SMALL for parameter in self._views[0].values())
         epoch = 0
         while self.members:
-            with _threads(1 if small else torch.get_num_threads()):
+            with torch_threads(1 if small else torch.get_num_threads()):
                 ended = self._run_epoch(epoch)
             if ended:
                 yield ended
@@ -264,16 +265,6 @@ def job_bytes(member: Member) -> int:
 def evaluation_size(config: dict[str, Any]) -> int:
     """Images in a batch of evaluation."""
     return int(config["datamodule"]["eval_batch_size"] or config["datamodule"]["batch_size"])
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _groups(member: Member, view: dict[str, Parameter]) -> Iterator[tuple[int, dict[str, Any], list[Parameter]]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from headstart.backbones.contract import FeatureSpec
 from headstart.errors import ConfigError
+from headstart.hardware import torch_threads
 from headstart.heads.pool import Pool
 from headstart.tasks.contract import Task
 
@@ -156,6 +157,29 @@ class LinearClosedForm(ClosedForm):
         self.linear.bias.copy_(bias)
 
 
+class Penalised(LinearClosedForm):
+    """A linear head whose L2 penalty is chosen on validation.
+
+    Args:
+        features: what the backbone ends in.
+        outputs: number of outputs.
+        l2: one value, or a list; None: the usual path of 45.
+        refit: see :class:`ClosedForm`.
+    """
+
+    choice = "l2"
+
+    def __init__(
+        self, features: FeatureSpec, outputs: int, *, l2: float | Sequence[float] | None = None, refit: bool = True
+    ) -> None:
+        super().__init__(features, outputs, refit=refit)
+        self.l2 = path_of(l2, key="head.l2")
+
+    def values(self, images: int) -> Sequence[float | None]:
+        """The penalties, largest first."""
+        return self.l2
+
+
 @dataclass(frozen=True)
 class Spectrum:
     """Centred features in the directions of their variance, in which penalties are simple.
@@ -280,13 +304,8 @@ def _threads(multiplications: int) -> Iterator[None]:
     if multiplications >= _WORTH_THREADS:
         yield
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(1), threadpool_limits(1):
+        yield
 
 
 def _state(head: ClosedForm) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from headstart.backbones.contract import FeatureSpec
-from headstart.heads.closed_form import Examples, LinearClosedForm, Spectrum, path_of
+from headstart.heads.closed_form import Examples, Penalised, Spectrum
 from headstart.tasks.contract import Task
 
 # Of the largest gradient in variables in which the curvature is about 1, so that the loss is right to its square.
@@ -18,7 +18,7 @@ _TOLERANCE = 1e-4
 _STRETCH = 50
 
 
-class LogisticRegression(LinearClosedForm):
+class LogisticRegression(Penalised):
     """Multinomial logistic regression by L-BFGS, its L2 penalty chosen on validation from a warm-started path.
 
     Minimises the *sum* of the images' cross-entropies plus ``l2 / 2`` times the squared norm of the weights, biases
@@ -37,8 +37,6 @@ class LogisticRegression(LinearClosedForm):
         refit: see :class:`~headstart.heads.ClosedForm`.
     """
 
-    choice = "l2"
-
     def __init__(
         self,
         features: FeatureSpec,
@@ -48,12 +46,8 @@ class LogisticRegression(LinearClosedForm):
         max_iterations: int = 1000,
         refit: bool = True,
     ) -> None:
-        super().__init__(features, outputs, refit=refit)
-        self.l2, self.max_iterations = path_of(l2, key="head.l2"), max_iterations
-
-    def values(self, images: int) -> Sequence[float | None]:
-        """The penalties, largest first."""
-        return self.l2
+        super().__init__(features, outputs, l2=l2, refit=refit)
+        self.max_iterations = max_iterations
 
     def solutions(self, examples: Examples, task: Task, values: Sequence[float | None]) -> Iterator[dict[str, Any]]:
         """Each starts from the one before; notes are ``iterations`` and ``converged``."""

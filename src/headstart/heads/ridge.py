@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from headstart.backbones.contract import FeatureSpec
-from headstart.heads.closed_form import Examples, LinearClosedForm, Spectrum, best_scale, path_of
+from headstart.heads.closed_form import Examples, Penalised, Spectrum, best_scale
 from headstart.tasks.contract import Task
 
 
-class Ridge(LinearClosedForm):
+class Ridge(Penalised):
     """Least squares with an L2 penalty, solved exactly for all penalties from one decomposition, in float64.
 
     Minimises the sum of squared errors plus ``l2`` times the squared norm of the weights, biases left out
@@ -32,22 +31,6 @@ class Ridge(LinearClosedForm):
     """
 
     tasks = ("binary", "multiclass", "multilabel", "regression")
-    choice = "l2"
-
-    def __init__(
-        self,
-        features: FeatureSpec,
-        outputs: int,
-        *,
-        l2: float | Sequence[float] | None = None,
-        refit: bool = True,
-    ) -> None:
-        super().__init__(features, outputs, refit=refit)
-        self.l2 = path_of(l2, key="head.l2")
-
-    def values(self, images: int) -> Sequence[float | None]:
-        """The penalties, largest first."""
-        return self.l2
 
     def solutions(self, examples: Examples, task: Task, values: Sequence[float | None]) -> Iterator[dict[str, Any]]:
         """From one decomposition; the note is ``scale`` for classes and labels."""

@@ -13,7 +13,7 @@ from headstart.fused.eligible import obstacle, shared_part
 from headstart.fused.request import answer_path, read_answer, write_request
 from headstart.launch.jobs import Job, conclude, prepare, result_stamp
 from headstart.launch.pool import OUTPUT_FOLDER, Pool, Settings, Waiting, tail_of
-from headstart.launch.workers import Workers, job_environment
+from headstart.launch.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,14 @@ class FusedPool(Pool):
         answer_path(group.request).unlink(missing_ok=True)
         runs = [waiting.job.resolved for waiting in group.jobs]
         if not self._plots:
-            runs = [
-                replace(run, config={**run.config, "callbacks": {**run.config["callbacks"], "plots": False}})
-                for run in runs
-            ]
+            runs = [_without_plots(run) for run in runs]
         write_request(group.request, runs)
-        environment = job_environment()
-        if gpus and isinstance(job.gpus, int):
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         self._workers.start(
             job.number,
             (),
             fork=True,
             output=output,
-            environment=environment,
+            environment=self._environment(job, gpus),
             threads=self._threads(job),
             together=group.request,
         )

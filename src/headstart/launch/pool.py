@@ -231,9 +231,7 @@ class Pool:
         """
         output.unlink(missing_ok=True)
         threads = self._threads(job)
-        environment = job_environment()
-        if gpus and isinstance(job.gpus, int):
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        environment = self._environment(job, gpus)
         if threads and job.repeats_its_command:
             environment["OMP_NUM_THREADS"] = str(threads)
         self._workers.start(
@@ -244,6 +242,13 @@ class Pool:
             environment=environment,
             threads=threads,
         )
+
+    def _environment(self, job: Job, gpus: tuple[str, ...]) -> dict[str, str]:
+        """Of a job's process, which sees the GPUs that it was given and no others."""
+        environment = job_environment()
+        if gpus and isinstance(job.gpus, int):
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        return environment
 
     def _gpu_names(self) -> tuple[str, ...]:
         """What there is to give out."""

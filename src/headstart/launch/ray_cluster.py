@@ -13,7 +13,7 @@ from headstart.errors import ConfigError, RunError
 from headstart.hardware import Hardware, detect, hardware_from
 from headstart.launch.jobs import Job
 from headstart.launch.node import Command, look
-from headstart.launch.remote import Ended, Engine
+from headstart.launch.remote import Ended, Engine, last_line
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class RayEngine(Engine):
         try:
             return hardware_from(ray.get(task.remote()))
         except ray.exceptions.RayError as error:
-            last = [line for line in str(error).splitlines() if line.strip()][-1]
+            last = last_line(error)
             raise RunError(f"the cluster's machines cannot run Headstart: {last}") from None
 
     def attach(self, job: Job, note: Path) -> Any:
@@ -116,7 +116,7 @@ class RayEngine(Engine):
         except errors.OutOfMemoryError:
             return Ended(-signal.SIGKILL, "out_of_memory", "Ray stopped it, because its machine ran out of memory")
         except errors.RayTaskError as error:
-            last = [line for line in str(error).splitlines() if line.strip()][-1]
+            last = last_line(error)
             return Ended(1, "error", last)
         except errors.RayError as error:
             first = str(error).strip().partition("\n")[0]

@@ -40,6 +40,11 @@ class Ended:
     message: str = ""
 
 
+def last_line(error: object) -> str:
+    """What a traceback ends with."""
+    return [line for line in str(error).splitlines() if line.strip()][-1]
+
+
 class Engine(ABC):
     """What a cluster's software must offer.
 

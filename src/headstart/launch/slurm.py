@@ -26,7 +26,7 @@ from headstart.errors import ConfigError, RunError
 from headstart.hardware import Hardware, hardware_from
 from headstart.launch.jobs import Job, Kind
 from headstart.launch.node import Command, look
-from headstart.launch.remote import Ended, Engine
+from headstart.launch.remote import Ended, Engine, last_line
 
 _WAITS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _RUNS = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
@@ -148,7 +148,7 @@ class SlurmEngine(Engine):
             raise
         outcome, value = _pickled(job) or ("error", end.message or "it was killed")
         if outcome != "success":
-            last = [line for line in str(value).splitlines() if line.strip()][-1]
+            last = last_line(value)
             raise RunError(f"the cluster's machines cannot run Headstart: {last} (see {job.paths.folder})")
         shutil.rmtree(job.paths.folder, ignore_errors=True)
         return hardware_from(value)
@@ -286,7 +286,7 @@ def _result(job: Any) -> Ended | None:
     outcome, value = found
     if outcome == "success":
         return Ended(value if isinstance(value, int) else 0)
-    last = [line for line in str(value).splitlines() if line.strip()][-1]
+    last = last_line(value)
     kind: Kind = "timeout" if "timed-out" in last else "error"
     return Ended(1, kind, last)
 

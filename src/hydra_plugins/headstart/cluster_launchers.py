@@ -16,7 +16,28 @@ if TYPE_CHECKING:
 
 
 class ClusterLauncher(ProcessLauncher):
-    """Runs each job as the command that would train it alone, on a machine of a cluster."""
+    """Runs each job as the command that would train it alone, on a machine of a cluster.
+
+    Args:
+        n_jobs: how many in the queue at a time; None: all.
+        timeout_s: for one attempt of a job, its time in the queue not counted; None: only the cluster's own limit.
+        retries: further attempts after a failure that ``retry_on`` names.
+        retry_on: kinds of failures and names of exceptions.
+        grace_s: from asking a job to stop to killing it.
+        resources: of each job.
+    """
+
+    def __init__(
+        self,
+        n_jobs: int | None = None,
+        timeout_s: float | None = None,
+        retries: int = 0,
+        retry_on: Sequence[str] = (),
+        grace_s: float = 20.0,
+        **resources: Any,
+    ) -> None:
+        super().__init__(n_jobs, timeout_s, retries, retry_on, grace_s)
+        self.resources: Mapping[str, Any] = resources
 
     @abstractmethod
     def make_engine(self) -> "Engine":
@@ -60,28 +81,7 @@ class ClusterLauncher(ProcessLauncher):
 
 
 class SlurmLauncher(ClusterLauncher):
-    """SLURM, through submitit.
-
-    Args:
-        n_jobs: how many in the queue at a time; None: all.
-        timeout_s: for one attempt of a job, its time in the queue not counted; None: only SLURM's own limit.
-        retries: further attempts after a failure that ``retry_on`` names.
-        retry_on: kinds of failures and names of exceptions.
-        grace_s: from asking a job to stop to killing it.
-        resources: see :class:`headstart.launch.slurm.Resources`.
-    """
-
-    def __init__(
-        self,
-        n_jobs: int | None = None,
-        timeout_s: float | None = None,
-        retries: int = 0,
-        retry_on: Sequence[str] = (),
-        grace_s: float = 20.0,
-        **resources: Any,
-    ) -> None:
-        super().__init__(n_jobs, timeout_s, retries, retry_on, grace_s)
-        self.resources: Mapping[str, Any] = resources
+    """SLURM, through submitit. Its resources: :class:`headstart.launch.slurm.Resources`."""
 
     def make_engine(self) -> "Engine":
         """SLURM, or this machine in its place."""
@@ -93,28 +93,7 @@ class SlurmLauncher(ClusterLauncher):
 
 
 class RayLauncher(ClusterLauncher):
-    """Ray.
-
-    Args:
-        n_jobs: how many queued at a time; None: all.
-        timeout_s: for one attempt of a job, its time in the queue not counted; None: no limit.
-        retries: further attempts after a failure that ``retry_on`` names.
-        retry_on: kinds of failures and names of exceptions.
-        grace_s: from asking a job to stop to killing it.
-        resources: see :class:`headstart.launch.ray_cluster.RayResources`.
-    """
-
-    def __init__(
-        self,
-        n_jobs: int | None = None,
-        timeout_s: float | None = None,
-        retries: int = 0,
-        retry_on: Sequence[str] = (),
-        grace_s: float = 20.0,
-        **resources: Any,
-    ) -> None:
-        super().__init__(n_jobs, timeout_s, retries, retry_on, grace_s)
-        self.resources: Mapping[str, Any] = resources
+    """Ray. Its resources: :class:`headstart.launch.ray_cluster.RayResources`."""
 
     def make_engine(self) -> "Engine":
         """A cluster of Ray."""
