@@ -226,7 +226,7 @@ def bench_throughput(bench: Bench) -> list[Row]:
 
 def bench_memory(bench: Bench) -> list[Row]:
     """Peak anonymous memory while features are stored: it must not grow with the number of images."""
-    short = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "cache=require", "datamodule.batch_size=1024")
+    short = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "cache=require", "datamodule.batch_size=256")
 
     def peak(images: int) -> float:
         command = bench.noise(images, 64, *short, cache="noise")

@@ -342,7 +342,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         on_cuda = self.trainer.strategy.root_device.type == "cuda" if self.trainer else torch.cuda.is_available()
         workers = self.num_workers
         if workers == "auto":
-            from_files = not isinstance(self._splits[split].images, np.ndarray)
+            from_files = not self._splits[split].decoded
             local = max(1, getattr(self.trainer, "num_devices", 1) if self.trainer else 1)
             workers = choose_workers(
                 images=self.sizes[split], from_files=from_files, on_gpu=on_cuda, cores=usable_cores() // local

@@ -18,7 +18,7 @@ class Drawn(Protocol):
         """``(H, W, C)`` unsigned bytes, always the same."""
 
 
-Images = Sequence[Path] | Sequence[Drawn] | np.ndarray
+Images = Sequence[Path] | Sequence[Drawn] | Sequence[np.ndarray] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Records:
     """Images with their labels, in a fixed order; a position in it is the ``index`` of a batch.
 
     Attributes:
-        images: paths of files, images that are drawn, or ``(N, H, W, C)`` unsigned bytes.
+        images: paths of files, images that are drawn, or unsigned bytes: ``(N, H, W, C)``, or ``(H, W, C)`` each.
         targets: class positions ``(N,)``; labels or numbers ``(N, columns)`` float32.
         ids: one stable name an image: the path relative to the data's root, or such as ``digits/0123``.
         digests: SHA-256 of each image's content.
@@ -45,6 +45,11 @@ class Records:
         return len(self.ids)
 
     @property
+    def decoded(self) -> bool:
+        """Whether the images are pixels already."""
+        return len(self) > 0 and isinstance(self.images[0], np.ndarray)
+
+    @property
     def content_digest(self) -> str:
         """Digest of ids, class positions and contents, whatever the order."""
         return combined_digest(
@@ -55,13 +60,9 @@ class Records:
         )
 
     def take(self, positions: np.ndarray) -> "Records":
-        """The records at these positions, in that order."""
-        if isinstance(self.images, np.ndarray):
-            images: Images = self.images[positions]
-        else:
-            images = [self.images[position] for position in positions]
+        """The records at these positions, in that order; an image stays where it is, in memory or on disk."""
         return Records(
-            images,
+            [self.images[position] for position in positions],
             self.targets[positions],
             [self.ids[position] for position in positions],
             [self.digests[position] for position in positions],
