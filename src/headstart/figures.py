@@ -59,7 +59,7 @@ def save_figure(draw: Callable[[Figure], None], path: str | Path, *, dpi: int = 
         FigureCanvasAgg(figure)
         draw(figure)
         with atomic_write(path, "wb") as file:
-            figure.savefig(file, format="png", dpi=dpi)
+            figure.savefig(file, format="png", dpi=dpi, pil_kwargs={"compress_level": 3})
     return path
 
 

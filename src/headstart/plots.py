@@ -28,6 +28,8 @@ __all__ = [
 
 
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE}
+# Of a grid of images, in inches: an image's longer side, the gap beside it, its caption with the gap below.
+_SIDE, _GAP, _CAPTION = 2.1, 0.1, 0.52
 
 
 class PhaseLike(Protocol):
@@ -122,16 +124,22 @@ def plot_confident_errors(
 
     def draw(figure: Figure) -> None:
         columns = min(4, len(chosen))
-        rows = math.ceil(len(chosen) / columns)
-        figure.set_size_inches(2.2 * max(columns, 2) + 0.2, 2.65 * rows + 0.5)
-        axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
-        for axis in axes:
-            axis.set_axis_off()
-        for axis, index in zip(axes, chosen, strict=False):
-            _draw_square(axis, np.asarray(images[index]))
+        pictures = [np.asarray(images[index]) for index in chosen]
+        sizes = [[_SIDE * length / max(picture.shape[:2]) for length in picture.shape[:2]] for picture in pictures]
+        rows = [max(height for height, _ in sizes[start : start + columns]) for start in range(0, len(chosen), columns)]
+        width, height = (_SIDE + _GAP) * columns - _GAP, sum(rows) + _CAPTION * len(rows)
+        figure.set_size_inches(max(width, 4.4) + 0.3, height + 0.5)
+        axis = figure.subplots()  # One for all, in inches from the top left: each axis of its own costs 40 ms.
+        axis.set_axis_off()
+        for place, index in enumerate(chosen):
+            down, right = divmod(place, columns)
+            middle = (_SIDE + _GAP) * right + _SIDE / 2
+            bottom = sum(rows[: down + 1]) + _CAPTION * down
+            _draw_above(axis, pictures[place], middle, bottom, *sizes[place])
             caption = f"{name(predicted[index])}  {probability[index]:.0%}"
-            _caption(axis, caption, down=3, color=RED, weight="bold")
-            _caption(axis, f"is {name(true[index])}", down=16, color=INK)
+            axis.text(middle, bottom + 0.05, caption, ha="center", va="top", fontsize=9, color=RED, weight="bold")
+            axis.text(middle, bottom + 0.23, f"is {name(true[index])}", ha="center", va="top", fontsize=9, color=INK)
+        axis.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
         shown = (
             f"the {len(chosen)} most confident of {wrong:,} errors" if wrong > len(chosen) else counted(wrong, "error")
         )
@@ -300,26 +308,9 @@ def _mark_epochs(axis: Axes, *, phases: Sequence[PhaseLike], best_epoch: int | N
         )
 
 
-def _draw_square(axis: Axes, image: np.ndarray) -> None:
-    """An image in the middle of a square, so that captions below a row of images line up."""
+def _draw_above(axis: Axes, image: np.ndarray, middle: float, bottom: float, height: float, width: float) -> None:
+    """An image that stands on a line, so that the captions below a row of images line up."""
     image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-    axis.imshow(image, cmap="gray" if image.ndim == 2 else None, interpolation="nearest", vmin=0, vmax=255)
-    height, width = image.shape[:2]
-    half = max(height, width) / 2
-    axis.set(
-        xlim=((width - 1) / 2 - half, (width - 1) / 2 + half), ylim=((height - 1) / 2 + half, (height - 1) / 2 - half)
-    )
-
-
-def _caption(axis: Axes, text: str, *, down: int, **style: Any) -> None:
-    axis.annotate(
-        text,
-        (0.5, 0),
-        xycoords="axes fraction",
-        xytext=(0, -down),
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        fontsize=9,
-        **style,
-    )
+    gray: Any = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.ndim == 2 else {}
+    extent = (middle - width / 2, middle + width / 2, bottom, bottom - height)
+    axis.imshow(image, extent=extent, interpolation="nearest", **gray)
