@@ -1,8 +1,7 @@
 """Train an image classifier from a pretrained network: ``python train.py --help``."""
 
-import sys
-
 from headstart.cli import train_main
+from headstart.interpreter import leave
 
 if __name__ == "__main__":
-    sys.exit(train_main())
+    leave(train_main())

@@ -1,8 +1,15 @@
 """``python -m headstart`` is the ``headstart`` command."""
 
-import sys
+from typing import NoReturn
 
 from headstart.cli import main
+from headstart.interpreter import leave
+
+
+def run() -> NoReturn:
+    """The command as a process of its own."""
+    leave(main())
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

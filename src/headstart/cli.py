@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headstart import __version__
 from headstart.config.compose import CONFIG_NAME, conf_dir
 from headstart.errors import RunError
+from headstart.interpreter import collector_at_rest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: '{command}' is no command{suggestion(command, names)}", file=sys.stderr)
         print(f"Commands: {', '.join(names)}", file=sys.stderr)
         return 2
-    run: Callable[[list[str]], int | None] = importlib.import_module(COMMANDS[command][0]).main
+    with collector_at_rest():
+        run: Callable[[list[str]], int | None] = importlib.import_module(COMMANDS[command][0]).main
     return _guarded(lambda: run(rest), rest)
 
 

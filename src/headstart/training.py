@@ -15,6 +15,7 @@ from headstart.config import ResolvedRun, flat_config, resolve_run
 from headstart.console import copied_to, show, show_result
 from headstart.errors import RunError
 from headstart.fingerprint import digest
+from headstart.interpreter import collector_at_rest
 from headstart.ranks import agree, decided, find_place
 from headstart.results import Result, failed_result, read_result, write_result
 from headstart.run import CONFIG_FILE, Action, RunDirectory, find_runs, is_done
@@ -47,7 +48,8 @@ def train(cfg: "DictConfig") -> Result:
             return _return_finished(run, export=resolved.config["export"]) if owner else run.result()
         with log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None), decided(action):
             try:
-                from headstart.execution import execute
+                with collector_at_rest():
+                    from headstart.execution import execute
 
                 return execute(resolved, run, resume=action == "resume", owner=owner)
             except Exception as error:

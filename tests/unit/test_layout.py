@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "headstart"
 
 #: Each layer may import from itself and the layers above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "atomic", "folders", "fingerprint", "hardware"),
+    ("errors", "atomic", "folders", "fingerprint", "hardware", "interpreter"),
     ("data",),
     ("backbones", "heads", "tasks"),
     ("config",),  # decides what `auto` means: content digests, weights
@@ -34,6 +34,7 @@ TORCH_FREE = (
     "atomic",
     "folders",
     "hardware",
+    "interpreter",
     "config",
     "cli",
     "run",

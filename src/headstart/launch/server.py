@@ -13,7 +13,6 @@ signal.
 import atexit
 import contextlib
 import ctypes
-import gc
 import importlib
 import json
 import os
@@ -22,7 +21,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 import traceback
 import warnings
@@ -30,6 +28,8 @@ import weakref
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+
+from headstart.interpreter import collector_at_rest, leave
 
 PRELOAD = (
     "headstart.cli",
@@ -192,15 +192,14 @@ def preload() -> None:
     """Import what jobs need, and compose once, which fills the caches of Hydra's parser."""
     # Whether there is a GPU must be asked without initialising CUDA.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    with warnings.catch_warnings():
+    # What is not collected is not written to either: its pages stay shared with the jobs.
+    with collector_at_rest(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in PRELOAD:
             importlib.import_module(name)
         from headstart.config import compose
 
         compose(["seed=1"])
-    gc.collect()
-    gc.freeze()  # Pages that the collector never touches stay shared with the jobs.
 
 
 def carry_out(request: dict[str, Any]) -> int:
@@ -262,18 +261,6 @@ def main() -> int:
     """The server; a forked job leaves through here too, with its own exit code."""
     request = Server(socket.socket(fileno=int(sys.argv[1]))).run()
     return 0 if request is None else carry_out(request)
-
-
-def leave(code: int) -> NoReturn:
-    """Exit as a forked process should: what was registered is done, the interpreter is not taken apart."""
-    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
-        try:
-            finish()
-        except BaseException:
-            traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 
 FORKS = """
 import atexit, os, sys, tempfile
-from headstart.launch.server import keep_temporary_folders, leave
+from headstart.interpreter import leave
+from headstart.launch.server import keep_temporary_folders
 
 shared = tempfile.TemporaryDirectory()
 atexit.register(shared.cleanup)  # as wandb does
