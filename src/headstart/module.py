@@ -250,7 +250,8 @@ class TransferModule(pl.LightningModule):
         for name, score in self.scores.items():
             self.other_metrics |= {f"{name}/{split}/{metric}": value for metric, value in score(split).items()}
         values |= {name: value for name, value in self.other_metrics.items() if f"/{split}/" in name}
-        self.log_dict(values, sync_dist=True)
+        # The scores of the chosen checkpoint are the run's outcome and no point of a curve.
+        self.log_dict(values, sync_dist=True, logger=self.trainer.state.fn == "fit")
 
     # The forward pass
 

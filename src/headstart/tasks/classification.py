@@ -140,4 +140,5 @@ def _auroc(probabilities: Tensor, targets: Tensor) -> float:
         return math.nan
     # With two classes each is the rest of the other: one area.
     scored = present[-1:] if probabilities.shape[1] == 2 else present
-    return sum(float(binary_auroc(probabilities[:, c], (targets == c).long())) for c in scored) / len(scored)
+    areas = [float(binary_auroc(probabilities[:, c], (targets == c).long())) for c in scored]
+    return sum(min(area, 1.0) for area in areas) / len(areas)  # In single precision an area can come out above 1.
