@@ -25,10 +25,17 @@ GLOSSARY = {
     "lp_ft": "first the last layer alone, then the whole network (linear probing, then fine-tuning)",
     "gradual": "layers are released one after another, from the top down",
     "partial": "the top layers learn and the lower ones stay as they are",
+    "layerwise": "the whole network learns, lower layers more slowly",
+    "norm_only": "only the scales and shifts of the normalisation layers learn",
     "bitfit": "only the biases learn",
     "lora": "small added matrices learn while the network stays as it is",
-    "l2_sp": "the whole network learns, held close to its pretrained weights",
-    "llrd": "the whole network learns, lower layers more slowly",
+    "l2sp": "the whole network learns, held close to its pretrained weights",
+    "delta": "the whole network learns, its features held close to the pretrained ones",
+    "bss": "the whole network learns, and features of little use to the target are suppressed",
+    "cotuning": "the whole network learns, together with the classifier of its source",
+    "distill": "a network learns from the answers of another one that was fine-tuned before",
+    "wise_ft": "a mixture of the weights before and after fine-tuning, chosen on validation",
+    "share": "one network learns two tasks at once, with a last layer for each",
 }
 """Strategies in plain words, for readers who meet them here first."""
 
@@ -39,10 +46,17 @@ FULL_NAMES = {
     "lp_ft": "linear probing then fine-tuning",
     "gradual": "gradual unfreezing",
     "partial": "fine-tuning the top layers",
+    "layerwise": "fine-tuning with lower rates below",
+    "norm_only": "training the normalisation layers only",
     "bitfit": "training the biases only",
     "lora": "low-rank adaptation",
-    "l2_sp": "fine-tuning held close to the start",
-    "llrd": "fine-tuning with lower rates below",
+    "l2sp": "fine-tuning with weights held close to the start",
+    "delta": "fine-tuning with features held close to the start",
+    "bss": "batch spectral shrinkage",
+    "cotuning": "Co-Tuning",
+    "distill": "distillation",
+    "wise_ft": "weight-space ensembling",
+    "share": "parameter sharing",
 }
 """Strategies as the literature names them; the headline says both."""
 
@@ -82,7 +96,7 @@ def difference_sentence(analysis: Analysis, item: Difference) -> str:
     place = analysis.design.setting_text(item.setting)
     where = f" with {place}" if place else ""
     if item.paired is None:
-        return f"{item.value} and {reference}{where} share no seed, so they cannot be compared."
+        return f"{item.value} and {reference}{where} have no seed in common, so they cannot be compared."
     paired, gap = item.paired, f"{_size(metric, item.paired.mean)} of {metric.label}"
     seeds = f"{paired.n} seed{'s' if paired.n > 1 else ''}"
     interval = (

@@ -1,6 +1,7 @@
 """The numbers and the words of a study whose answer is known."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from headstart.errors import RunError
 from headstart.study.analysis import Analysis, aggregate, analyse, primary_metric
 from headstart.study.collect import find_runs
 from headstart.study.compare import design, separate
-from headstart.study.verdict import verdict
+from headstart.study.verdict import FULL_NAMES, GLOSSARY, verdict
 
 if TYPE_CHECKING:
     from conftest import StudyWriter
@@ -99,7 +100,7 @@ def test_seeds_that_do_not_match_are_not_compared(writer: "StudyWriter") -> None
     writer.study(["full"], [3, 4])
     (analysis,) = analysed(writer)
     assert analysis.differences[0].verdict == "unpaired"
-    assert "share no seed" in verdict(analysis).headline
+    assert "have no seed in common" in verdict(analysis).headline
 
 
 def test_a_lower_loss_is_better(writer: "StudyWriter") -> None:
@@ -159,3 +160,8 @@ def test_several_data_sets_are_aggregated(writer: "StudyWriter") -> None:
     assert (found["full", ""].datasets, found["full", ""].n) == (3, 12)
     assert found["full", ""].iqm > 0
     assert aggregate(analysed(writer)[:1]) == {}
+
+
+def test_every_strategy_is_named_in_words() -> None:
+    strategies = {path.stem for path in (Path(__file__).parents[3] / "conf" / "strategy").glob("*.yaml")}
+    assert set(GLOSSARY) == set(FULL_NAMES) == strategies
