@@ -27,11 +27,12 @@ class Settings:
     """How jobs are run.
 
     Attributes:
-        n_jobs: how many at a time; None: one per GPU, or one on a machine without.
+        n_jobs: how many at a time; None: one per GPU, or ``n_jobs_cpu`` on a machine without.
         timeout_s: for one attempt; None: no limit.
         retries: further attempts after a failure that ``retry_on`` names.
         retry_on: kinds of outcomes (``killed``, ``timeout``, ``out_of_memory``, …) and names of exceptions.
         grace_s: from asking a job to stop to killing it.
+        n_jobs_cpu: how many at a time without a GPU, where ``n_jobs`` says nothing.
     """
 
     n_jobs: int | None = None
@@ -39,6 +40,7 @@ class Settings:
     retries: int = 0
     retry_on: tuple[str, ...] = ()
     grace_s: float = 20.0
+    n_jobs_cpu: int = 1
 
 
 @dataclass
@@ -123,7 +125,7 @@ class Pool:
     @property
     def default_jobs(self) -> int:
         """How many at a time where nobody says."""
-        return max(1, len(detect().cuda))
+        return len(detect().cuda) or self.settings.n_jobs_cpu
 
     @property
     def waiting(self) -> int:

@@ -24,6 +24,7 @@ class ClusterLauncher(ProcessLauncher):
         retries: further attempts after a failure that ``retry_on`` names.
         retry_on: kinds of failures and names of exceptions.
         grace_s: from asking a job to stop to killing it.
+        n_jobs_cpu: of a single machine; without effect here.
         resources: of each job.
     """
 
@@ -34,9 +35,10 @@ class ClusterLauncher(ProcessLauncher):
         retries: int = 0,
         retry_on: Sequence[str] = (),
         grace_s: float = 20.0,
+        n_jobs_cpu: int = 1,
         **resources: Any,
     ) -> None:
-        super().__init__(n_jobs, timeout_s, retries, retry_on, grace_s)
+        super().__init__(n_jobs, timeout_s, retries, retry_on, grace_s, n_jobs_cpu)
         self.resources: Mapping[str, Any] = resources
 
     @abstractmethod

@@ -19,11 +19,12 @@ class ProcessLauncher(Launcher):
     """Runs each job as the command that would train it alone.
 
     Args:
-        n_jobs: how many at a time; None: one per GPU, or one on a machine without.
+        n_jobs: how many at a time; None: one per GPU, or ``n_jobs_cpu`` on a machine without.
         timeout_s: for one attempt of a job; None: no limit.
         retries: further attempts after a failure that ``retry_on`` names.
         retry_on: kinds of failures and names of exceptions.
         grace_s: from asking a job to stop to killing it.
+        n_jobs_cpu: how many at a time without a GPU, where ``n_jobs`` says nothing.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class ProcessLauncher(Launcher):
         retries: int = 0,
         retry_on: Sequence[str] = (),
         grace_s: float = 20.0,
+        n_jobs_cpu: int = 1,
     ) -> None:
         from headstart.launch.pool import Settings
 
-        self.settings = Settings(n_jobs, timeout_s, retries, tuple(retry_on), grace_s)
+        self.settings = Settings(n_jobs, timeout_s, retries, tuple(retry_on), grace_s, n_jobs_cpu)
 
     @property
     def everything_at_once(self) -> bool:

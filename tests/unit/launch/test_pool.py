@@ -167,6 +167,17 @@ def test_cores_are_shared_out_and_foreign_ranks_forgotten(workers, make_job, fin
     assert not {"LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "PL_GLOBAL_SEED"} & set(alone["environment"])
 
 
+@pytest.mark.parametrize(
+    ("gpus", "settings", "expected"), [(0, {}, 1), (0, {"n_jobs_cpu": 2}, 2), (3, {"n_jobs_cpu": 2}, 3)]
+)
+def test_how_many_jobs_at_a_time_depends_on_the_machine(workers, monkeypatch, gpus, settings, expected):
+    from headstart.hardware import Hardware
+
+    monkeypatch.setattr("headstart.launch.pool.detect", lambda: Hardware(cuda=((9, 0),) * gpus, cores=8))
+    assert Pool(Settings(**settings), workers).n_jobs == expected
+    assert Pool(Settings(n_jobs=5, **settings), workers).n_jobs == 5
+
+
 def test_the_first_gpu_free_goes_to_the_next_job(workers, make_job, finished, monkeypatch):
     from headstart.hardware import Hardware
 
