@@ -251,7 +251,7 @@ class TransferModule(pl.LightningModule):
             self.other_metrics |= {f"{name}/{split}/{metric}": value for metric, value in score(split).items()}
         values |= {name: value for name, value in self.other_metrics.items() if f"/{split}/" in name}
         # The scores of the chosen checkpoint are the run's outcome and no point of a curve.
-        self.log_dict(values, sync_dist=True, logger=self.trainer.state.fn == "fit")
+        self.log_dict(values, sync_dist=True, logger=None if self.trainer.state.fn == "fit" else False)
 
     # The forward pass
 
