@@ -3,12 +3,12 @@
 from typing import NoReturn
 
 from headstart.cli import main
-from headstart.interpreter import leave
+from headstart.interpreter import whole_process
 
 
 def run() -> NoReturn:
     """The command as a process of its own."""
-    leave(main())
+    whole_process(main)
 
 
 if __name__ == "__main__":

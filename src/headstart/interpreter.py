@@ -10,20 +10,40 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
+
+_whole = False
+
+
+def whole_process(command: Callable[[], int]) -> NoReturn:
+    """Run a command as all that this process is for; it ends with the command's exit code, or 1 after an error."""
+    global _whole
+    _whole = True
+    try:
+        code = command()
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    leave(code)
 
 
 @contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """For imports: within the block nothing is collected, and what was imported there is never looked through again."""
+    """For imports: within the block nothing is collected.
+
+    In a :func:`whole_process` what was imported there is never looked through again either. In anybody else's it is,
+    since extensions complain at exit of objects that were not collected.
+    """
     enabled, modules = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        if len(sys.modules) > modules:
+        if _whole and len(sys.modules) > modules:
             gc.freeze()
         if enabled:
             gc.enable()

@@ -1,6 +1,7 @@
 """Starting and ending a process."""
 
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,20 +42,40 @@ def test_output_that_cannot_be_written_is_no_success():
     assert "No space left" in done.stderr
 
 
-def test_the_collector_rests_and_passes_over_what_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    source = "import gc\nASLEEP = not gc.isenabled()\nKEPT = [[] for _ in range(50)]\n"
-    (tmp_path / "imported_once.py").write_text(source)
+IMPORTED = "import gc\nASLEEP = not gc.isenabled()\nKEPT = [[] for _ in range(50)]\n"
+
+WHOLE = """
+import gc
+from headstart.interpreter import collector_at_rest, whole_process
+
+def command():
+    before = gc.get_freeze_count()
+    with collector_at_rest():
+        import imported_once
+    print(imported_once.ASLEEP, gc.isenabled(), gc.get_freeze_count() - before > 50)
+    raise RuntimeError("the command's own error")
+
+whole_process(command)
+"""
+
+
+def test_a_whole_process_never_looks_through_what_it_imported(tmp_path: Path):
+    (tmp_path / "imported_once.py").write_text(IMPORTED)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", WHOLE], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout.split() == ["True"] * 3
+    assert done.returncode == 1
+    assert done.stderr.endswith("RuntimeError: the command's own error\n")
+
+
+def test_in_a_process_of_somebody_else_imports_stay_collectable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "imported_once.py").write_text(IMPORTED)
     monkeypatch.syspath_prepend(tmp_path)
-    try:
-        with collector_at_rest():
-            import imported_once
-        frozen = gc.get_freeze_count()
-        assert imported_once.ASLEEP
-        assert gc.isenabled()
-        assert frozen > 50
-        with collector_at_rest():
-            import imported_once
-        assert gc.get_freeze_count() <= frozen
-    finally:
-        gc.unfreeze()
-        sys.modules.pop("imported_once", None)
+    before = gc.get_freeze_count()
+    with collector_at_rest():
+        import imported_once
+    sys.modules.pop("imported_once")
+    assert imported_once.ASLEEP
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before

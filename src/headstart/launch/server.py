@@ -29,7 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from headstart.interpreter import collector_at_rest, leave
+from headstart.interpreter import collector_at_rest, whole_process
 
 PRELOAD = (
     "headstart.cli",
@@ -264,9 +264,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        code = main()
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    leave(code)
+    whole_process(main)
