@@ -1,6 +1,6 @@
 """Passes over a whole split without training: pooled features, and what can be learned from them in closed form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -47,30 +47,57 @@ def pooled_features(
 
 
 def initialise_head(model: TransferModel, how: str, data: ImageDataModule, device: torch.device) -> None:
-    """Give a linear head weights that already fit the training images, from one pass over them.
+    """Give a linear head weights that already fit: from one pass over the training images, or those of the source.
 
     Args:
         model: its head is :class:`~headstart.heads.Linear`.
-        how: ``class_means`` or ``probe``.
+        how: ``class_means``, ``probe``, or ``source``.
         data: configured.
         device: for the pass.
 
     Raises:
-        ConfigError: the head is not a single linear layer.
+        ConfigError: the head is not a single linear layer, or the source has no rows for the classes.
     """
     head = model.head
     if not isinstance(head, Linear):
         raise ConfigError(
             f"head_init={how} sets the weights of one linear layer, and this head has others; use head=linear"
         )
-    features, targets = pooled_features(model.backbone, data, "train", device)
-    solve: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = class_means if how == "class_means" else probe
-    weight, bias = solve(features, targets, len(data.classes))
+    if how == "source":
+        weight, bias = source_rows(model.backbone, data.classes)
+    else:
+        features, targets = pooled_features(model.backbone, data, "train", device)
+        solve: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = class_means if how == "class_means" else probe
+        weight, bias = solve(features, targets, len(data.classes))
     if head.linear.out_features == 1:  # one sigmoid output: the second class against the first
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
     with torch.no_grad():
         head.linear.weight.copy_(weight)
         head.linear.bias.copy_(bias)
+
+
+def source_rows(backbone: Backbone, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The rows of the source classifier that belong to these classes, by name.
+
+    Returns: weight ``(classes, C)`` and bias ``(classes,)``.
+
+    Raises:
+        ConfigError: the weights bring no classifier, or it does not know all the classes.
+    """
+    classifier, known = backbone.source_classifier, list(backbone.weights.classes)
+    if classifier is None or not known:
+        raise ConfigError(
+            f"head_init=source needs the source's classifier and the names of its classes, and "
+            f"backbone.weights={backbone.weights.source} brings none; use head_init=class_means or probe"
+        )
+    missing = [name for name in classes if name not in known]
+    if missing:
+        raise ConfigError(
+            f"head_init=source: {len(missing)} of {len(classes)} classes are not among the source's {len(known)} "
+            f"(such as '{missing[0]}'; the source knows '{known[0]}', …); use head_init=class_means or probe"
+        )
+    rows = torch.tensor([known.index(name) for name in classes])
+    return classifier.weight[rows].float(), classifier.bias[rows].float()
 
 
 def class_means(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,12 @@
 """Heads in closed form, from one pass over the training images."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from headstart.features import class_means, probe
+from headstart.errors import ConfigError
+from headstart.features import class_means, probe, source_rows
 
 
 def clusters(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,3 +54,28 @@ def test_a_feature_that_never_changes_does_no_harm():
     weight, bias = probe(features, targets, 3)
     assert torch.isfinite(weight).all()
     assert torch.isfinite(bias).all()
+
+
+def of_source(*classes: str, classifier: bool = True) -> SimpleNamespace:
+    rows = torch.arange(len(classes), dtype=torch.float32)
+    known = SimpleNamespace(weight=rows[:, None].expand(-1, 3), bias=-rows) if classifier else None
+    return SimpleNamespace(source_classifier=known, weights=SimpleNamespace(classes=classes, source="mine.safetensors"))
+
+
+def test_the_sources_rows_are_found_by_name():
+    weight, bias = source_rows(of_source("ant", "bee", "cat", "dog"), ("dog", "bee"))
+    assert weight.tolist() == [[3.0] * 3, [1.0] * 3]
+    assert bias.tolist() == [-3.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (of_source("ant", "bee"), "1 of 2 classes are not among the source's 2 .such as 'cat'; the source knows 'ant'"),
+        (of_source("ant", "cat", classifier=False), "mine.safetensors brings none; use head_init=class_means"),
+        (of_source(), "brings none"),
+    ],
+)
+def test_a_source_without_the_classes_is_refused(source, message):
+    with pytest.raises(ConfigError, match=message):
+        source_rows(source, ("ant", "cat"))

@@ -35,7 +35,7 @@ _TOP: dict[str, Field] = {
     "export": flag(),
     "batchnorm": one_of("train", "eval", "affine"),
     "ema.decay": nothing() | number(above=0, below=1),
-    "head_init": one_of("default", "class_means", "probe"),
+    "head_init": one_of("default", "class_means", "probe", "source"),
     "head_epochs": whole(0),
     "batch_transform.name": one_of("none", "mixup", "cutmix"),
     "batch_transform.alpha": number(above=0),
