@@ -121,12 +121,12 @@ def test_ctrl_c_stops_the_jobs_in_order(command: Command):
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_three_times_gives_the_same_results(command: Command):
-    arguments = ("-m", "strategy=freeze,full", "seed=1,2", "trainer.max_epochs=3", "hydra.sweeper.report=false")
+    arguments = ("-m", "strategy=freeze,full", "seed=1,2", "trainer.max_epochs=12", "hydra.sweeper.report=false")
     code, out = command(*arguments, study="whole")
     assert code == 0, out
     moments = random.Random(5)
     done: dict[str, os.stat_result] = {}
-    for target in sorted(moments.sample(range(1, 11), 3)):
+    for target in sorted(moments.sample(range(1, 47), 3)):
         process = command.start(*arguments, study="killed")
         wait_for(lambda target=target: epochs_trained(command.study("killed")) >= target, process)
         time.sleep(moments.uniform(0, 0.3))
@@ -148,7 +148,7 @@ def test_a_sweep_that_is_killed_three_times_gives_the_same_results(command: Comm
         assert (command.study("killed") / name / "result.json").stat() == status
 
     # A fork of the server and a fresh process train alike.
-    code, out = command("strategy=full", "seed=2", "trainer.max_epochs=3", study="single")
+    code, out = command("strategy=full", "seed=2", "trainer.max_epochs=12", study="single")
     assert code == 0, out
     [single] = find_runs(command.study("single"))
     assert learned(single) == learned(next(run for run in whole if run.name == single.name))
