@@ -6,6 +6,7 @@ the rule is put into a table of its own, with the reason.
 """
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,10 +195,16 @@ def design(table: Table, *, contrast: str | None = None, reference: str | None =
 
 
 def choice(run: Run, axis: str) -> str:
-    """A run's value of an axis; one that was not overridden is looked up in the whole configuration."""
+    """A run's value of an axis; one that was not overridden is looked up in the whole configuration.
+
+    What lies beside the study, as pretrained weights do, is called by its path from there.
+    """
     if axis in run.choices:
-        return value_text(run.choices[axis])
-    return value_text(run.composed[axis]) if axis in run.composed else _ABSENT
+        text = value_text(run.choices[axis])
+    else:
+        text = value_text(run.composed[axis]) if axis in run.composed else _ABSENT
+    outputs = f"{run.path.absolute().parent.parent}{os.sep}"
+    return text.removeprefix(outputs) if axis == "backbone.weights" else text
 
 
 def short_name(axis: str) -> str:

@@ -165,3 +165,12 @@ def test_several_data_sets_are_aggregated(writer: "StudyWriter") -> None:
 def test_every_strategy_is_named_in_words() -> None:
     strategies = {path.stem for path in (Path(__file__).parents[3] / "conf" / "strategy").glob("*.yaml")}
     assert set(GLOSSARY) == set(FULL_NAMES) == strategies
+
+
+def test_weights_beside_the_study_are_called_by_their_place(writer: "StudyWriter") -> None:
+    outputs = writer.root.absolute().parent
+    for seed in range(1, 3):
+        for weights in ("none", f"{outputs}/pretrain_fractals", "/elsewhere/mine.safetensors"):
+            writer.run("full", seed, config={"backbone.weights": weights})
+    (analysis,) = analysed(writer)
+    assert set(analysis.design.values) == {"none", "pretrain_fractals", "/elsewhere/mine.safetensors"}
