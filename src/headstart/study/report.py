@@ -92,6 +92,7 @@ def write_report(
 
 def print_report(report: Report) -> None:
     """Show the report's tables and verdicts in the terminal."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table as RichTable
@@ -103,9 +104,9 @@ def print_report(report: Report) -> None:
     for analysis, words in report.analyses:
         metric, layout = analysis.metric, analysis.design
         costs = [name for name in cost_columns(analysis.arms) if name in ("total_seconds", "trainable_parameters")]
-        grid = RichTable(title=escape(analysis.table.title), title_justify="left")
+        grid = RichTable(title=escape(analysis.table.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for name in (layout.contrast, *(short_name(axis) for axis in layout.axes)):
-            grid.add_column(escape(name), style="bold" if name == layout.contrast else "")
+            grid.add_column(escape(name), overflow="fold", style="bold" if name == layout.contrast else "")
         for name in ("n", metric.label, "95 % interval", *(_cost_heading(name) for name in costs)):
             grid.add_column(name, justify="right")
         for arm in analysis.arms:
