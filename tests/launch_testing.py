@@ -30,7 +30,8 @@ class ScriptedWorkers:
         environment: Mapping[str, str],
         threads: int | None = None,
     ) -> None:
-        self.started.append({"job": job, "fork": fork, "environment": dict(environment), "threads": threads})
+        started = {"job": job, "fork": fork, "environment": dict(environment), "threads": threads}
+        self.started.append(started | {"output_there": output.exists()})
         output.write_text("what it printed\nerror: the last word\n")
         self._events.append({"started": job, "pid": 1})
         code = self.behaviour[job].pop(0)(self.jobs[job])

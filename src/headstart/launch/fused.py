@@ -96,7 +96,7 @@ class FusedPool(Pool):
         if group is None:
             super()._begin(job, output, gpus)
             return
-        output.unlink(missing_ok=True)
+        output.write_bytes(b"")
         answer_path(group.request).unlink(missing_ok=True)
         runs = [waiting.job.resolved for waiting in group.jobs]
         if not self._plots:

@@ -231,7 +231,7 @@ class Pool:
             output: file that gets what it prints.
             gpus: of this machine, for it alone.
         """
-        output.unlink(missing_ok=True)
+        output.write_bytes(b"")  # While a file is in it, no other job's end removes the folder.
         threads = self._threads(job)
         environment = self._environment(job, gpus)
         if threads and job.repeats_its_command:

@@ -178,6 +178,13 @@ def test_how_many_jobs_at_a_time_depends_on_the_machine(workers, monkeypatch, gp
     assert Pool(Settings(n_jobs=5, **settings), workers).n_jobs == 5
 
 
+def test_the_file_for_a_jobs_output_is_there_before_its_process(workers, make_job, finished):
+    """A job that ends removes the folder of these files when it is empty; a process that starts must find it."""
+    jobs = [make_job(number, f"seed={number}", attempts=[finishes(finished)]) for number in range(3)]
+    assert all(outcome.done for outcome in outcomes(Pool(Settings(n_jobs=2), workers), jobs))
+    assert [started["output_there"] for started in workers.started] == [True] * 3
+
+
 def test_the_first_gpu_free_goes_to_the_next_job(workers, make_job, finished, monkeypatch):
     from headstart.hardware import Hardware
 
