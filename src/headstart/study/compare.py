@@ -203,8 +203,9 @@ def choice(run: Run, axis: str) -> str:
         text = value_text(run.choices[axis])
     else:
         text = value_text(run.composed[axis]) if axis in run.composed else _ABSENT
-    outputs = f"{run.path.absolute().parent.parent}{os.sep}"
-    return text.removeprefix(outputs) if axis == "backbone.weights" else text
+    if axis != "backbone.weights":
+        return text
+    return text.removeprefix(f"{run.path.absolute().parent.parent}{os.sep}")
 
 
 def short_name(axis: str) -> str:
