@@ -1,6 +1,5 @@
 """From a composed configuration to one run: every ``auto`` decided, a fingerprint, a readable key. No torch here."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from omegaconf import DictConfig
 from headstart.config.check import check, starts_from_random_weights
 from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, leaves, plain, reference
+from headstart.config.other_run import find_run, outcome
 from headstart.config.weights import resolve_backbone_weights, weights_content
 from headstart.data.content import content_digest
 from headstart.errors import ConfigError
@@ -233,7 +233,7 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
                 del described[f"{prefix}.{name}"]
         described = {key: value for key, value in described.items() if not _has_no_effect(key, prefix)}
     if config["strategy"].get("teacher"):
-        described["strategy.teacher"] = _outcome(config["strategy"]["teacher"])
+        described["strategy.teacher"] = outcome(Path(config["strategy"]["teacher"]))
     return described
 
 
@@ -249,21 +249,6 @@ def _has_no_effect(key: str, datamodule: str) -> bool:
         for name in NOT_IN_RESULT
         if name.startswith("datamodule.")
     )
-
-
-def _outcome(run: str) -> str:
-    """What identifies the outcome of another run: its fingerprint and when it was finished.
-
-    Raises:
-        ConfigError: there is no finished run.
-    """
-    try:
-        result = json.loads((Path(run) / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ConfigError(
-            f"strategy.teacher={run}: there is no finished run; give a run directory, with its result.json"
-        ) from None
-    return digest({"fingerprint": result.get("fingerprint"), "metrics": result.get("metrics")})
 
 
 def _listed_content(datamodule: Mapping[str, Any]) -> str:
@@ -293,7 +278,7 @@ def _resolve_paths(config: dict[str, Any]) -> None:
     paths["data_dir"] = str(Path(paths["data_dir"] or cache / "data").expanduser().absolute())
     paths["output_dir"] = str(Path(paths["output_dir"]).expanduser().absolute())
     if config["strategy"].get("teacher"):
-        config["strategy"]["teacher"] = str(Path(config["strategy"]["teacher"]).expanduser().absolute())
+        config["strategy"]["teacher"] = str(find_run(config["strategy"]["teacher"], key="strategy.teacher"))
     for prefix, datamodule in _datamodules(config).items():
         if "data_dir" in datamodule:
             datamodule["data_dir"] = datamodule["data_dir"] or paths["data_dir"]

@@ -33,7 +33,7 @@ class Distill(Full):
     al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, eq. 3.
 
     Attributes:
-        teacher: directory of a finished run.
+        teacher: directory of a finished run, a folder that holds one, or a pattern that one matches.
         temperature: ``T``; higher shows more of how the teacher ranks the wrong classes.
         weight: of the loss on outputs; the task's own loss has weight 1.
         feature_weight: of the loss on features.

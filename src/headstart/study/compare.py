@@ -291,9 +291,9 @@ def _undeclared(runs: Sequence[Run], axes: Mapping[str, Any], reduced: bool) -> 
     named = [run for run in runs if run.composed]
     places = {run.path.as_posix(): tuple(choice(run, axis) for axis in axes) for run in named}
     for run in named:
-        for name, value in run.composed.items():
+        for name in run.composed:
             if not _no_axis(name) and name not in axes:
-                kinds[name][places[run.path.as_posix()]].add(value_text(value))
+                kinds[name][places[run.path.as_posix()]].add(choice(run, name))
     guilty = sorted(name for name, found in kinds.items() if any(len(values) > 1 for values in found.values()))
     return {
         run.path.as_posix(): ", ".join(f"{name}={value_text(run.composed.get(name))}" for name in guilty)

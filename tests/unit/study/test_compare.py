@@ -167,6 +167,28 @@ def test_an_axis_that_follows_the_contrast_is_not_paired_on(writer: "StudyWriter
     assert layout.tied == {"optimizer.lr": {"freeze": "0.01", "full": "0.001"}}
 
 
+def test_a_teacher_for_each_seed_is_one_choice(writer: "StudyWriter") -> None:
+    """A choice with ``${seed}`` in it reads the same for every seed, whatever it became."""
+    for strategy in ("distill", "full"):
+        for seed in (1, 2):
+            given = {"strategy.teacher": "outputs/teachers/*-s${seed}-*"} if strategy == "distill" else {}
+            became = {"strategy": {"teacher": f"/outputs/teachers/full-s{seed}-0"}} if given else {}
+            writer.run(strategy, seed, config=given, composed=became)
+    (table,) = tables(writer)
+    laid = design(table)
+    assert laid is not None
+    assert laid.values == ("full", "distill")
+    assert {key: len(cell) for key, cell in laid.cells.items()} == {("distill", ()): 2, ("full", ()): 2}
+
+
+def test_only_students_with_a_teacher_for_each_seed_share_a_table(writer: "StudyWriter") -> None:
+    for seed in (1, 2):
+        given = {"strategy.teacher": "outputs/teachers/*-s${seed}-*"}
+        writer.run("distill", seed, config=given, composed={"strategy": {"teacher": f"/outputs/teachers/s{seed}"}})
+    (table,) = tables(writer)
+    assert len(table.runs) == 2
+
+
 def test_contrast_and_reference_can_be_chosen(writer: "StudyWriter") -> None:
     for seed in (1, 2):
         for strategy in ("freeze", "full"):
