@@ -1,6 +1,5 @@
 """Another run that a choice names, as a teacher: where it is and what identifies its outcome."""
 
-import glob
 import json
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ def find_run(choice: str, *, key: str) -> Path:
     if given.is_dir():
         places = [given] if (given / "result.json").is_file() else sorted(given.iterdir())
     else:
-        places = [Path(place) for place in sorted(glob.glob(str(given)))]
+        places = sorted(Path(given.anchor).glob(str(given.relative_to(given.anchor))))
     found = [place for place in places if _result(place).get("status") == "done"]
     if not found:
         raise ConfigError(
