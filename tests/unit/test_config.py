@@ -335,6 +335,12 @@ def test_the_key_says_what_a_reader_would_ask(overrides: list[str], key: str):
     assert resolve(*overrides).key == key
 
 
+def test_the_key_says_the_last_part_of_a_path(tmp_path: Path):
+    task = "datamodule@sources.photos.datamodule"
+    source = ["strategy=share", f"+{task}=folder", f"sources.photos.datamodule.root={tmp_path}"]
+    assert resolve(*source).key == f"digits-resnet18-linear-share-s1-root{tmp_path.name}"
+
+
 def test_the_key_is_safe_and_short(tmp_path: Path):
     root = tmp_path / ("Ünsafe näme (1)/x" + "y" * 150)
     for name in ("a", "b"):

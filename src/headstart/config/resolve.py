@@ -214,8 +214,9 @@ def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Ma
         usual = usual_values.get(key, "")
         if (key in usual_values and value == usual) or "${" in str(usual):
             continue
-        shown = Path(value).stem if key == "backbone.weights" and "/" in str(value) else value
-        yield f"{_safe(key.rpartition('.')[2])}{_safe(shown)}"
+        if "/" in str(value):  # of a path, its last part
+            value = Path(value).stem if key == "backbone.weights" else Path(value).name
+        yield f"{_safe(key.rpartition('.')[2])}{_safe(value)}"
 
 
 def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[str, Any]:
