@@ -76,6 +76,13 @@ def only_copied() -> Iterator[None]:
         _unseen.pop()
 
 
+def plain_table(title: str = "") -> Table:
+    """An empty table with a line under its heading, as every command shows one; ``title`` may hold markup."""
+    return Table(
+        title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+    )
+
+
 def audit_table(rows: Iterable[Any], *, title: str = "") -> Table:
     """What will learn, a stage a line: parameters, how many learn, effective learning rate, mode.
 
@@ -83,7 +90,7 @@ def audit_table(rows: Iterable[Any], *, title: str = "") -> Table:
         rows: :class:`headstart.audit.StageRow` objects or mappings with the same names.
         title: above the table, for example the phase.
     """
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("stage", no_wrap=True)
     for name in ("parameters", "trainable"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -134,7 +141,7 @@ def end_table(result: Any) -> Table:
     splits = list(dict.fromkeys(name.rpartition("/")[0] for name in metrics))
     names = list(dict.fromkeys(name.rpartition("/")[2] for name in metrics))
     names.sort(key=lambda name: (name == "loss", name != "acc"))
-    table = _table("")
+    table = plain_table()
     table.add_column("split", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -180,12 +187,6 @@ def show_result(result: Any, run_dir: str | Path, *, returned: bool = False) -> 
         show(Text("Already done; nothing was trained (rerun=all trains it again).", style="yellow"))
     show(result_summary(result))
     show(Text("Run directory: ").append(str(run_dir), style="bold"))
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
-    )
 
 
 def _fields(value: Any) -> dict[str, Any]:

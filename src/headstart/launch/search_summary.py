@@ -3,11 +3,9 @@
 import shlex
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
-from headstart.console import show
+from headstart.console import plain_table, show
 from headstart.errors import RunError
 from headstart.launch.progress import duration
 from headstart.launch.search import TRIALS_FILE, Search
@@ -19,7 +17,7 @@ def show_search(search: Search) -> None:
     """A table of the arms, the best trials of each, and where everything is."""
     # Equal trials are no front.
     most = 1 if len(search.settings.objectives) == 1 else _MOST_OF_A_FRONT
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     table.add_column("arm", overflow="fold")
     for name in ("trials", "pruned", "failed", "time", *search.settings.objectives):
         table.add_column(name, justify="right", no_wrap=True)

@@ -4,11 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
-from headstart.console import show
+from headstart.console import plain_table, show
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome, record_sweep
 from headstart.launch.pool import Pool, Settings, interruptible, run_jobs
@@ -82,7 +80,7 @@ def announce(jobs: Sequence[Job], n_jobs: int) -> None:
 
 def show_plan(jobs: Sequence[Job]) -> None:
     """For ``plan=true``: what each job would do."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     for name in ("job", "choices", "would", "run"):
         table.add_column(name, overflow="fold")
     for job in jobs:
@@ -110,7 +108,7 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
     chosen = outcomes if len(outcomes) <= _LONGEST_TABLE else [outcome for outcome in outcomes if not outcome.done]
     if chosen:
         metric = next((name for name, _ in (outcome.monitor for outcome in outcomes) if name), "")
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table = plain_table()
         table.add_column("run", overflow="fold")
         table.add_column("outcome", overflow="fold")
         table.add_column(metric or "metric", justify="right", no_wrap=True)

@@ -92,19 +92,17 @@ def write_report(
 
 def print_report(report: Report) -> None:
     """Show the report's tables and verdicts in the terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table as RichTable
 
+    from headstart.console import get_console, plain_table
     from headstart.study.analysis import cost_columns, cost_text
     from headstart.study.compare import short_name
 
-    console = Console()
+    console = get_console()
     for analysis, words in report.analyses:
         metric, layout = analysis.metric, analysis.design
         costs = [name for name in cost_columns(analysis.arms) if name in ("total_seconds", "trainable_parameters")]
-        grid = RichTable(title=escape(analysis.table.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        grid = plain_table(escape(analysis.table.title))
         for name in (layout.contrast, *(short_name(axis) for axis in layout.axes)):
             grid.add_column(escape(name), overflow="fold", style="bold" if name == layout.contrast else "")
         for name in ("n", metric.label, "95 % interval", *(_cost_heading(name) for name in costs)):
@@ -120,7 +118,7 @@ def print_report(report: Report) -> None:
             console.print(f"  {escape(point)}")
         console.print()
     if report.uncounted:
-        grid = RichTable(title="Runs that are not counted", title_justify="left")
+        grid = plain_table("Runs that are not counted")
         for name in ("run", "status", "why"):
             grid.add_column(name, overflow="fold")
         for row in report.uncounted:
