@@ -27,6 +27,7 @@ from headstart.callbacks import StepSeed
 from headstart.checkpoints import AtomicCheckpointIO
 from headstart.config import compose
 from headstart.config.compose import plain
+from headstart.heads.task_head import TaskHead
 from headstart.model import TransferModel, is_norm
 from headstart.module import TransferModule
 from headstart.strategies import OtherRun, Phase, Strategy, Surroundings
@@ -145,13 +146,15 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def moving_buffers(model: TransferModel, phase: Phase, *, batchnorm: str) -> set[str]:
-    """Buffers that the contract lets change: statistics of BatchNorm layers whose own parameters learn."""
+    """Buffers that must change: statistics of BatchNorm layers whose own parameters learn, in every task's copy."""
     names = set()
     for path, module in model.named_modules():
         own = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
         if is_norm(module) and set(own) & phase.learning and batchnorm == "train":
             names |= {f"{path}.{name}" for name, _ in module.named_buffers(recurse=False)}
-    return names
+    shared = {name.removeprefix("backbone.").replace(".", "_") for name in names}
+    tasks = [task for task, head in model.auxiliary.items() if isinstance(head, TaskHead)]
+    return names | {f"auxiliary.{task}.{name}" for task in tasks for name in shared}
 
 
 @dataclass

@@ -22,7 +22,7 @@ from headstart.hardware import detect, resolve_accelerator, resolve_devices, res
 if TYPE_CHECKING:
     from headstart.backbones.weights_source import ResolvedWeights
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""
 
 # What may differ between two runs with the same result: speed, display, places, what to do with earlier runs.

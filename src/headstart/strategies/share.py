@@ -24,8 +24,9 @@ class Share(Full):
 
     Each step takes a batch of the target and one of every task in ``sources``; the loss is the target's plus
     ``loss_weights[name]`` times each other one's. The target's epoch is the epoch. Other tasks see their own
-    augmentation, and the backbone's BatchNorm statistics take in all tasks' batches. Their heads are no part of the
-    finished model; their metrics are ``<name>/val/acc`` and the like.
+    augmentation and have running statistics of the backbone's BatchNorm layers of their own
+    (:class:`~headstart.heads.task_head.TaskHead`). Their heads are no part of the finished model; their metrics
+    are ``<name>/val/acc`` and the like.
 
     Reference: Caruana, "Multitask Learning", Machine Learning 28, 1997, section 2.
 
@@ -54,8 +55,10 @@ class Share(Full):
         if unknown := sorted(set(self.loss_weights or {}) - set(tasks)):
             known = ", ".join(tasks)
             raise ConfigError(f"strategy.loss_weights.{unknown[0]}: there is no such task in sources, only {known}")
+        from headstart.heads.task_head import TaskHead
+
         for name, other in tasks.items():
-            model.auxiliary[name] = other.head
+            model.auxiliary[name] = TaskHead(other.head, model.backbone)
         self.held["target"] = data
 
     def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
@@ -76,8 +79,7 @@ class Share(Full):
         def loss(step: Step) -> "Tensor":
             device = step.outputs.device
             batch = stream.batch(step.epoch)
-            features = model.features(batch["images"].to(device, non_blocking=True))
-            outputs = model.auxiliary[name](features).float()
+            outputs = _outputs(model, name, batch["images"].to(device, non_blocking=True))
             return weight * other.task.loss(outputs, batch["targets"].to(device, non_blocking=True))
 
         return loss
@@ -109,6 +111,14 @@ class BatchStream:
             yield from self._loader
 
 
+def _outputs(model: "TransferModel", name: str, images: "Tensor") -> "Tensor":
+    head: Any = model.auxiliary[name]
+    with head.statistics_in(model.backbone):
+        features = model.features(images)
+    outputs: Tensor = head(features).float()
+    return outputs
+
+
 def _score(name: str, other: OtherTask, model: "TransferModel") -> Callable[[str], Mapping[str, float]]:
     def score(split: str) -> Mapping[str, float]:
         import torch
@@ -122,7 +132,7 @@ def _score(name: str, other: OtherTask, model: "TransferModel") -> Callable[[str
         loader = other.data.val_dataloader() if split == "val" else other.data.test_dataloader()
         with torch.no_grad():
             for batch in loader:
-                outputs = model.auxiliary[name](model.features(batch["images"].to(device))).float()
+                outputs = _outputs(model, name, batch["images"].to(device))
                 collected.add(outputs, batch["targets"], batch["index"])
         return collected.gather(other.task).metrics
 
