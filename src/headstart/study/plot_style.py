@@ -1,6 +1,7 @@
 """How plots look, and how one matplotlib figure becomes a PNG, an SVG file and an SVG that follows the page's theme."""
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)
 
 # Inches: 430 units of the SVG, so that on a phone nothing shrinks by more than a sixth.
 WIDTH = 5.97
+_LEGEND_ROW = 0.24
 
 _STYLE: dict[str, Any] = {
     "text.parse_math": False,
@@ -92,7 +94,7 @@ def canvas(height: float, *, legend: bool = False) -> Iterator[tuple[Figure, Axe
 
     Args:
         height: in inches, without the room for a legend.
-        legend: leave room for a legend above the axes.
+        legend: leave room for a row of :func:`legend_above`.
     """
     with mpl.rc_context(cast(Any, _STYLE)):
         figure = Figure(figsize=(WIDTH, height + (0.35 if legend else 0.0)), layout="constrained")
@@ -100,9 +102,11 @@ def canvas(height: float, *, legend: bool = False) -> Iterator[tuple[Figure, Axe
 
 
 def legend_above(figure: Figure, axes: Axes, *, columns: int = 3) -> None:
-    """Put the key of the series above the plot, where it covers nothing."""
+    """Put the key of the series above the plot, where it covers nothing; the figure grows with its rows."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
+        rows = math.ceil(len(labels) / columns)
+        figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * (rows - 1))
         figure.legend(handles, labels, loc="outside upper left", ncols=min(columns, len(labels)), handlelength=2.2)
 
 

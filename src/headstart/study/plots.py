@@ -29,7 +29,7 @@ from headstart.study.plot_style import (
 from headstart.study.statistics import pareto_front
 from headstart.study.verdict import arms_in, main_setting
 
-MOST_ROWS = 16
+MOST_ROWS = 24
 """A plot with more rows than this says less than the table does: it is left out."""
 
 COST_WORDS = {

@@ -34,7 +34,7 @@ def reliability(
     if not runs:
         return None
     rows = []
-    with canvas(3.4 + 0.2 * len(runs), legend=True) as (figure, axes):
+    with canvas(3.4, legend=True) as (figure, axes):
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
         for value, members in runs.items():
             pooled, errors = pooled_calibration(members), calibration_errors(members)

@@ -1,5 +1,6 @@
 """The sections of the page for one table of a study. A section without data is left out."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -98,10 +99,17 @@ def _verdict(analysis: Analysis, verdict: Verdict) -> str:
             "so the scores are a little too good."
         )
     for axis, follows in analysis.design.tied.items():
-        values = ", ".join(f"{value}: {other}" for value, other in follows.items())
+        values = _with_others(follows)
         notes.append(f"{axis} goes with {analysis.design.contrast} ({values}); their effects cannot be told apart.")
     words = {value: GLOSSARY[value] for value in analysis.design.values if value in GLOSSARY}
     return verdict_box(verdict.headline, verdict.points) + glossary(words) + (bullets(notes) if notes else "")
+
+
+def _with_others(follows: Mapping[str, str]) -> str:
+    """Which value goes with which; what most have in common is said once."""
+    usual, count = Counter(follows.values()).most_common(1)[0]
+    said = [f"{value}: {other}" for value, other in follows.items() if other != usual or count < 3]
+    return ", ".join([*said, *([f"all others: {usual}"] if count >= 3 else [])])
 
 
 def _results(analysis: Analysis, folder: Path, prefix: str) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
+from headstart.config.compose import conf_dir
 from headstart.errors import RunError
 from headstart.study.report import Report, main, write_report
 
@@ -177,6 +179,25 @@ def test_one_strategy_alone_is_still_a_report(writer: "StudyWriter") -> None:
     writer.study(["freeze"], [1, 2])
     page = write_report(writer.root).page.read_text()
     assert "Nothing to compare yet" in page
+
+
+def test_what_goes_with_one_strategy_is_said_of_that_one(writer: "StudyWriter") -> None:
+    for strategy in ("freeze", "full", "share", "scratch"):
+        writer.run(strategy, 1, config={"sources.b.datamodule": "folder"} if strategy == "share" else {})
+    page = write_report(writer.root).page.read_text()
+    assert "sources.b.datamodule goes with strategy (share: folder, all others: (default))" in page
+
+
+def test_there_is_room_for_every_strategy(make_writer: "Callable[..., StudyWriter]") -> None:
+    writer = make_writer(images=20)
+    names = sorted(path.stem for path in (Path(conf_dir()) / "strategy").glob("*.yaml"))
+    report = write_report(writer.study(names, [1, 2]))
+    assert len(names) >= 17
+    assert len((report.folder / "scores.csv").read_text().splitlines()) == 1 + 2 * len(names)
+    assert (report.folder / "differences.png").exists()
+    for name in ("cost-total-seconds", "learning"):
+        with Image.open(report.folder / f"{name}.png") as image:
+            assert image.height > 650  # 517 with a key of one row: five more do not press the plot flat
 
 
 def test_command_line(writer: "StudyWriter", capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
