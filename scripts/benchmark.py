@@ -25,7 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
-BUNDLED = HERE.parent / "src/headstart/backbones/bundled/resnet18_tiny_imagenet_64.safetensors"
+BUNDLED = HERE.parent / "src/headstart/weights/bundled/resnet18_tiny_imagenet_64.safetensors"
 IMPORTS = "import torch, pytorch_lightning, timm"
 
 

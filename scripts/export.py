@@ -1,6 +1,8 @@
 """Write a finished run's backbone as a weights file with a card: ``python scripts/export.py RUN``."""
 
-from headstart.export import main
+import sys
+
+from headstart.commands.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main(["export", *sys.argv[1:]]))

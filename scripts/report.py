@@ -1,6 +1,8 @@
 """Compare the runs of a study and write its report: ``python scripts/report.py outputs/<study>``."""
 
-from headstart.study.report import main
+import sys
+
+from headstart.commands.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main(["report", *sys.argv[1:]]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from headstart.results import Result
+    from headstart.runs.result import Result
 
 # Set before torch, timm or huggingface_hub can be imported by a test module.
 os.environ.update(
@@ -105,7 +105,7 @@ def finished_result(**changes: object) -> "Result":
     """See :func:`finished`."""
     import math
 
-    from headstart.results import Cost, Result
+    from headstart.runs.result import Cost, Result
 
     sections: dict = {
         "status": "done",

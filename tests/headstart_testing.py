@@ -6,19 +6,19 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from headstart.assemble import seed_stream
-from headstart.audit import Audit
 from headstart.backbones import TimmBackbone
-from headstart.backbones.weights_source import NO_WEIGHTS
-from headstart.callbacks import StepSeed
 from headstart.data import Digits
+from headstart.execution.assemble import seed_stream
 from headstart.heads import Linear
-from headstart.model import TransferModel
-from headstart.module import TransferModule
-from headstart.optim import RatePlan, Schedule, check_phases, optimizer_groups
-from headstart.quiet import quiet_lightning
+from headstart.model.transfer_model import TransferModel
 from headstart.strategies.contract import Strategy
 from headstart.tasks import build_task
+from headstart.training.audit import Audit
+from headstart.training.callbacks import StepSeed
+from headstart.training.module import TransferModule
+from headstart.training.quiet import quiet_lightning
+from headstart.training.rates import RatePlan, Schedule, check_phases, optimizer_groups
+from headstart.weights.sources import NO_WEIGHTS
 
 CLASSES = tuple("0123456789")
 

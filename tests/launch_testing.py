@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.launch.jobs import Job
-from headstart.results import failed_result, write_result
+from headstart.runs.result import failed_result, write_result
 
 Behaviour = Callable[[Job], int]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from headstart.results import read_metrics_csv, read_result
+from headstart.runs.result import read_metrics_csv, read_result
 
 TINY = (
     "backbone=small_cnn",
@@ -138,7 +138,7 @@ def epochs_trained(study: Path) -> int:
 
 
 def nobody_holds(run: Path) -> bool:
-    from headstart.run import RunDirectory
+    from headstart.runs.directory import RunDirectory
 
     return not RunDirectory(run, "").in_use
 

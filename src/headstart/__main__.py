@@ -2,8 +2,8 @@
 
 from typing import NoReturn
 
-from headstart.cli import main
-from headstart.interpreter import whole_process
+from headstart.commands.cli import main
+from headstart.system.interpreter import whole_process
 
 
 def run() -> NoReturn:

@@ -12,7 +12,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from headstart.assemble import (
+from headstart.config import compose
+from headstart.config.compose import plain
+from headstart.execution.assemble import (
     build_backbone,
     build_data,
     build_model,
@@ -21,17 +23,15 @@ from headstart.assemble import (
     instantiate,
     seed_stream,
 )
-from headstart.backbones.contract import SourceClassifier
-from headstart.backbones.weights_source import NO_WEIGHTS
-from headstart.callbacks import StepSeed
-from headstart.checkpoints import AtomicCheckpointIO
-from headstart.config import compose
-from headstart.config.compose import plain
+from headstart.execution.surroundings import build_surroundings
 from headstart.heads.task_head import TaskHead
-from headstart.model import TransferModel, is_norm
-from headstart.module import TransferModule
+from headstart.model.transfer_model import TransferModel, is_norm
 from headstart.strategies import OtherRun, Phase, Strategy, Surroundings
-from headstart.surroundings import build_surroundings
+from headstart.training.callbacks import StepSeed
+from headstart.training.checkpoints import AtomicCheckpointIO
+from headstart.training.module import TransferModule
+from headstart.weights.report import SourceClassifier
+from headstart.weights.sources import NO_WEIGHTS
 
 #: Real networks, some with fewer layers of each kind: what they are made of is what matters here.
 BACKBONES: dict[str, tuple[str, ...]] = {

@@ -100,7 +100,7 @@ def test_every_optimizer_takes_its_keys(name: str):
 
 @pytest.mark.parametrize("name", [name for name in CHOICES if name.startswith("scheduler/")])
 def test_every_scheduler_is_a_schedule(name: str):
-    from headstart.optim import Schedule
+    from headstart.training.rates import Schedule
 
     values, _ = composed(name.replace("/", "="))
     assert Schedule(**values["scheduler"]).name == Path(name).name

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from headstart.optim import check_phases
+from headstart.training.rates import check_phases
 
 
 def _load(name: str) -> ModuleType:

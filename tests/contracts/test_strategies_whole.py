@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.checkpoints import BEST, FINAL_FILE
-from headstart.cli import main
+from headstart.commands.cli import main
 from headstart.config import compose
-from headstart.loaded import load_run
-from headstart.results import Result
-from headstart.run import find_runs
+from headstart.execution.load import load_run
+from headstart.runs.directory import find_runs
+from headstart.runs.result import Result
+from headstart.training.checkpoints import BEST, FINAL_FILE
 
 TINY = (
     "backbone=resnet18",
@@ -55,7 +55,7 @@ def train(image_folder: Callable[..., Path], tmp_path: Path) -> Callable[..., tu
     root = image_folder(splits={"train": 4, "val": 4})
 
     def run(*overrides: str, config_dir: Path | None = None) -> tuple[Path, Result]:
-        from headstart.training import train as train_one
+        from headstart.execution.train import train as train_one
 
         output = tmp_path / "outputs"
         before = set(find_runs(output))

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from headstart.results import Result
-from headstart.run import RunDirectory, find_runs
+from headstart.runs.directory import RunDirectory, find_runs
+from headstart.runs.result import Result
 
 #: ResNet-18 at 32 pixels: an epoch on a hundred images takes about a second.
 TINY = (
@@ -53,7 +53,7 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
 
     def run(*overrides: str, output: str = "outputs", root: Path | None = None) -> Trained:
         from headstart.config.compose import compose
-        from headstart.training import train as train_one
+        from headstart.execution.train import train as train_one
 
         data = DIGITS if root is None else ("datamodule=folder", f"datamodule.root={root}")
         before = set(find_runs(tmp_path / output))

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from headstart.audit import Audit
+from headstart.commands.predict import main as predict
 from headstart.errors import AuditError, CacheError, ConfigError
-from headstart.loaded import load_run
-from headstart.predict import main as predict
-from headstart.results import read_metrics_csv
-from headstart.run import find_runs
+from headstart.execution.load import load_run
+from headstart.runs.directory import find_runs
+from headstart.runs.result import read_metrics_csv
+from headstart.training.audit import Audit
 
 HEADS = ("logreg", "knn", "ncm", "ridge")
 
@@ -163,7 +163,7 @@ def test_an_interrupted_solution_leaves_nothing_that_looks_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("headstart.closed_form.solve", stop)
+        patched.setattr("headstart.frozen.closed_form.solve", stop)
         with pytest.raises(KeyboardInterrupt):
             train("head=ncm")
     (path,) = (tmp_path / "outputs" / "runs").glob("digits-*")

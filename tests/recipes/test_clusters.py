@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sweep_testing import Command, epochs_trained, learned, nobody_holds, told, wait_for
 
-from headstart.results import read_result
-from headstart.run import find_runs
+from headstart.runs.directory import find_runs
+from headstart.runs.result import read_result
 
 LOCAL = ("hydra/launcher=slurm", "hydra.launcher.cluster=local")
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sweep_testing import Command, told
 
-from headstart.results import read_result
-from headstart.study.dashboard import look_at, main, unknown_keys
-from headstart.wandb_offline import find_offline_runs, read_offline_run
+from headstart.commands.wandb_dashboard import main
+from headstart.runs.result import read_result
+from headstart.study.dashboard import look_at, unknown_keys
+from headstart.tracking.wandb_offline import find_offline_runs, read_offline_run
 
 
 @pytest.mark.slow

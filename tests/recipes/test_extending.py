@@ -3,7 +3,7 @@
 import pytest
 
 from headstart.errors import RunError
-from headstart.results import read_metrics_csv
+from headstart.runs.result import read_metrics_csv
 
 CONSTANT = ("scheduler=none", "scheduler.warmup_epochs=0", "strategy=full")
 

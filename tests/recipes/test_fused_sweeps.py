@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.results import read_result
-from headstart.run import find_runs
+from headstart.runs.directory import find_runs
+from headstart.runs.result import read_result
 
 # The highest rate diverges.
 AXES = ("optimizer=sgd", "optimizer.lr=0.01,0.1,1e38", "seed=1,2")

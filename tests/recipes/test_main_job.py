@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from headstart.errors import HeadstartError
-from headstart.results import read_metrics_csv, read_result
-from headstart.run import RunDirectory, find_runs
+from headstart.runs.directory import RunDirectory, find_runs
+from headstart.runs.result import read_metrics_csv, read_result
 
 #: A residual network with BatchNorm of half a million parameters, all of which learn, with everything that is random.
 SMALL = (

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.predict import main as predict
-from headstart.results import read_metrics_csv
+from headstart.commands.predict import main as predict
+from headstart.runs.result import read_metrics_csv
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.predict import main
+from headstart.commands.predict import main
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.results import read_result
-from headstart.run import find_runs
+from headstart.runs.directory import find_runs
+from headstart.runs.result import read_result
 
 FIXED = (
     "backbone=small_cnn",

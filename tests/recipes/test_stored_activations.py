@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.cache.store import Store
 from headstart.errors import CacheError
+from headstart.store.store import Store
 
 
 @pytest.fixture

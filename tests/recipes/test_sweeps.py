@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sweep_testing import Command, epochs_trained, learned, nobody_holds, told, wait_for
 
-from headstart.results import read_metrics_csv, read_result
-from headstart.run import find_runs
+from headstart.runs.directory import find_runs
+from headstart.runs.result import read_metrics_csv, read_result
 
 
 @pytest.fixture

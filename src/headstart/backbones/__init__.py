@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.backbones.contract import Backbone, FeatureSpec, SourceClassifier, Stage, WeightsReport
+    from headstart.backbones.contract import Backbone, FeatureSpec, Stage
     from headstart.backbones.small_cnn import SmallCNN
     from headstart.backbones.timm_backbone import TimmBackbone
+    from headstart.weights.report import SourceClassifier, WeightsReport
 
 __all__ = [
     "Backbone",

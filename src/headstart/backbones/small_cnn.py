@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from headstart.backbones import cards
-from headstart.backbones import weights as loading
-from headstart.backbones.contract import Backbone, FeatureSpec, SourceClassifier, Stage, WeightsReport
+from headstart.backbones.contract import Backbone, FeatureSpec, Stage
 from headstart.backbones.timm_network import with_channels
-from headstart.backbones.weights_source import ResolvedWeights
 from headstart.data.input_spec import InputSpec
 from headstart.errors import ConfigError
+from headstart.weights import cards, loading
+from headstart.weights.report import SourceClassifier, WeightsReport
+from headstart.weights.sources import ResolvedWeights
 
 # Pixel values between 0 and 1, the whole image, nothing else.
 _INPUT = InputSpec(height=64, width=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_pct=1.0, crop_mode="squash")

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from headstart.backbones import weights as loading
-from headstart.backbones.contract import Backbone, FeatureSpec, Layout, WeightsReport
+from headstart.backbones.contract import Backbone, FeatureSpec, Layout
 from headstart.backbones.stages import build_stages, renamed
 from headstart.backbones.timm_network import build_network, check_network, input_spec_of, prune
 from headstart.backbones.trace import Trace, trace
-from headstart.backbones.weights_source import ResolvedWeights
 from headstart.errors import ConfigError
+from headstart.weights import loading
+from headstart.weights.report import WeightsReport
+from headstart.weights.sources import ResolvedWeights
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class TimmBackbone(Backbone):
 
     Args:
         name: as timm knows it, with or without a tag.
-        weights: resolved, see :func:`headstart.backbones.weights_source.resolve_weights`.
+        weights: resolved, see :func:`headstart.weights.sources.resolve_weights`.
         in_channels: number of image channels; pretrained first convolutions are adapted.
         image_size: ``(height, width)``; by default what the weights were trained with.
         pre_logits: ``keep`` appends the pretrained layers between feature map and classifier (VGG's fc6 and fc7,

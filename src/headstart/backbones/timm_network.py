@@ -11,13 +11,14 @@ from timm.data import resolve_data_config
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from headstart.backbones import cards, weights
-from headstart.backbones.contract import SourceClassifier
 from headstart.backbones.trace import Trace
-from headstart.backbones.weights_source import SUFFIXES, ResolvedWeights
 from headstart.data.input_spec import InputSpec
 from headstart.errors import ConfigError, WeightsError
-from headstart.fingerprint import digest_file
+from headstart.system.digests import digest_file
+from headstart.weights import cards
+from headstart.weights import loading as weights
+from headstart.weights.report import SourceClassifier
+from headstart.weights.sources import SUFFIXES, ResolvedWeights
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from headstart.config.compose import leaves
 from headstart.config.fields import Field, like
-from headstart.config.names import suggestion
 from headstart.config.rules import RULES, Choices
 from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, SPEC
 from headstart.errors import ConfigError
+from headstart.system.names import suggestion
 
 _STRATEGIES = "headstart.strategies."
 

@@ -15,8 +15,8 @@ from omegaconf.errors import (
 
 from headstart.config.catalog import GROUPS, options
 from headstart.config.compose import compose, leaves, plain_unresolved
-from headstart.config.names import nearest, suggestion
 from headstart.errors import HeadstartError
+from headstart.system.names import nearest, suggestion
 
 
 def explain(error: BaseException, arguments: Sequence[str], folders: Sequence[Path]) -> str | None:

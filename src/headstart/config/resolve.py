@@ -11,16 +11,16 @@ from omegaconf import DictConfig
 from headstart.config.check import check, starts_from_random_weights
 from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, leaves, plain, reference
-from headstart.config.other_run import find_run, outcome
 from headstart.config.weights import resolve_backbone_weights, weights_content
-from headstart.data.content import content_digest
+from headstart.data.scan import content_digest
 from headstart.errors import ConfigError
-from headstart.fingerprint import digest
-from headstart.folders import user_cache_dir
-from headstart.hardware import detect, resolve_accelerator, resolve_devices, resolve_precision
+from headstart.runs.other_run import find_run, outcome
+from headstart.system.digests import digest
+from headstart.system.folders import user_cache_dir
+from headstart.system.hardware import detect, resolve_accelerator, resolve_devices, resolve_precision
 
 if TYPE_CHECKING:
-    from headstart.backbones.weights_source import ResolvedWeights
+    from headstart.weights.sources import ResolvedWeights
 
 RESULTS_VERSION = 3
 """Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from headstart.fingerprint import digest
+from headstart.system.digests import digest
 
 if TYPE_CHECKING:
-    from headstart.backbones.weights_source import ResolvedWeights
+    from headstart.weights.sources import ResolvedWeights
 
 # What a card says about preprocessing; the rest of it changes no result.
 _INPUT = ("input_spec", "input_size", "mean", "std", "interpolation", "crop", "crop_pct", "crop_mode")
@@ -41,7 +41,7 @@ def decided_variable(name: str) -> str:
 
 @cache
 def _resolve(name: str, weights: str, scratch: bool) -> "ResolvedWeights":
-    from headstart.backbones.weights_source import resolve_weights
+    from headstart.weights.sources import resolve_weights
 
     if weights != "auto" or scratch:
         return resolve_weights(name, weights, scratch=scratch)

@@ -16,17 +16,16 @@ from torch.utils.data import DataLoader
 from headstart.data.affine import AffineAugment
 from headstart.data.arguments import at_least, maybe_at_least, one_of, pair
 from headstart.data.augment import Augmentation
-from headstart.data.carving import all_splits, some_of, some_training
-from headstart.data.content import combined_digest
 from headstart.data.dataset import ImageDataset
 from headstart.data.input_spec import InputSpec
 from headstart.data.records import Records, Source, shared_content
-from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches
+from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches, choose_workers
+from headstart.data.splits import all_splits, some_of, some_training
 from headstart.data.targets import as_numbers, check_present, describe_targets, only_classes
 from headstart.data.transforms import EvalTransform, TrainTransform, checked_spec
-from headstart.data.workers import choose_workers
 from headstart.errors import DataError
-from headstart.hardware import usable_cores
+from headstart.system.digest_memory import combined_digest
+from headstart.system.hardware import usable_cores
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data.content import combined_digest
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.images import find_bad_images
 from headstart.data.records import Records, Source
 from headstart.data.scan import IMG_EXTENSIONS, checked_root, normalised_extensions, scan_folder
+from headstart.system.digest_memory import combined_digest
 
 
 class Folder(ImageDataModule):

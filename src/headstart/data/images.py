@@ -9,8 +9,8 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from headstart.data.content import UNREADABLE, Memory, file_digests, in_threads
 from headstart.errors import DataError
+from headstart.system.digest_memory import UNREADABLE, Memory, file_digests, in_threads
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from headstart.data.content import combined_digest
+from headstart.system.digest_memory import combined_digest
 
 
 class Drawn(Protocol):

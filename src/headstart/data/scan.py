@@ -5,11 +5,12 @@ Only names are read here; no image is opened and torch is not needed.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.errors import DataError
+from headstart.system.digest_memory import UNREADABLE, combined_digest, file_digests
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Those of torchvision's ``ImageFolder``, so no GIF."""
@@ -227,3 +228,34 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not _hidden(name))
         for name in sorted(files):
             yield Path(current) / name
+
+
+def content_digest(
+    root: str | Path,
+    files: Iterable[str] | None = None,
+    memory_path: str | Path | None = None,
+    *,
+    extensions: Sequence[str] = IMG_EXTENSIONS,
+) -> str:
+    """Digest of what a folder (or one file) holds: relative paths and contents, whatever its own name or place.
+
+    Args:
+        root: a folder, or a single file.
+        files: paths relative to ``root``; by default every image file below it.
+        memory_path: the SQLite file that remembers digests; by default the one in the user's cache folder.
+        extensions: what counts as an image file where ``files`` is not given.
+
+    Returns: 64 hexadecimal digits.
+
+    Raises:
+        DataError: ``root`` is missing or, being a file, cannot be read. An unreadable file inside a folder counts as
+            one without content.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        digest = file_digests([root], memory_path)[0]
+        if digest.startswith(UNREADABLE):
+            raise DataError(f"{root} cannot be read: {digest.removeprefix(UNREADABLE)}.")
+        return digest
+    names = sorted(list_images(root, extensions) if files is None else files)
+    return combined_digest(zip(names, file_digests([root / name for name in names], memory_path), strict=True))

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data.content import combined_digest
 from headstart.data.datamodule import ImageDataModule
-from headstart.data.download import downloading
 from headstart.data.folder import file_source
 from headstart.data.records import Source, array_records
 from headstart.errors import DataError
-from headstart.folders import user_cache_dir
+from headstart.system.digest_memory import combined_digest
+from headstart.system.folders import user_cache_dir
+from headstart.system.network import downloading
 
 
 class TorchvisionDataModule(ImageDataModule):

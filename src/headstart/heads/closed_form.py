@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from headstart.backbones.contract import FeatureSpec
 from headstart.errors import ConfigError
-from headstart.hardware import torch_threads
 from headstart.heads.pool import Pool
+from headstart.system.hardware import torch_threads
 from headstart.tasks.contract import Task
 
 PENALTIES: tuple[float, ...] = tuple(float(value) for value in np.logspace(5, -6, 45))

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.config import ResolvedRun
-from headstart.console import show
-from headstart.fused.eligible import obstacle, shared_part
-from headstart.fused.request import answer_path, read_answer, write_request
+from headstart.frozen.eligible import obstacle, shared_part
+from headstart.frozen.request import answer_path, read_answer, write_request
 from headstart.launch.jobs import Job, conclude, prepare, result_stamp
 from headstart.launch.pool import OUTPUT_FOLDER, Pool, Settings, Waiting, tail_of
 from headstart.launch.workers import Workers
+from headstart.system.console import show
 
 
 @dataclass(frozen=True)

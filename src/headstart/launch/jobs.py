@@ -9,8 +9,8 @@ from typing import Literal
 
 from headstart.config import ResolvedRun, flat_config
 from headstart.errors import RunError
-from headstart.results import RESULT_FILE, Result, failed_result, read_result, write_result
-from headstart.run import RunDirectory
+from headstart.runs.directory import RunDirectory
+from headstart.runs.result import RESULT_FILE, Result, failed_result, read_result, write_result
 
 Kind = Literal["", "config", "error", "out_of_memory", "diverged", "killed", "timeout", "pruned", "interrupted"]
 """What ended a job, as ``retry_on`` and the summary name it; empty for a finished one."""
@@ -224,7 +224,7 @@ def kind_of(error: str) -> Kind:
 
 def record_sweep(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write what became of each job as JSON."""
-    from headstart.atomic import write_json
+    from headstart.system.atomic import write_json
 
     jobs = [
         {

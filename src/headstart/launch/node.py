@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from headstart.hardware import detect, hardware_text
 from headstart.launch.server import die_with_parent
 from headstart.launch.workers import is_foreign
+from headstart.system.hardware import detect, hardware_text
 
 _POLL_S = 0.5
 # How a training ends that was told to go by someone else: by the signal, or in order after it.
@@ -124,7 +124,7 @@ def travelling(environment: dict[str, str]) -> dict[str, str]:
 
 
 def look() -> str:
-    """What the machine has that this is called on: :func:`headstart.hardware.hardware_text`."""
+    """What the machine has that this is called on: :func:`headstart.system.hardware.hardware_text`."""
     return hardware_text(detect())
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-from headstart.hardware import detect, usable_cores
 from headstart.launch.devices import Gpus, visible_gpus
 from headstart.launch.jobs import Job, Outcome, conclude, prepare, result_stamp, stored_outcome
 from headstart.launch.workers import HARD, SOFT, ServerLostError, Workers, job_environment
+from headstart.system.hardware import detect, usable_cores
 
 OUTPUT_FOLDER = ".jobs"
 OUTPUT_FILE = "output.txt"

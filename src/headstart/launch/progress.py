@@ -8,9 +8,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from headstart.console import get_console, is_terminal, show
 from headstart.launch.jobs import Outcome
 from headstart.launch.pool import Pool, Running
+from headstart.system.console import get_console, is_terminal, show
 
 _REFRESH_S = 0.5
 

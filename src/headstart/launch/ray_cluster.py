@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ConfigError, RunError
-from headstart.hardware import Hardware, detect, hardware_from
 from headstart.launch.jobs import Job
 from headstart.launch.node import Command, look
 from headstart.launch.remote import Ended, Engine, last_line
+from headstart.system.hardware import Hardware, detect, hardware_from
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.atomic import write_json
-from headstart.console import show
-from headstart.fingerprint import digest
-from headstart.hardware import ASSUMED_VARIABLE, Hardware, hardware_from, hardware_text
 from headstart.launch.jobs import Job, Kind
 from headstart.launch.node import Command, travelling
 from headstart.launch.pool import OUTPUT_FOLDER, Pool, Settings
 from headstart.launch.workers import HARD, Workers, job_environment
+from headstart.system.atomic import write_json
+from headstart.system.console import show
+from headstart.system.digests import digest
+from headstart.system.hardware import ASSUMED_VARIABLE, Hardware, hardware_from, hardware_text
 
 NODES_FILE = "nodes.json"
 

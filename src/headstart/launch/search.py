@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.atomic import atomic_write
-from headstart.console import show
 from headstart.errors import ConfigError, RunError
-from headstart.fingerprint import digest
 from headstart.launch.jobs import Job, Outcome
 from headstart.launch.pool import Pool, Running, Settings, interruptible
 from headstart.launch.progress import SweepProgress
 from headstart.launch.space import Space
 from headstart.launch.sweep import record
-from headstart.results import Result, read_metrics_csv
+from headstart.runs.result import Result, read_metrics_csv
+from headstart.system.atomic import atomic_write
+from headstart.system.console import show
+from headstart.system.digests import digest
 
 if TYPE_CHECKING:
     import optuna

@@ -29,12 +29,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from headstart.interpreter import collector_at_rest, whole_process
+from headstart.system.interpreter import collector_at_rest, whole_process
 
 PRELOAD = (
-    "headstart.cli",
-    "headstart.training",
-    "headstart.execution",
+    "headstart.commands.cli",
+    "headstart.execution.train",
+    "headstart.execution.execute",
     "headstart.backbones",
     "headstart.heads",
     "headstart.data",
@@ -207,12 +207,12 @@ def carry_out(request: dict[str, Any]) -> int:
     import torch
 
     import headstart.__main__ as entry
-    from headstart.cli import train_main
+    from headstart.commands.cli import train_main
 
     if request["threads"]:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), request["threads"])))
     if request.get("together"):
-        from headstart.fused.group import train_request
+        from headstart.frozen.group import train_request
 
         return train_request(Path(request["together"]))
     sys.argv = [str(entry.__file__), "train", *request["arguments"]]

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headstart.atomic import write_json
-from headstart.console import show
 from headstart.errors import ConfigError, RunError
-from headstart.hardware import Hardware, hardware_from
 from headstart.launch.jobs import Job, Kind
 from headstart.launch.node import Command, look
 from headstart.launch.remote import Ended, Engine, last_line
+from headstart.system.atomic import write_json
+from headstart.system.console import show
+from headstart.system.hardware import Hardware, hardware_from
 
 _WAITS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _RUNS = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.text import Text
 
-from headstart.console import plain_table, show
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome, record_sweep
 from headstart.launch.pool import Pool, Settings, interruptible, run_jobs
 from headstart.launch.progress import SweepProgress, duration
-from headstart.results import RESULT_FILE
+from headstart.runs.result import RESULT_FILE
+from headstart.system.console import plain_table, show
 
 SWEEP_FILE = "sweep.json"
 _LONGEST_TABLE = 40

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from headstart.atomic import write_json
 from headstart.config.weights import decided_variable
-from headstart.console import show
+from headstart.system.atomic import write_json
+from headstart.system.console import show
 
 WEIGHTS_FILE = "weights.json"
 

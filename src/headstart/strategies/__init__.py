@@ -1,20 +1,9 @@
 """Transfer strategies: what learns, when and how fast. One small file per family."""
 
+from headstart.model.description import ModelInfo, ParameterInfo, StageInfo
+from headstart.model.phases import Group, Phase, one_phase, stage_group
 from headstart.strategies.bss import BSS
-from headstart.strategies.contract import (
-    Group,
-    ModelInfo,
-    OtherRun,
-    OtherTask,
-    ParameterInfo,
-    Phase,
-    StageInfo,
-    Step,
-    Strategy,
-    Surroundings,
-    one_phase,
-    stage_group,
-)
+from headstart.strategies.contract import OtherRun, OtherTask, Step, Strategy, Surroundings
 from headstart.strategies.cotuning import CoTuning
 from headstart.strategies.delta import Delta
 from headstart.strategies.distill import Distill

@@ -10,7 +10,7 @@ from headstart.strategies.full import Full
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headstart.model import TransferModel
+    from headstart.model.transfer_model import TransferModel
 
 
 @dataclass(frozen=True)

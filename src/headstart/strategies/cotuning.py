@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import Group, ModelInfo, Phase, Step, one_phase, stage_group
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Group, Phase, one_phase, stage_group
+from headstart.strategies.contract import Step
 from headstart.strategies.full import Full
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headstart.model import TransferModel
+    from headstart.model.transfer_model import TransferModel
 
 _SOURCE = "source_classifier"
 
@@ -74,7 +76,7 @@ class CoTuning(Full):
         """``cotuning``; estimates the relationship first."""
         import torch
 
-        from headstart.features import pooled_features
+        from headstart.model.features import pooled_features
 
         data, device = self.held["data"], self.surroundings.device
         features, targets = pooled_features(model.backbone, data, "train", device)

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from headstart.backbones.contract import Backbone
-    from headstart.model import TransferModel
-    from headstart.strategies.contract import ModelInfo, Phase
+    from headstart.model.description import ModelInfo
+    from headstart.model.phases import Phase
+    from headstart.model.transfer_model import TransferModel
 
 
 @dataclass(frozen=True)

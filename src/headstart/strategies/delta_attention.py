@@ -18,8 +18,9 @@ def channel_attention(backbone: "Backbone", data: "ImageDataModule", device: "to
     import torch
     from torch.nn import functional as F  # noqa: N812
 
-    from headstart.features import batches, pooled_features, probe
     from headstart.heads.pool import Pool
+    from headstart.model.features import batches, pooled_features
+    from headstart.model.head_init import probe
     from headstart.strategies.delta import frozen_copy, record
 
     features, targets = pooled_features(backbone, data, "train", device)

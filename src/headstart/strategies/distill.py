@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import ModelInfo, Phase, Step
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase
+from headstart.strategies.contract import Step
 from headstart.strategies.full import Full
 from headstart.strategies.modifiers import on_images
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from headstart.data.input_spec import InputSpec
-    from headstart.model import TransferModel
+    from headstart.model.transfer_model import TransferModel
 
 _REGRESSOR = "regressor"
 

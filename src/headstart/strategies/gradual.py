@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import ModelInfo, Phase, Strategy, stage_group
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase, stage_group
+from headstart.strategies.contract import Strategy
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from headstart.strategies.full import Full
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headstart.model import TransferModel
-    from headstart.strategies.contract import ModelInfo, Phase
+    from headstart.model.description import ModelInfo
+    from headstart.model.phases import Phase
+    from headstart.model.transfer_model import TransferModel
 
 
 @dataclass(frozen=True)

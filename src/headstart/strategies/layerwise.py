@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from headstart.strategies.contract import ModelInfo, Phase, Strategy, one_phase, stage_group
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase, one_phase, stage_group
+from headstart.strategies.contract import Strategy
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import ModelInfo, Phase, Strategy, one_phase, stage_group
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase, one_phase, stage_group
+from headstart.strategies.contract import Strategy
 
 if TYPE_CHECKING:
     from torch import nn
 
     from headstart.backbones.contract import Backbone, Stage
-    from headstart.model import TransferModel
+    from headstart.model.transfer_model import TransferModel
 
 Target = Literal["linear", "attention", "conv"]
 

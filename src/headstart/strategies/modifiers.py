@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import ModelInfo, Phase, Strategy, stage_group
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase, stage_group
+from headstart.strategies.contract import Strategy
 from headstart.strategies.freeze import Freeze
 
 

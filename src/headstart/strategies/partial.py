@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import ModelInfo, Phase, StageInfo, Strategy, one_phase, stage_group
+from headstart.model.description import ModelInfo, StageInfo
+from headstart.model.phases import Phase, one_phase, stage_group
+from headstart.strategies.contract import Strategy
 
 
 @dataclass(frozen=True)

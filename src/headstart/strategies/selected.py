@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import ModelInfo, ParameterInfo, Phase, Strategy, one_phase, stage_group
+from headstart.model.description import ModelInfo, ParameterInfo
+from headstart.model.phases import Phase, one_phase, stage_group
+from headstart.strategies.contract import Strategy
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import ModelInfo, OtherTask, Phase, Step
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase
+from headstart.strategies.contract import OtherTask, Step
 from headstart.strategies.full import Full
 from headstart.strategies.modifiers import on_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headstart.model import TransferModel
+    from headstart.model.transfer_model import TransferModel
 
 # The orders of an epoch's second, third, ... pass over a task's images must not be those of other epochs.
 _PASSES = 4096
@@ -123,7 +125,7 @@ def _score(name: str, other: OtherTask, model: "TransferModel") -> Callable[[str
     def score(split: str) -> Mapping[str, float]:
         import torch
 
-        from headstart.evaluation import EpochOutputs
+        from headstart.tasks.predictions import EpochOutputs
 
         if split not in other.data.sizes:
             return {}

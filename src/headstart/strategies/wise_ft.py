@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError
-from headstart.strategies.contract import ModelInfo, Phase, Step
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase
+from headstart.strategies.contract import Step
 from headstart.strategies.full import Full
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headstart.model import TransferModel
+    from headstart.model.transfer_model import TransferModel
 
 
 @dataclass(frozen=True)

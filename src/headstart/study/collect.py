@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.atomic import atomic_write
 from headstart.errors import RunError
-from headstart.results import RESULT_FILE, read_metrics_csv
-from headstart.run import find_runs as run_directories
+from headstart.runs.directory import find_runs as run_directories
+from headstart.runs.result import RESULT_FILE, read_metrics_csv
+from headstart.system.atomic import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,19 +4,16 @@ What they show is decided by the study's own run directories, so it can be writt
 one, it is saved where the runs are.
 """
 
-import argparse
 import importlib.util
 import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.atomic import write_json
-from headstart.errors import ConfigError, HeadstartError, RunError
+from headstart.errors import ConfigError, RunError
 from headstart.study.collect import find_runs
-from headstart.wandb_offline import find_offline_runs, read_offline_run
+from headstart.tracking.wandb_offline import find_offline_runs, read_offline_run
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -210,38 +207,6 @@ def save(shown: Shown) -> list[str]:
         ) from None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """``wandb_dashboard DIR``: write the specification, and with ``--save`` save it. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="wandb_dashboard",
-        description="Build a workspace and a report of Weights & Biases for a study; without --save into a file only.",
-    )
-    parser.add_argument("directory", help="folder of the study, such as outputs/<study>")
-    parser.add_argument("--project", help="where the runs are (default: as they were logged)")
-    parser.add_argument("--entity", help="account or team (default: as they were logged, else your own)")
-    parser.add_argument("--out", help=f"the file (default: {SPECIFICATION} in the folder)")
-    parser.add_argument("--save", action="store_true", help="save it to the server; needs a login and a network")
-    choices = parser.parse_args(argv)
-    try:
-        shown = look_at(choices.directory, project=choices.project, entity=choices.entity)
-        path = Path(choices.out) if choices.out else Path(choices.directory) / SPECIFICATION
-        write_json(path, specification(shown))
-        workspace, report = read_specification(path)
-        panels = sum(len(section.panels) for section in workspace.sections)
-        print(f"written and checked: {path} ({panels} panels, {len(report.blocks)} blocks)")
-        missing, count = unknown_keys(shown, choices.directory)
-        if missing:
-            print(f"not in the {count} offline runs here, so these panels stay empty: {', '.join(missing)}")
-        if count:
-            print(f"upload the runs: wandb sync {choices.directory}/*/wandb/offline-run-*")
-        for address in save(shown) if choices.save else ():
-            print(f"saved: {address}")
-    except HeadstartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 def _panels(shown: Shown) -> dict[str, list[Any]]:
     """Sections and their panels; every value is averaged over the seeds of a strategy."""
     import wandb_workspaces.reports.v2 as wr
@@ -332,7 +297,3 @@ def _words(root: Path) -> tuple[str, str]:
 def _require() -> None:
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise ConfigError(_NO_LIBRARY)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

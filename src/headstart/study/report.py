@@ -1,16 +1,14 @@
 """The report of a study: a table in the terminal, ``runs.csv``, ``report.html``, and plots with their data."""
 
-import argparse
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.atomic import atomic_write
-from headstart.errors import HeadstartError, RunError
+from headstart.errors import RunError
 from headstart.study.collect import Run, find_runs, run_rows, write_rows
+from headstart.system.atomic import atomic_write
 
 if TYPE_CHECKING:
     from headstart.study.analysis import Analysis
@@ -94,9 +92,9 @@ def print_report(report: Report) -> None:
     """Show the report's tables and verdicts in the terminal."""
     from rich.markup import escape
 
-    from headstart.console import get_console, plain_table
     from headstart.study.analysis import cost_columns, cost_text
     from headstart.study.compare import short_name
+    from headstart.system.console import get_console, plain_table
 
     console = get_console()
     for analysis, words in report.analyses:
@@ -127,24 +125,6 @@ def print_report(report: Report) -> None:
     if not report.analyses:
         console.print("Nothing to compare: the finished runs differ in nothing but the seed, or there are none.")
     console.print(f"{report.page}", soft_wrap=True, highlight=False, markup=False)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """``report DIR``: write the report of a study and show it. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="report", description="Compare the runs of a study and write report.html.")
-    parser.add_argument("directory", help="folder of the study, such as outputs/<study>")
-    parser.add_argument("--out", help="where to write (default: the folder itself)")
-    parser.add_argument("--contrast", help="axis to compare along (default: strategy, else the first that varies)")
-    parser.add_argument("--reference", help="its value that the others are compared with (default: the plainest)")
-    parser.add_argument("--primary", help="its value whose comparison is the one question, declared beforehand")
-    parser.add_argument("--metric", help="the metric that decides (default: the test metric, else validation)")
-    options = vars(parser.parse_args(argv))
-    try:
-        print_report(write_report(options.pop("directory"), **options))
-    except HeadstartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
@@ -238,7 +218,3 @@ def _clear(folder: Path) -> None:
     if stranger is not None:
         raise RunError(f"'{stranger}' is in the folder for plots, which is emptied; move it, or choose another --out")
     shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from hydra_plugins.headstart.launcher import ProcessLauncher
 
 if TYPE_CHECKING:
-    from headstart.hardware import Hardware
     from headstart.launch.jobs import Job
     from headstart.launch.pool import Pool
     from headstart.launch.remote import Engine
+    from headstart.system.hardware import Hardware
 
 
 class ClusterLauncher(ProcessLauncher):
@@ -74,7 +74,7 @@ class ClusterLauncher(ProcessLauncher):
 
     def plan(self, batch: Sequence[Sequence[str]], first: int = 0, label: str = "") -> "list[Job]":
         """The jobs of a batch, decided by what the cluster's machines have."""
-        from headstart.hardware import assumed
+        from headstart.system.hardware import assumed
         from hydra_plugins.headstart.planning import on_one_machine, plan_jobs
 
         with assumed(self.hardware):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headstart.backbones import Backbone, SmallCNN, TimmBackbone
-from headstart.backbones.weights_source import NO_WEIGHTS
+from headstart.weights.sources import NO_WEIGHTS
 
 KEEP = ("mobilenetv3_small_100", "convnext_atto")
 NAMES = ("resnet18", "small_cnn", *KEEP, "vit_tiny_patch16_224")

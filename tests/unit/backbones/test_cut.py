@@ -169,7 +169,7 @@ def test_a_tensor_that_comes_with_other_things_is_cut_out_of_them(images: Tensor
 def test_a_stage_that_ends_inside_a_container_can_be_cut() -> None:
     """Swin's last norm follows a container that lies wholly in the prefix."""
     from headstart.backbones import TimmBackbone
-    from headstart.backbones.weights_source import NO_WEIGHTS
+    from headstart.weights.sources import NO_WEIGHTS
 
     backbone = TimmBackbone(name="resnetv2_50", weights=NO_WEIGHTS, image_size=(32, 32), layers=(1, 1, 1, 1))
     assert [stage.name for stage in backbone.stages] == ["stem", "stage0", "stage1", "stage2", "stage3", "norm"]
@@ -179,7 +179,7 @@ def test_a_stage_that_ends_inside_a_container_can_be_cut() -> None:
 def test_what_a_network_stores_for_evaluation_does_not_outlive_its_weights() -> None:
     """LeViT keeps its attention biases between evaluations; neither a trace nor a tried cut may leave any behind."""
     from headstart.backbones import TimmBackbone
-    from headstart.backbones.weights_source import NO_WEIGHTS
+    from headstart.weights.sources import NO_WEIGHTS
 
     backbone = TimmBackbone(name="levit_128s", weights=NO_WEIGHTS).train()
     assert is_cuttable(backbone, 1)

@@ -61,7 +61,7 @@ def test_modules_without_parameters_belong_to_the_stage_that_runs_them(shared: C
 def test_a_frozen_prefix_in_evaluation_mode_is_deterministic(images: torch.Tensor) -> None:
     from headstart.backbones import TimmBackbone
     from headstart.backbones.cut import run_prefix
-    from headstart.backbones.weights_source import NO_WEIGHTS
+    from headstart.weights.sources import NO_WEIGHTS
 
     vit = TimmBackbone(
         name="vit_tiny_patch16_224",

@@ -7,13 +7,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headstart.backbones import SmallCNN, TimmBackbone
-from headstart.backbones.hub import HubEntry
 from headstart.backbones.timm_network import prune, with_channels
 from headstart.backbones.trace import trace
-from headstart.backbones.weights_source import NO_WEIGHTS, ResolvedWeights
 from headstart.data.input_spec import InputSpec
 from headstart.errors import ConfigError, WeightsError
 from headstart.heads import MLP, FlattenMLP, Linear
+from headstart.weights.hub import HubEntry
+from headstart.weights.sources import NO_WEIGHTS, ResolvedWeights
 
 
 def parameters(module: nn.Module) -> int:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from headstart_testing import tiny_run
 
-from headstart.cache.activations import CachedData
-from headstart.cache.decide import Settings
 from headstart.data import Fractals, InputSpec
 from headstart.data import fractals as drawing
 from headstart.data.fractals import Fractal, attractor, system
+from headstart.store.activations import CachedData
+from headstart.store.decide import Settings
 from headstart.strategies import Full
 
 PINNED = [[170.1, 116.5, 109.0], [63.7, 97.1, 73.1], [66.9, 69.5, 47.1]]

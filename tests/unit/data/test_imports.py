@@ -11,7 +11,7 @@ from headstart import data
 def test_listing_splitting_and_digests_need_no_torch() -> None:
     program = (
         "import sys, headstart.data, headstart.data.input_spec, headstart.data.scan, headstart.data.splits, "
-        "headstart.data.content, headstart.data.records, headstart.data.images, headstart.data.download\n"
+        "headstart.system.digest_memory, headstart.data.records, headstart.data.images, headstart.system.network\n"
         "print([name for name in ('torch', 'torchvision', 'pytorch_lightning', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -10,12 +10,12 @@ import pytest
 from launch_testing import ScriptedWorkers
 
 from headstart.config import compose, resolve_run
-from headstart.fused.request import read_request, write_answer
+from headstart.frozen.request import read_request, write_answer
 from headstart.launch.fused import FusedPool
 from headstart.launch.jobs import Job, Outcome
 from headstart.launch.pool import Settings, run_jobs
-from headstart.results import failed_result, write_result
-from headstart.run import RunDirectory
+from headstart.runs.directory import RunDirectory
+from headstart.runs.result import failed_result, write_result
 
 
 class Together(ScriptedWorkers):

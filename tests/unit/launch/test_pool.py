@@ -9,10 +9,10 @@ import pytest
 from launch_testing import dies, fails, finishes
 
 from headstart.errors import DivergedError
-from headstart.hardware import usable_cores
 from headstart.launch.pool import Pool, Settings, run_jobs
 from headstart.launch.sweep import check_jobs
-from headstart.results import read_result, write_result
+from headstart.runs.result import read_result, write_result
+from headstart.system.hardware import usable_cores
 
 
 def outcomes(pool, jobs):
@@ -171,7 +171,7 @@ def test_cores_are_shared_out_and_foreign_ranks_forgotten(workers, make_job, fin
     ("gpus", "settings", "expected"), [(0, {}, 1), (0, {"n_jobs_cpu": 2}, 2), (3, {"n_jobs_cpu": 2}, 3)]
 )
 def test_how_many_jobs_at_a_time_depends_on_the_machine(workers, monkeypatch, gpus, settings, expected):
-    from headstart.hardware import Hardware
+    from headstart.system.hardware import Hardware
 
     monkeypatch.setattr("headstart.launch.pool.detect", lambda: Hardware(cuda=((9, 0),) * gpus, cores=8))
     assert Pool(Settings(**settings), workers).n_jobs == expected
@@ -186,7 +186,7 @@ def test_the_file_for_a_jobs_output_is_there_before_its_process(workers, make_jo
 
 
 def test_the_first_gpu_free_goes_to_the_next_job(workers, make_job, finished, monkeypatch):
-    from headstart.hardware import Hardware
+    from headstart.system.hardware import Hardware
 
     for module in ("headstart.launch.pool", "headstart.config.resolve"):
         monkeypatch.setattr(f"{module}.detect", lambda: Hardware(cuda=((9, 0), (9, 0)), cores=8))

@@ -12,11 +12,11 @@ import pytest
 from launch_testing import finishes
 
 from headstart.errors import ConfigError
-from headstart.hardware import ASSUMED_VARIABLE, Hardware, assumed, detect, hardware_from, hardware_text
 from headstart.launch.node import Command, travelling
 from headstart.launch.pool import OUTPUT_FOLDER, Settings, interruptible, run_jobs
 from headstart.launch.remote import Ended, Engine, RemotePool, node_hardware
-from headstart.results import read_result
+from headstart.runs.result import read_result
+from headstart.system.hardware import ASSUMED_VARIABLE, Hardware, assumed, detect, hardware_from, hardware_text
 
 PYTHON = sys.executable
 MACHINE = Hardware(cuda=((8, 0),), cores=4)

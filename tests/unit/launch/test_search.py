@@ -13,7 +13,7 @@ from headstart.launch.pool import Pool, Settings
 from headstart.launch.search import Search, SearchSettings, objective_value
 from headstart.launch.search_summary import best_overrides, raise_unless_found, show_search
 from headstart.launch.space import build_space
-from headstart.results import Cost, Result
+from headstart.runs.result import Cost, Result
 
 pytestmark = pytest.mark.usefixtures("in_memory")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 FORKS = """
 import atexit, os, sys, tempfile
-from headstart.interpreter import leave
+from headstart.system.interpreter import leave
 from headstart.launch.server import keep_temporary_folders
 
 shared = tempfile.TemporaryDirectory()

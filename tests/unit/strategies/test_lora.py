@@ -7,12 +7,12 @@ from torch import nn
 pytest.importorskip("peft")
 
 from headstart.backbones import TimmBackbone
-from headstart.backbones.weights_source import NO_WEIGHTS
 from headstart.errors import ConfigError
 from headstart.heads import Linear
-from headstart.model import TransferModel
+from headstart.model.transfer_model import TransferModel
 from headstart.strategies import LoRA
 from headstart.strategies.lora import target_layers
+from headstart.weights.sources import NO_WEIGHTS
 
 NETWORKS = {
     "resnet18": {"layers": [1, 1, 1, 1]},

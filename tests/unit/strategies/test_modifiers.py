@@ -3,9 +3,9 @@
 import pytest
 
 from headstart.errors import ConfigError
-from headstart.optim import RatePlan, Schedule, check_phases, optimizer_groups
 from headstart.strategies import Full, Gradual, ModelInfo, NormOnly, ParameterInfo, StageInfo
 from headstart.strategies.modifiers import on_images, phases_after_head, without
+from headstart.training.rates import RatePlan, Schedule, check_phases, optimizer_groups
 
 MODEL = ModelInfo(
     (

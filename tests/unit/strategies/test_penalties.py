@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from headstart.backbones.contract import Backbone, FeatureSpec, SourceClassifier, Stage, WeightsReport
+from headstart.backbones.contract import Backbone, FeatureSpec, Stage
 from headstart.data.input_spec import InputSpec
 from headstart.errors import ConfigError
 from headstart.heads import Linear
-from headstart.model import TransferModel
-from headstart.optim import optimizer_groups
+from headstart.model.transfer_model import TransferModel
 from headstart.strategies import BSS, L2SP, CoTuning, Delta, Step
 from headstart.strategies.bss import spectral_penalty
 from headstart.strategies.cotuning import direct_relationship, reverse_relationship, source_targets
@@ -20,6 +19,8 @@ from headstart.strategies.delta import FeatureMapPenalty, map_distance
 from headstart.strategies.delta_attention import silencing
 from headstart.strategies.distill import adapted, soft_divergence
 from headstart.strategies.wise_ft import WiseFt, interpolate
+from headstart.training.rates import optimizer_groups
+from headstart.weights.report import SourceClassifier, WeightsReport
 
 
 class Tiny(Backbone):

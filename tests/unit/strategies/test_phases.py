@@ -3,7 +3,6 @@
 import pytest
 
 from headstart.errors import ConfigError
-from headstart.optim import RatePlan, Schedule, check_phases, optimizer_groups
 from headstart.strategies import (
     BitFit,
     Freeze,
@@ -19,6 +18,7 @@ from headstart.strategies import (
     StageInfo,
     Strategy,
 )
+from headstart.training.rates import RatePlan, Schedule, check_phases, optimizer_groups
 
 STAGES = ("stem", "layer1", "layer2", "layer3")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from headstart.commands.wandb_dashboard import main
 from headstart.errors import RunError
-from headstart.study.dashboard import SPECIFICATION, look_at, main, read_specification
+from headstart.study.dashboard import SPECIFICATION, look_at, read_specification
 
 needs_library = pytest.mark.skipif(
     __import__("importlib.util").util.find_spec("wandb_workspaces") is None,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from headstart.commands.cli import main
 from headstart.config.compose import conf_dir
 from headstart.errors import RunError
-from headstart.study.report import Report, main, write_report
+from headstart.study.report import Report, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +204,7 @@ def test_there_is_room_for_every_strategy(make_writer: "Callable[..., StudyWrite
 def test_command_line(writer: "StudyWriter", capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     writer.study(["freeze", "full"], [1, 2, 3])
     writer.failed("lora", "RuntimeError: [red]no[/red]")
-    assert main([str(writer.root), "--reference", "full", "--out", str(tmp_path / "elsewhere")]) == 0
+    assert main(["report", str(writer.root), "--reference", "full", "--out", str(tmp_path / "elsewhere")]) == 0
     shown = capsys.readouterr().out
     assert "Too few seeds to tell feature extraction (freeze) from full fine-tuning" in " ".join(shown.split())
     assert "[red]no[/red]" in shown
@@ -212,5 +213,5 @@ def test_command_line(writer: "StudyWriter", capsys: pytest.CaptureFixture[str],
 
 
 def test_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err

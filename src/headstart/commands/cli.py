@@ -1,0 +1,213 @@
+"""The command line: ``python train.py``, ``headstart train`` and the other commands. No torch until a job is right."""
+
+import importlib
+import importlib.util
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart import __version__
+from headstart.config.compose import CONFIG_NAME, conf_dir
+from headstart.errors import RunError
+from headstart.system.interpreter import collector_at_rest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+INTERRUPTED = 130
+
+COMMANDS = {
+    "predict": ("headstart.commands.predict", "classify images with a finished run"),
+    "runs": ("headstart.commands.runs", "list the runs of an output folder"),
+    "report": ("headstart.commands.report", "compare the runs of a study"),
+    "export": ("headstart.commands.export", "write a finished run's model for use elsewhere"),
+    "cache": ("headstart.commands.cache", "list, remove or check stored activations"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The ``headstart`` command.
+
+    Returns: the exit code; 0 only for a complete result.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(_overview())
+        return 0 if arguments else 2
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
+        print(f"headstart {__version__}")
+        return 0
+    if command == "train":
+        return train_main(rest, command="headstart train")
+    if command not in _present():
+        from headstart.system.names import suggestion
+
+        names = ["train", *_present()]
+        print(f"error: '{command}' is no command{suggestion(command, names)}", file=sys.stderr)
+        print(f"Commands: {', '.join(names)}", file=sys.stderr)
+        return 2
+    with collector_at_rest():
+        run: Callable[[list[str]], int | None] = importlib.import_module(COMMANDS[command][0]).main
+    return _guarded(lambda: run(rest), rest)
+
+
+def train_main(argv: Sequence[str] | None = None, *, command: str | None = None) -> int:
+    """One training, or a sweep with ``-m``, from Hydra overrides.
+
+    Args:
+        argv: the overrides and Hydra's switches; by default those of the process.
+        command: as the user called it, for the help text.
+
+    Returns: the exit code; 0 only when every result is complete.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        from headstart.config.help import help_text
+
+        print(help_text(command or f"python {Path(sys.argv[0]).name}", _folders(arguments)))
+        return 0
+    return _guarded(lambda: _run_hydra(arguments), arguments)
+
+
+def _run_hydra(arguments: list[str]) -> int:
+    import hydra
+
+    from headstart.config.switches import ordered
+
+    # Errors come back here as they are; Hydra would print its own text and leave.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    process = sys.argv
+    job = _Job(arguments, process)
+    hydra_main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
+    try:
+        sys.argv = [process[0], *ordered(arguments)]
+        hydra_main(job)()
+    except Exception:
+        if not job.failures:
+            raise
+    finally:
+        sys.argv = process
+    if job.sweeps and job.failures:
+        print(f"error: {len(job.failures)} of {job.started} runs failed; the others are complete", file=sys.stderr)
+    return 1 if job.failures else 0
+
+
+class _Job:
+    """One job of a command: checks, then trains; reports its own failure, so that a sweep says which job failed."""
+
+    def __init__(self, arguments: list[str], process: list[str]) -> None:
+        self.arguments = arguments
+        self.process = process
+        self.failures: list[BaseException] = []
+        self.started = 0
+        self.sweeps = False
+        # Hydra looks for the file of the function that it runs.
+        self.__module__ = __name__
+        self.__name__ = "job"
+
+    def __call__(self, config: "DictConfig") -> float | None:
+        """Hydra's task function; returns the validation metric that chose the checkpoint."""
+        from hydra.core.hydra_config import HydraConfig
+
+        self.started += 1
+        node = HydraConfig.get()
+        self.sweeps = str(node.mode).endswith("MULTIRUN")
+        # Lightning starts the other ranks by repeating the command of the process.
+        sys.argv = self.process
+        try:
+            return _train(config)
+        except Exception as error:
+            label = " ".join(node.overrides.task) if self.sweeps else ""
+            _report(error, self.arguments, label=label)
+            self.failures.append(error)
+            if self.sweeps:
+                raise  # A sweeper must know; of a single job, Hydra would only print the overrides once more.
+            return None
+
+
+def _train(config: "DictConfig") -> float | None:
+    from headstart.config.resolve import resolve_run
+
+    resolved = resolve_run(config)  # Everything that can be wrong without torch is found before it is imported.
+    if resolved.config["plan"]:
+        importlib.import_module("headstart.execution.plan").show_plan(resolved)
+        return None
+    training: Any = importlib.import_module("headstart.execution.train")
+    result = training.train(config)
+    if result is None:
+        return None
+    if result.status != "done":
+        raise RunError(f"the run is not complete: {result.error or result.status}")
+    metric = result.metrics.get(result.details.get("monitor", "val/acc"))
+    return None if metric is None else float(metric)
+
+
+def _guarded(run: Callable[[], int | None], arguments: Sequence[str]) -> int:
+    """Run a command; a fixable error becomes one line, Ctrl-C a short one."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # A log shows each epoch when it ends, in order with the errors.
+    try:
+        return run() or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`head`, `less`) has gone; what is left must not be flushed into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _report(error, arguments)
+        return 1
+
+
+def _report(error: BaseException, arguments: Sequence[str], *, label: str = "") -> None:
+    """One line, or one a problem, on standard error; the traceback where nobody could foresee the error."""
+    from headstart.config.explain import explain
+
+    line = explain(error, arguments, _folders(arguments))
+    rank = os.environ.get("LOCAL_RANK", "0")
+    prefix = f"[rank {rank}] " if rank != "0" else ""
+    prefix += f"[{label}] " if label else ""
+    if line is None or _wants_traceback(arguments):
+        traceback.print_exception(error)
+    for problem in (line or f"{type(error).__name__}: {error}").splitlines():
+        print(f"{prefix}error: {problem}", file=sys.stderr)
+
+
+def _wants_traceback(arguments: Sequence[str]) -> bool:
+    return any(argument.lstrip("+").lower() == "debug=true" for argument in arguments)
+
+
+def _folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders of YAML files: the user's own (``--config-dir``), then the package's."""
+    folders = [conf_dir()]
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in {"--config-dir", "-cd"}:
+            folder = value if equals else "".join(arguments[position + 1 : position + 2])
+            folders.insert(0, Path(folder).expanduser().absolute())
+    return folders
+
+
+def _present() -> list[str]:
+    """The commands that this installation has."""
+    found = []
+    for name, (module, _) in COMMANDS.items():
+        try:
+            if importlib.util.find_spec(module) is not None:
+                found.append(name)
+        except ModuleNotFoundError:
+            continue
+    return found
+
+
+def _overview() -> str:
+    lines = ["Config-driven transfer-learning experiments on images.", "", "Usage: headstart COMMAND ...", ""]
+    lines.append("  train     train, with the same choices as train.py; `headstart train --help` lists them")
+    lines += [f"  {name:<10}{COMMANDS[name][1]}" for name in _present()]
+    return "\n".join([*lines, "", "`headstart COMMAND --help` says more. `headstart --version` prints the version."])

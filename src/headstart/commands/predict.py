@@ -1,0 +1,91 @@
+"""``headstart predict``: classify new images with a finished run, preprocessed exactly as in that run."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from headstart.execution.predict import Prediction, Unreadable, find_finished_run, find_images, predict, write_csv
+from headstart.system.atomic import atomic_write
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0 when at least one image was classified, else 1."""
+    parser = argparse.ArgumentParser(
+        prog="headstart predict", description="Classify images with a finished run, preprocessed as in that run."
+    )
+    parser.add_argument("run", help="run directory (or a folder that holds one finished run)")
+    parser.add_argument("images", nargs="+", help="image files, or folders of them")
+    parser.add_argument("--output", metavar="FILE.csv", help="write the CSV there (default: standard output)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    choices = parser.parse_args(argv)
+    if choices.batch_size < 1:
+        parser.error(f"--batch-size={choices.batch_size} must be at least 1")
+    paths = find_images(choices.images)
+    directory = find_finished_run(choices.run)
+    return _predict_to_csv(
+        directory, paths, output=choices.output, batch_size=choices.batch_size, device=choices.device
+    )
+
+
+def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, batch_size: int, device: str) -> int:
+    from headstart.execution.load import load_run
+
+    run = load_run(directory)
+    started = time.perf_counter()
+    labels: Counter[str] = Counter()
+    unreadable: list[Unreadable] = []
+
+    def readable() -> Iterator[Prediction]:
+        for outcome in predict(run, paths, batch_size=batch_size, device=device):
+            if isinstance(outcome, Unreadable):
+                unreadable.append(outcome)
+            else:
+                labels[outcome.label] += 1
+                yield outcome
+
+    with _output(output) as file:
+        write_csv(file, run.classes, readable(), task=run.task.name)
+    if not run.task.one_class:
+        _summarise_count(labels.total(), unreadable, output=output)
+        return 0 if labels else 1
+    _summarise(labels, unreadable, seconds=time.perf_counter() - started, output=output)
+    return 0 if labels else 1
+
+
+@contextmanager
+def _output(path: str | None) -> Iterator[IO[str]]:
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+    else:
+        with atomic_write(path) as file:
+            yield file
+
+
+def _summarise(labels: Counter[str], unreadable: list[Unreadable], *, seconds: float, output: str | None) -> None:
+    for item in unreadable:
+        print(f"skipped: {item.reason}", file=sys.stderr)
+    total = labels.total()
+    rate = f" in {seconds:.1f} s ({total / seconds:.0f} a second)" if total else ""
+    print(f"{total} images classified{rate}, {len(unreadable)} unreadable", file=sys.stderr)
+    width = max((len(name) for name in labels), default=0)
+    for name, count in labels.most_common(20):
+        print(f"  {name:<{width}}  {count:>6}  {count / total:6.1%}", file=sys.stderr)
+    if len(labels) > 20:
+        print(f"  and {len(labels) - 20} more classes", file=sys.stderr)
+    if output:
+        print(f"written to {output}", file=sys.stderr)
+
+
+def _summarise_count(total: int, unreadable: list[Unreadable], *, output: str | None) -> None:
+    for item in unreadable:
+        print(f"skipped: {item.reason}", file=sys.stderr)
+    print(f"{total} images predicted, {len(unreadable)} unreadable", file=sys.stderr)
+    if output:
+        print(f"written to {output}", file=sys.stderr)

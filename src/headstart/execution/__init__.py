@@ -1,0 +1,1 @@
+"""One run as a straight line: assemble, execute, load, predict."""

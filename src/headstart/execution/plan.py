@@ -1,0 +1,220 @@
+"""What a run would do, without training and without a run directory: ``plan=true``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor, nn
+
+from headstart.config import ResolvedRun
+from headstart.data.datamodule import ImageDataModule
+from headstart.execution.assemble import (
+    instantiate,
+    prepare_strategy,
+)
+from headstart.execution.execute import prepare_model
+from headstart.heads import ClosedForm
+from headstart.model.modes import apply_gradients, apply_modes
+from headstart.model.phases import Phase
+from headstart.model.transfer_model import TransferModel
+from headstart.system.console import audit_table, show, weights_notice
+from headstart.training.audit import stage_rows
+from headstart.training.quiet import quiet_lightning
+from headstart.training.rates import RatePlan
+
+_PROBE_IMAGES = 2
+_COLUMNS = 7
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated bytes on the device in one training step of a phase.
+
+    Attributes:
+        parameters: weights and buffers.
+        gradients: of what learns in the phase.
+        optimizer: its state for everything that ever learns.
+        activations: kept by the forward pass of one batch for the backward pass.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+def show_plan(resolved: ResolvedRun) -> None:
+    """Print what learns, how fast, and what it takes.
+
+    Raises:
+        HeadstartError: the data, the weights or the strategy's choices cannot be used; training would fail alike.
+    """
+    quiet_lightning()
+    config = resolved.config
+    strategy, data, _, model = prepare_model(resolved)
+    prepared = prepare_strategy(config, strategy, model)
+    plan, batchnorm = prepared.plan, config["batchnorm"]
+    show(f"Plan of {resolved.key} (nothing is trained)")
+    show(weights_notice(model.backbone.weights))
+    show(_images(data, plan))
+    for index, phase in enumerate(plan.phases):
+        apply_modes(model, phase, batchnorm=batchnorm)
+        title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}"
+        show(audit_table(stage_rows(model, prepared.audit.info, plan, index), title=title))
+    if isinstance(model.head, ClosedForm):
+        show("The head is solved for in closed form, after one pass over the images: there are no rates and no steps.")
+        return
+    show(rate_table(plan))
+    show(_memory_table(config, model, plan, data))
+
+
+def rate_table(plan: RatePlan) -> Table:
+    """The effective learning rate of each group at the start of some epochs, those where phases start among them."""
+    epochs = shown_epochs(plan.phases)
+    table = Table(box=None, title="learning rate at the start of epoch", title_justify="left", pad_edge=False)
+    table.add_column("group", no_wrap=True)
+    for epoch in epochs:
+        table.add_column(str(epoch + 1), justify="right", no_wrap=True)
+    shown: dict[tuple[str, ...], list[str]] = {}
+    rates = [plan.rates(epoch) for epoch in epochs]
+    for number, group in enumerate(plan.groups):
+        values = tuple(f"{at[number]:.3g}" if at[number] else "-" for at in rates)
+        name = group.name.removesuffix("/no_decay")
+        if name not in shown.setdefault(values, []):
+            shown[values].append(name)
+    for values, names in shown.items():
+        table.add_row(names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}", *values)
+    if plan.schedule.name == "plateau":
+        table.caption = "less after epochs without a better validation metric"
+    return table
+
+
+def shown_epochs(phases: tuple[Phase, ...]) -> list[int]:
+    """Up to a handful of epochs: where phases start, evenly spaced others, the last one."""
+    last = phases[-1].end_epoch - 1
+    starts = [phase.start_epoch for phase in phases]
+    if len(starts) > _COLUMNS - 1:
+        starts = [starts[round(i * (len(starts) - 1) / (_COLUMNS - 2))] for i in range(_COLUMNS - 1)]
+    chosen = {*starts, last}
+    evenly = [round(i * last / (_COLUMNS - 1)) for i in range(_COLUMNS)]
+    for epoch in evenly:
+        if len(chosen) < _COLUMNS:
+            chosen.add(epoch)
+    return sorted(chosen)
+
+
+def estimate_memory(
+    model: TransferModel,
+    plan: RatePlan,
+    index: int,
+    *,
+    batch_size: int,
+    shape: tuple[int, int, int],
+    state_per_element: float,
+    precision: str,
+    batchnorm: Any = "train",
+) -> Memory:
+    """Bytes that one training step of a phase takes; what libraries and the allocator take comes on top.
+
+    Args:
+        model: put into the phase's modes.
+        plan: of the run.
+        index: of the phase.
+        batch_size: images a step and process.
+        shape: ``(C, H, W)``.
+        state_per_element: numbers that the optimizer keeps for each one that learns.
+        precision: of the trainer; halves what a forward pass keeps if it is a half one.
+        batchnorm: as in the configuration.
+    """
+    phase = plan.phases[index]
+    apply_gradients(model, phase.learning)
+    apply_modes(model, phase, batchnorm=batchnorm)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    whole = 4 if not precision.endswith("true") or precision.startswith("32") else 8 if "64" in precision else 2
+    half = 0.5 if precision.startswith(("16-mixed", "bf16-mixed")) else 1.0
+    kept = _kept_by_forward(model, shape) / _PROBE_IMAGES
+    ever = {name for group in plan.groups for name in group.parameters}
+    return Memory(
+        parameters=whole * (sum(sizes.values()) + sum(buffer.numel() for buffer in model.buffers())),
+        gradients=whole * sum(sizes[name] for name in phase.learning),
+        optimizer=int(whole * state_per_element * sum(sizes[name] for name in ever)),
+        activations=int(kept * batch_size * half * whole / 4),
+    )
+
+
+def _kept_by_forward(model: TransferModel, shape: tuple[int, int, int]) -> int:
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    images = torch.zeros(_PROBE_IMAGES, *shape)
+    # The graph is held until the sum is made, or freed storages would be counted once for several tensors.
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = model(images)
+    total = sum(kept.values())
+    del outputs
+    return total
+
+
+def optimizer_state(optimizer: Any) -> float:
+    """Numbers that an optimizer keeps for each one that learns, from a step on a small parameter.
+
+    Args:
+        optimizer: takes torch parameter groups.
+    """
+    probe = nn.Parameter(torch.ones(8, 8))
+    made = optimizer([{"params": [probe]}])
+    probe.grad = torch.ones_like(probe)
+    made.step()
+    state: Mapping[str, Any] = made.state[probe]
+    return sum(v.numel() for v in state.values() if isinstance(v, Tensor) and v.ndim > 0) / probe.numel()
+
+
+def _images(data: ImageDataModule, plan: RatePlan) -> str:
+    train = data.sizes["train"]
+    steps = train // data.batch_size if data.drop_last else -(-train // data.batch_size)
+    epochs = plan.phases[-1].end_epoch
+    others = ", ".join(f"{count} to {split}" for split, count in data.sizes.items() if split != "train")
+    return (
+        f"{train} images an epoch in {steps} steps of up to {data.batch_size}; {epochs} epochs: "
+        f"{epochs * train} images, {epochs * steps} steps; {others}"
+    )
+
+
+def _memory_table(config: dict[str, Any], model: TransferModel, plan: RatePlan, data: ImageDataModule) -> Any:
+    per_element = optimizer_state(instantiate({**config["optimizer"], "_partial_": True}))
+    assert data.spec is not None
+    table = Table(box=None, title="estimated memory of a training step, MiB", title_justify="left", pad_edge=False)
+    table.add_column("phase", no_wrap=True)
+    for name in ("parameters", "gradients", "optimizer", "activations", "total"):
+        table.add_column(name, justify="right", no_wrap=True)
+    try:
+        for index, phase in enumerate(plan.phases):
+            memory = estimate_memory(
+                model,
+                plan,
+                index,
+                batch_size=data.batch_size,
+                shape=data.spec.shape,
+                state_per_element=per_element,
+                precision=str(config["trainer"]["precision"]),
+                batchnorm=config["batchnorm"],
+            )
+            parts = (memory.parameters, memory.gradients, memory.optimizer, memory.activations, memory.total)
+            table.add_row(phase.name, *(f"{part / 2**20:,.0f}" for part in parts))
+    except (RuntimeError, ValueError) as error:
+        return Text(f"Memory cannot be estimated: {error}")
+    return table

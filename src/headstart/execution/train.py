@@ -1,0 +1,174 @@
+"""Asking for a run: what its choices mean, whether it is there already, and that nothing is lost when it fails."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from headstart.config import ResolvedRun, flat_config, resolve_run
+from headstart.errors import RunError
+from headstart.runs.directory import CONFIG_FILE, Action, RunDirectory, find_runs, is_done
+from headstart.runs.ranks import agree, decided, find_place
+from headstart.runs.result import Result, failed_result, read_result, write_result
+from headstart.system.atomic import atomic_write
+from headstart.system.console import copied_to, show, show_result
+from headstart.system.digests import digest
+from headstart.system.interpreter import collector_at_rest
+from headstart.weights.sources import EXPORT_NAME
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from headstart.execution.load import LoadedRun
+
+_log = logging.getLogger(__name__)
+
+
+def train(cfg: "DictConfig") -> Result:
+    """Run what a composed configuration asks for, or return the finished run of the same choices.
+
+    Raises:
+        HeadstartError: the choices, the data or the weights cannot be used, the training diverged, or the audit
+            failed; the run directory's ``result.json`` then says so.
+    """
+    resolved, earlier = _extension(resolve_run(cfg))
+    run = RunDirectory.open(
+        resolved.output_dir, resolved.study, resolved.key, resolved.fingerprint, rerun=resolved.config["rerun"]
+    )
+    place = find_place(resolved.config["trainer"])
+    owner = place.owner
+    with run.lock(owner=owner):
+        action = _decide(run, resolved, earlier) if owner else None
+        action = agree(place, run.path.with_name(f".{run.path.name}.ranks"), action)
+        if action == "return":
+            return _return_finished(run, export=resolved.config["export"]) if owner else run.result()
+        with log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None), decided(action):
+            try:
+                with collector_at_rest():
+                    from headstart.execution.execute import execute
+
+                return execute(resolved, run, resume=action == "resume", owner=owner)
+            except Exception as error:
+                _log.debug("the run failed", exc_info=True)
+                if owner:
+                    record_failure(error, resolved, run)
+                raise
+
+
+def _decide(run: RunDirectory, resolved: ResolvedRun, earlier: RunDirectory | None) -> Action:
+    """What to do, with the directory made ready for it."""
+    action = run.action
+    if action == "return":
+        return action
+    open_directory(run, resolved, resume=action == "resume")
+    if earlier is not None and action == "train":
+        run.continue_from(earlier)
+        return "resume"
+    return action
+
+
+def load_run(path: str | Path) -> "LoadedRun":
+    """The model, classes and preprocessing of a finished run.
+
+    Raises:
+        RunError: the run is not finished, or a file of it is missing or damaged.
+    """
+    from headstart.execution.load import load_run as load
+
+    return load(path)
+
+
+def _extension(resolved: ResolvedRun) -> tuple[ResolvedRun, RunDirectory | None]:
+    """With ``extend=true``, the longest finished run of these choices with fewer epochs, and a run of its own for it.
+
+    What comes out depends on the shorter run's schedule, so it never passes for a run of that length from the start.
+
+    Raises:
+        RunError: there is no such run, or its strategy has phases, whose lengths would change.
+    """
+    if not resolved.config["extend"]:
+        return resolved, None
+    epochs, study = resolved.config["trainer"]["max_epochs"], Path(resolved.output_dir) / resolved.study
+    found: list[tuple[int, Path]] = []
+    for path in find_runs(study):
+        config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8")) if is_done(path) else {}
+        if config.get("run", {}).get("lineage") == resolved.lineage and config["trainer"]["max_epochs"] < epochs:
+            found.append((config["trainer"]["max_epochs"], path))
+    if not found:
+        raise RunError(
+            f"extend=true: {study} holds no finished run of these choices with fewer than trainer.max_epochs={epochs}; "
+            "train without extend, or give the study's name"
+        )
+    shorter, path = max(found)
+    result = read_result(path)
+    if len(result.details["phases"]) > 1:
+        raise RunError(
+            f"extend=true: strategy={result.config['strategy']} has phases whose lengths follow trainer.max_epochs, so "
+            f"{path} cannot go on as if it had been meant to be longer; train without extend"
+        )
+    fingerprint = digest({"choices": resolved.fingerprint, "extends": result.fingerprint})
+    changed = replace(resolved, fingerprint=fingerprint, key=f"{resolved.key}-extends{shorter}")
+    return changed, RunDirectory(path, result.fingerprint)
+
+
+def _return_finished(run: RunDirectory, *, export: bool) -> Result:
+    result = run.result()
+    if result.status == "failed":
+        raise RunError(f"{run.path} failed before ({result.error}); rerun=failed runs it again")
+    show_result(result, run.path, returned=True)
+    if export and not (run.path / EXPORT_NAME).exists():
+        from headstart.execution.load import export_run
+
+        show(f"Exported: backbone.weights={export_run(run.path).parent}")
+    return result
+
+
+def open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) -> None:
+    """Write the resolved choices; unless the run is resumed, nothing of an earlier attempt stays."""
+    if not resume:
+        run.clear()
+    record = {
+        "fingerprint": resolved.fingerprint,
+        "lineage": resolved.lineage,
+        "choices": resolved.choices,
+        "overrides": list(resolved.overrides),
+    }
+    # The same text, from LibYAML in a tenth of the time where that is there.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump({**resolved.config, "run": record}, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    with atomic_write(run.config_file) as file:
+        file.write(text)
+
+
+def record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -> None:
+    """Write the ``result.json`` of a run that ended with an error."""
+    known = {"config": flat_config(resolved), "cost": run.cost()}
+    write_result(run.path, failed_result(error, fingerprint=resolved.fingerprint, **known))
+
+
+@contextmanager
+def log_file(path: Path | None) -> Iterator[None]:
+    """Within the block, what is logged goes into a file too, down to tracebacks; nowhere if ``path`` is None."""
+    if path is None:
+        yield
+        return
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root, own = logging.getLogger(), logging.getLogger("headstart")
+    before = own.level, {other: other.level for other in root.handlers}
+    for other in root.handlers:  # what is for the file alone stays off the console
+        other.setLevel(max(other.level, logging.INFO))
+    root.addHandler(handler)
+    own.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        own.setLevel(before[0])
+        for other, level in before[1].items():
+            other.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,131 @@
+"""Writing a trained backbone as a weights file with a card, for ``backbone.weights`` and for plain timm.
+
+Three files: the backbone's tensors under the names that timm has for them (``export.safetensors``), the classifier of
+the task it was trained on in a file of its own, so that timm can load the first one strictly, and the card.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from headstart.backbones.contract import Backbone
+from headstart.backbones.small_cnn import SmallCNN
+from headstart.backbones.timm_network import strict_in_timm
+from headstart.data.input_spec import InputSpec
+from headstart.heads import ClosedForm, Linear
+from headstart.model.transfer_model import TransferModel
+from headstart.runs.result import Result
+from headstart.system.atomic import atomic_write, write_json
+from headstart.tasks import Task
+from headstart.weights.loading import classifier_file
+from headstart.weights.report import SourceClassifier
+from headstart.weights.sources import EXPORT_NAME
+
+FORMAT = 1
+
+
+def export_model(
+    folder: Path,
+    model: TransferModel,
+    task: Task,
+    result: Result,
+    config: Mapping[str, Any],
+    spec: InputSpec,
+    *,
+    licence: str = "",
+) -> Path:
+    """Write the files; the card comes last.
+
+    Args:
+        folder: made if need be.
+        model: trained.
+        task: of the model.
+        result: of its run.
+        config: the run's resolved choices.
+        spec: of the images.
+        licence: of the weights; empty: that of the weights the run started from.
+
+    Returns: the weights file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / EXPORT_NAME
+    card = _card(model.backbone, task, result, config, spec, licence=licence)
+    header = {key: json.dumps(card[key]) for key in ("input_spec", "classes")}
+    state = backbone_state(model.backbone)
+    card["sha256"] = _write(path, state, {"architecture": card["architecture"], "licence": card["licence"], **header})
+    card["tensors"] = len(state)
+    classifier = task_classifier(model, task)
+    beside = classifier_file(path)
+    if classifier is None:
+        beside.unlink(missing_ok=True)
+    else:
+        tensors = {"weight": classifier.weight, "bias": classifier.bias}
+        card["classifier"] = {"file": beside.name, "sha256": _write(beside, tensors, {"classes": header["classes"]})}
+    write_json(path.with_suffix(".json"), card)
+    return path
+
+
+def backbone_state(backbone: Backbone) -> dict[str, Tensor]:
+    """The backbone's tensors on the CPU, by the names of the network itself."""
+    network = getattr(backbone, "network", backbone)
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+
+
+def task_classifier(model: TransferModel, task: Task) -> SourceClassifier | None:
+    """The head as one row a class on pooled features, where it is that: a single linear layer over classes."""
+    head = model.head
+    layer = head.linear if isinstance(head, Linear) else head.plain_linear if isinstance(head, ClosedForm) else None
+    if layer is None or not task.one_class:
+        return None
+    weight, bias = (tensor.detach().cpu().clone() for tensor in (layer.weight, layer.bias))
+    if len(weight) == 1:  # a sigmoid of one output is a softmax of nothing and that output
+        weight, bias = torch.cat((torch.zeros_like(weight), weight)), torch.cat((torch.zeros_like(bias), bias))
+    return SourceClassifier(weight, bias)
+
+
+def _card(
+    backbone: Backbone, task: Task, result: Result, config: Mapping[str, Any], spec: InputSpec, *, licence: str
+) -> dict[str, Any]:
+    data, sizes = result.data, result.data["sizes"]
+    training = {"seed": config["seed"], "max_epochs": config["trainer"]["max_epochs"], "loss": config["loss"]}
+    return {
+        "format": FORMAT,
+        "architecture": backbone.name.partition(".")[0],
+        "source": f"{data['name']}: {sizes['train']} training images, {len(task.classes)} classes",
+        "data": {key: data[key] for key in ("name", "fingerprint", "content", "sizes") if key in data},
+        "task": task.name,
+        "classes": list(task.classes),
+        "input_spec": spec.as_dict(),
+        "metrics": dict(result.metrics),
+        "recipe": {
+            **{group: config[group] for group in ("strategy", "optimizer", "scheduler", "datamodule", "head")},
+            **training,
+            "precision": config["trainer"]["precision"],
+        },
+        "command": shlex.join(["python", "train.py", *map(str, result.config.get("overrides", ()))]),
+        "fingerprint": result.fingerprint,
+        "started_from": {key: result.weights.get(key, "") for key in ("source", "sha256")},
+        "licence": licence or result.weights.get("licence") or "not stated",
+        "headstart": metadata.version("headstart"),
+        **(
+            {}
+            if isinstance(backbone, SmallCNN)
+            else {"timm": strict_in_timm(backbone.name, spec, backbone_state(backbone))}
+        ),
+    }
+
+
+def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """Write a safetensors file whole or not at all. Returns its SHA-256."""
+    content = safetensors.torch.save(tensors, metadata=header)
+    with atomic_write(path, "wb") as file:
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()

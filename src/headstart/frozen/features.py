@@ -1,0 +1,80 @@
+"""Stored activations of a data set, whole and in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart.store.activations import CachedData
+from headstart.store.decide import gigabytes
+from headstart.system.hardware import memory_bytes
+
+# Share of the memory that features may take.
+_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the frozen backbone makes of a split.
+
+    Attributes:
+        views: ``(N, ...)`` for each augmented view of the images, one without augmentation.
+        targets: ``(N,)`` or ``(N, columns)``.
+    """
+
+    views: tuple[Tensor, ...]
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, epoch: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and targets at positions of any shape, as an epoch sees them."""
+        return self.views[epoch % len(self.views)][index], self.targets[index]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The features of every split of a data set.
+
+    Attributes:
+        loaders: where they come from; it keeps the record of the store's entries.
+        features: by split.
+    """
+
+    loaders: CachedData
+    features: dict[str, Features]
+
+
+def load_splits(loaders: CachedData, splits: Sequence[str]) -> Splits | str:
+    """Every split's features, extracted where they are not stored yet; or why they are not to be had.
+
+    Args:
+        loaders: with a trainer, whose device and precision the features are computed with.
+        splits: names of them.
+    """
+    [decision] = loaders.decisions
+    if not decision.train:
+        return decision.reason
+    if decision.stages != len(loaders.model.backbone.stages):
+        return "the backbone cannot be cut at its end, so a part of it would run in every step"
+    features, room = {}, int(_SHARE * memory_bytes())
+    for split in splits:
+        stored = loaders.stored(split)
+        if stored is None:
+            return str(loaders.record()["reason"]) or "there are no stored activations"
+        size = sum(entry.meta.size_bytes for entry in stored.entries)
+        room -= size
+        if room < 0:
+            stored.close()
+            return f"{gigabytes(size)} of activations of the {split} images do not fit into memory"
+        views, targets = stored.whole()
+        features[split] = Features(tuple(views), targets)
+        stored.close()
+    return Splits(loaders, features)
+
+
+def batches_of(length: int, size: int) -> list[Tensor]:
+    """Positions of a split in its own order, batch by batch."""
+    return list(torch.arange(length).split(size))

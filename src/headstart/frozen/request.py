@@ -1,0 +1,43 @@
+"""How a sweep tells a process which jobs to train together, and hears which of them must train alone. No torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from headstart.config import ResolvedRun
+from headstart.config.weights import resolve_backbone_weights
+from headstart.system.atomic import write_json
+
+
+def write_request(path: Path, runs: Sequence[ResolvedRun]) -> None:
+    """Write the choices of jobs that have their shared part in common."""
+    plain = [{key: value for key, value in vars(run).items() if key != "weights"} for run in runs]
+    write_json(path, {"runs": plain})
+
+
+def read_request(path: Path) -> list[ResolvedRun]:
+    """The inverse of :func:`write_request`; the weights are what they were decided to be."""
+    runs = []
+    for values in json.loads(path.read_text(encoding="utf-8"))["runs"]:
+        weights = resolve_backbone_weights(values["config"], scratch=False)
+        runs.append(ResolvedRun(**{**values, "overrides": tuple(values["overrides"])}, weights=weights))
+    return runs
+
+
+def answer_path(request: Path) -> Path:
+    """Where the process answers."""
+    return request.with_suffix(".refused.json")
+
+
+def write_answer(request: Path, refused: Mapping[str, str]) -> None:
+    """Write which jobs must train alone: fingerprints and reasons."""
+    write_json(answer_path(request), dict(refused))
+
+
+def read_answer(request: Path) -> dict[str, str]:
+    """The inverse of :func:`write_answer`; empty where the process did not come to it."""
+    try:
+        refused = json.loads(answer_path(request).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(fingerprint): str(reason) for fingerprint, reason in refused.items()}

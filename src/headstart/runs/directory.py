@@ -1,0 +1,353 @@
+"""The run directory: where one training keeps everything, named by what ran and not by when.
+
+::
+
+    outputs/<study>/<readable-key>-<fingerprint8>/
+        config.yaml  result.json  metrics.csv  audit.json  log.txt  attempts.json
+        checkpoints/{last,best}.ckpt  predictions_{val,test}.npz  plots/
+
+Everything inside refers to other files by name only, so that a run directory can be moved to another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from headstart.errors import ConfigError, RunError
+from headstart.runs.result import RESULT_FILE, Cost, Result, read_result
+from headstart.system.atomic import write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: there, two processes that want the same run are not kept apart.
+    fcntl = None  # type: ignore[assignment]
+
+State = Literal["new", "partial", "done", "failed"]
+Action = Literal["train", "resume", "return"]
+Rerun = Literal["failed", "all", "none"]
+
+LOCK_FILE = ".lock"
+CONFIG_FILE = "config.yaml"
+ATTEMPTS_FILE = "attempts.json"
+_MAX_KEY_LENGTH = 120
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One training's directory. It holds no state of its own: what it says is read from disk each time.
+
+    Attributes:
+        path: the directory.
+        fingerprint: digest of the choices that change the result.
+        rerun: which earlier outcomes are trained again: ``failed`` ones, ``all``, or ``none``.
+    """
+
+    path: Path
+    fingerprint: str
+    rerun: Rerun = "failed"
+
+    @classmethod
+    def open(
+        cls, output_dir: str | Path, study: str, key: str, fingerprint: str, *, rerun: Rerun = "failed"
+    ) -> RunDirectory:
+        """Make or open the directory of the run that ``fingerprint`` stands for.
+
+        Args:
+            output_dir: holds all studies.
+            study: one folder's name.
+            key: readable summary of the choices; what a file name cannot hold is replaced.
+            fingerprint: its first 8 characters end the directory's name.
+            rerun: which earlier outcomes are trained again.
+
+        Raises:
+            ConfigError: ``study`` is not the name of a folder.
+            RunError: the directory belongs to another fingerprint with the same 8 characters.
+        """
+        if not re.fullmatch(r"[\w=+,@-][\w=+,@ .-]*", study):
+            raise ConfigError(f"name={study} is not a folder's name; use letters, digits, `-`, `_`, `.`, `=`.")
+        if len(fingerprint) < 8:
+            raise RunError(f"the fingerprint {fingerprint!r} is shorter than 8 characters.")
+        readable = re.sub(r"[^\w=+.@-]+", "-", key).strip("-.")[:_MAX_KEY_LENGTH].rstrip("-.") or "run"
+        run = cls(Path(output_dir) / study / f"{readable}-{fingerprint[:8]}", fingerprint, rerun)
+        run.path.mkdir(parents=True, exist_ok=True)
+        other = run._recorded_fingerprint()
+        if other not in (None, fingerprint):
+            raise RunError(
+                f"{run.path} holds a run with other choices (fingerprint {other}, asked for {fingerprint}); "
+                "give this one another `name`, or delete that directory."
+            )
+        return run
+
+    @property
+    def state(self) -> State:
+        """What is there: a result, a checkpoint to go on from, or nothing."""
+        if (self.path / RESULT_FILE).exists():
+            return read_result(self.path).status
+        return "partial" if self.last_checkpoint.exists() else "new"
+
+    @property
+    def action(self) -> Action:
+        """What asking for this run means now; decide it while holding :meth:`lock`.
+
+        A finished run is returned and a partial one resumed; a failed one is trained again from the start,
+        because its checkpoints may be what failed. ``rerun`` changes both.
+        """
+        state = self.state
+        if state == "new" or (self.rerun == "all") or (state == "failed" and self.rerun == "failed"):
+            return "train"
+        return "resume" if state == "partial" else "return"
+
+    def result(self) -> Result:
+        """The stored result.
+
+        Raises:
+            RunError: there is none, or it cannot be read.
+        """
+        return read_result(self.path)
+
+    @contextmanager
+    def lock(self, *, wait: bool = True, owner: bool = True) -> Iterator[None]:
+        """Hold this run: one process at a time, on one machine or on a shared file system that has flock.
+
+        The lock goes with the process that held it, however it ends.
+
+        Args:
+            wait: wait for another process, or fail at once.
+            owner: False for the helper processes of a distributed run, whose first process holds the lock.
+
+        Raises:
+            RunError: ``wait`` is False and another process holds it.
+        """
+        if not owner or fcntl is None:
+            yield
+            return
+        with (self.path / LOCK_FILE).open("a+", encoding="utf-8") as file:
+            if not _try_lock(file):
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                if not wait:
+                    raise RunError(f"{self.path} is in use by {holder}; wait for it to end.")
+                _log.info("Waiting for %s, which runs %s", holder, self.path)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process holds the lock now."""
+        if fcntl is None or not (self.path / LOCK_FILE).exists():
+            return False
+        with (self.path / LOCK_FILE).open(encoding="utf-8") as file:
+            return not _try_lock(file, shared=True)
+
+    def clear(self) -> None:
+        """Remove everything that an earlier attempt left, the lock aside. The result goes first."""
+        (self.path / RESULT_FILE).unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name == LOCK_FILE:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def continue_from(self, earlier: RunDirectory) -> None:
+        """Make this new run a partial one that goes on where a shorter run of the same choices ended (``extend=true``).
+
+        Raises:
+            RunError: ``earlier`` kept no last checkpoint.
+        """
+        if not earlier.last_checkpoint.exists():
+            raise RunError(f"{earlier.path} has no {earlier.last_checkpoint.name} to go on from; use extend=false.")
+        write_json(self._attempts_file, {"fingerprint": self.fingerprint, "attempts": earlier.attempts()})
+        if earlier.metrics_file.exists():
+            shutil.copyfile(earlier.metrics_file, self.metrics_file)
+        self.checkpoints.mkdir(exist_ok=True)
+        others = [path for path in earlier.checkpoints.iterdir() if path.is_file() and path != earlier.last_checkpoint]
+        for path in [*others, earlier.last_checkpoint]:  # the last one makes this run partial, so it comes last
+            shutil.copyfile(path, self.checkpoints / f".{path.name}.tmp")
+            (self.checkpoints / f".{path.name}.tmp").replace(self.checkpoints / path.name)
+
+    def attempt(self) -> Attempt:
+        """Begin an attempt: from now on its cost can be recorded and survives the process."""
+        return Attempt(self._attempts_file, self.fingerprint, earlier=tuple(self.attempts()))
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """What earlier processes recorded, oldest first."""
+        return list(_read_attempts(self._attempts_file).get("attempts", []))
+
+    def cost(self) -> Cost:
+        """What all recorded attempts cost together."""
+        return _sum_of(self.attempts())
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Where a partial run goes on from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """Best on validation."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved choices."""
+        return self.path / CONFIG_FILE
+
+    @property
+    def metrics_file(self) -> Path:
+        """One row per epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def audit_file(self) -> Path:
+        """What learned and what stayed frozen, with the proof."""
+        return self.path / "audit.json"
+
+    @property
+    def log_file(self) -> Path:
+        """Everything that was logged, tracebacks included."""
+        return self.path / "log.txt"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of the plots."""
+        return self.path / "plots"
+
+    def predictions_file(self, split: str) -> Path:
+        """Probabilities for every sample of ``split``."""
+        return self.path / f"predictions_{split}.npz"
+
+    @property
+    def _attempts_file(self) -> Path:
+        return self.path / ATTEMPTS_FILE
+
+    def _recorded_fingerprint(self) -> str | None:
+        if (self.path / RESULT_FILE).exists():
+            return read_result(self.path).fingerprint
+        return _read_attempts(self._attempts_file).get("fingerprint")
+
+
+class Attempt:
+    """One process's share of a run's cost, kept in ``attempts.json`` and rewritten at every epoch's end.
+
+    After a crash the next attempt finds what was spent up to the last record; :attr:`total` adds all attempts up.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, *, earlier: tuple[dict[str, Any], ...] = ()) -> None:
+        self._path = path
+        self._fingerprint = fingerprint
+        self._earlier = earlier
+        self._started = _now()
+        self.cost = Cost()
+        self._write(ended=False)
+
+    @property
+    def earlier(self) -> Cost:
+        """What the attempts before this one cost."""
+        return _sum_of(self._earlier)
+
+    @property
+    def total(self) -> Cost:
+        """All attempts together, this one included."""
+        return self.earlier.plus(self.cost)
+
+    def record(self, *, ended: bool = False, **cost: Any) -> None:
+        """Set parts of this attempt's own cost (names of :class:`Cost`) to their values so far, and store them."""
+        self.cost = replace(self.cost, **cost)
+        self._write(ended=ended)
+
+    def _write(self, *, ended: bool) -> None:
+        mine = {
+            "started": self._started,
+            "recorded": _now(),
+            "ended": ended,
+            "host": socket.gethostname(),
+            "cost": asdict(self.cost),
+        }
+        write_json(self._path, {"fingerprint": self._fingerprint, "attempts": [*self._earlier, mine]})
+
+
+def find_runs(output_dir: str | Path) -> list[Path]:
+    """All run directories below ``output_dir``, sorted; a run directory itself counts as one."""
+    root = Path(output_dir)
+    if _is_run(root):
+        return [root]
+    found = []
+    for folder, names, _ in os.walk(root):
+        names.sort()
+        for name in list(names):
+            path = Path(folder) / name
+            if _is_run(path):
+                found.append(path)
+                names.remove(name)
+    return sorted(found)
+
+
+def is_done(path: Path) -> bool:
+    """Whether a directory holds a complete result."""
+    try:
+        return read_result(path).status == "done"
+    except RunError:
+        return False
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).exists() for name in (RESULT_FILE, ATTEMPTS_FILE))
+
+
+def _try_lock(file: IO[str], *, shared: bool = False) -> bool:
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        _log.warning("This file system has no locks (%s): do not start the same run twice at a time", error)
+    return True
+
+
+def _read_attempts(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}); delete the run directory and run again.") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path} is not a journal of attempts; delete the run directory and run again.")
+    return values
+
+
+def _sum_of(attempts: Iterable[Mapping[str, Any]]) -> Cost:
+    total = Cost()
+    for attempt in attempts:
+        total = total.plus(Cost.from_dict(attempt["cost"]))
+    return total
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,146 @@
+"""Whether a phase may run on stored activations, from which stage, and if not, why."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headstart.errors import CacheError
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase
+
+Mode = Literal["auto", "off", "require", "images"]
+
+# In auto mode activations that are this many times larger than the image's pixels are not stored.
+_LARGEST_RATIO = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The ``cache`` group of the configuration.
+
+    Attributes:
+        mode: ``auto`` where it is exact, ``off``, ``require``, which makes "cannot" an error, or ``images``: decoded
+            images only.
+        dtype: ``run`` stores what is computed, ``half`` stores 32-bit activations in 16.
+        views: number of augmented views of each training image; 0: deterministic preprocessing only.
+        images: ``auto`` keeps decoded images where that changes nothing and they fit into memory, or ``off``.
+        max_gb: of all entries together; decoded images have as much again.
+    """
+
+    mode: Mode = "auto"
+    dtype: Literal["run", "half"] = "run"
+    views: int = 0
+    images: Literal["auto", "off"] = "auto"
+    max_gb: float | None = None
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The limit in bytes."""
+        return None if self.max_gb is None else int(self.max_gb * 1e9)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a phase does.
+
+    Attributes:
+        stages: length of the prefix whose activations are stored; 0: none.
+        train: training runs on them.
+        reason: why training does not; empty where it does.
+    """
+
+    stages: int
+    train: bool
+    reason: str = ""
+
+    @property
+    def evaluation(self) -> bool:
+        """Validation and test run on them: their images are the same in every epoch, whatever the augmentation."""
+        return self.stages > 0
+
+
+def decide(
+    phase: Phase,
+    model: ModelInfo,
+    settings: Settings,
+    *,
+    is_cuttable: Callable[[int], bool],
+    augmentation: str | None,
+    obstacle: str | None = None,
+) -> Decision:
+    """The decision for one phase.
+
+    Args:
+        phase: of the strategy.
+        model: whose stages they are.
+        settings: what the user asked for.
+        is_cuttable: whether the backbone can go on from the activations after so many stages.
+        augmentation: what changes the training images from epoch to epoch (``datamodule.augment=light``), or None.
+        obstacle: any other reason why nothing of this run can be stored.
+    """
+    if settings.mode in ("off", "images"):
+        return Decision(0, False, f"cache={settings.mode}")
+    if obstacle is not None:
+        return Decision(0, False, obstacle)
+    if phase.needs_images is not None:
+        return Decision(0, False, phase.needs_images)
+    frozen = phase.frozen_stages(model)
+    names = [stage.name for stage in model.backbone_stages]
+    if frozen == 0:
+        return Decision(0, False, f"nothing is frozen before the first stage that learns ({names[0]})")
+    stages = next((count for count in range(frozen, 0, -1) if is_cuttable(count)), 0)
+    if stages == 0:
+        return Decision(0, False, f"the backbone cannot be cut within its frozen stages ({', '.join(names[:frozen])})")
+    if augmentation is not None and settings.views == 0:
+        return Decision(
+            stages,
+            False,
+            f"{augmentation} changes the training images in every epoch; datamodule.augment=none or cache.views=8 "
+            "makes them storable",
+        )
+    return Decision(stages, True)
+
+
+def trainer_obstacle(trainer: Mapping[str, Any]) -> str | None:
+    """Why a run with these switches of Lightning looks at too few images for a pass over all of them, or None."""
+    limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+    names = [name for name in ("fast_dev_run", "overfit_batches") if trainer.get(name)]
+    names += [name for name in limits if trainer.get(name) not in (None, 1.0)]
+    return f"trainer.{names[0]}={trainer[names[0]]} uses only some of the images" if names else None
+
+
+def check_required(settings: Settings, decisions: Sequence[Decision]) -> None:
+    """With ``cache=require``, every phase that freezes something must run on stored activations, and one must exist.
+
+    Raises:
+        CacheError: with the reason.
+    """
+    if settings.mode != "require":
+        return
+    refused = [decision for decision in decisions if decision.stages > 0 and not decision.train]
+    if not refused and any(decision.train for decision in decisions):
+        return
+    reason = (refused or list(decisions))[0].reason
+    raise CacheError(f"cache=require, but stored activations cannot be used: {reason}. Change that, or use cache=auto.")
+
+
+def too_large(settings: Settings, *, rows: int, row_bytes: int, image_bytes: int, free_bytes: int) -> str | None:
+    """Why activations of this size are not stored, or None."""
+    size = rows * row_bytes
+    if settings.max_bytes is not None and size > settings.max_bytes:
+        return f"{gigabytes(size)} of activations exceed cache.max_gb={settings.max_gb:g}"
+    if size > 0.9 * free_bytes:
+        return (
+            f"{gigabytes(size)} of activations do not fit on the disk of paths.cache_dir ({gigabytes(free_bytes)} free)"
+        )
+    if settings.mode == "auto" and row_bytes > _LARGEST_RATIO * image_bytes:
+        return (
+            f"the activations are {row_bytes / image_bytes:.0f} times larger than the images, so reading them would "
+            "save little; cache=require stores them all the same"
+        )
+    return None
+
+
+def gigabytes(size: int) -> str:
+    """``1.2 GB`` or ``3 MB``."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"

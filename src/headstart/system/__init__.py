@@ -1,0 +1,1 @@
+"""What every package stands on: files, digests, locks, hardware, the process and the terminal. No torch here."""

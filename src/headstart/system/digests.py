@@ -1,0 +1,156 @@
+"""Canonical digests of plain values, files and arrays.
+
+Equal content has one digest on every machine and in every version of Python: mappings are sorted, numbers that
+are equal are one (``1`` and ``1.0``, but not ``True``), and each value is tagged with its kind, so that ``"1"``,
+``1`` and ``[1]`` differ.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from headstart.system.atomic import write_json
+from headstart.system.folders import user_cache_dir
+
+_CHUNK_BYTES = 1 << 20
+# A file that changed this recently could change again within the resolution of its time stamp.
+_SETTLED_S = 2.0
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a plain value, as 64 hexadecimal digits.
+
+    Args:
+        value: None, bool, int, float, str, bytes, path, array or tensor, or lists, tuples, sets and mappings of these.
+
+    Raises:
+        TypeError: a value of another kind; its text could name a memory address, so it has no digest.
+    """
+    sha = hashlib.sha256()
+    for part in _encode(value):
+        sha.update(part)
+    return sha.hexdigest()
+
+
+def digest_array(array: Any) -> str:
+    """SHA-256 of dtype, shape and bytes of a NumPy array, or of a torch tensor wherever it lives."""
+    sha = hashlib.sha256()
+    for part in _encode_array(array):
+        sha.update(part)
+    return sha.hexdigest()
+
+
+def digest_file(path: str | Path, *, memory: Path | None = None) -> str:
+    """SHA-256 of a file's bytes, remembered by its path, size and time of change.
+
+    Args:
+        path: of the file.
+        memory: folder of remembered digests; by default in the user's cache folder.
+
+    Raises:
+        OSError: the file cannot be read. A memory that cannot be written is no error: the file is read again next time.
+    """
+    path = Path(path).resolve()
+    before = path.stat()
+    folder = memory if memory is not None else user_cache_dir() / "digests"
+    note = folder / f"{digest(path)[:32]}.json"
+    stamp = [before.st_size, before.st_mtime_ns]
+    known = _recall(note, path, stamp)
+    if known is not None:
+        return known
+    with path.open("rb") as file:
+        sha = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            sha.update(chunk)
+    after = path.stat()
+    settled = time.time() - after.st_mtime > _SETTLED_S
+    if settled and stamp == [after.st_size, after.st_mtime_ns]:
+        _remember(note, path, stamp, sha.hexdigest())
+    return sha.hexdigest()
+
+
+def _recall(note: Path, path: Path, stamp: list[int]) -> str | None:
+    try:
+        entry = json.loads(note.read_text(encoding="utf-8"))
+        if entry["path"] == str(path) and entry["stamp"] == stamp and len(entry["sha256"]) == 64:
+            return str(entry["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _remember(note: Path, path: Path, stamp: list[int], sha256: str) -> None:
+    # In a read-only home the digest is right, it is only not remembered.
+    with contextlib.suppress(OSError):
+        write_json(note, {"path": str(path), "stamp": stamp, "sha256": sha256})
+
+
+def _encode(value: Any) -> Iterator[bytes | memoryview]:
+    if value is None or isinstance(value, bool):
+        yield _tagged(b"c", repr(value).encode())
+    elif isinstance(value, int | float):
+        yield _tagged(b"n", _number(value).encode())
+    elif isinstance(value, str | PurePath):
+        yield _tagged(b"s", str(value).encode("utf-8", "surrogatepass"))
+    elif isinstance(value, bytes | bytearray):
+        yield _tagged(b"b", bytes(value))
+    elif isinstance(value, Mapping):
+        yield from _encode_mapping(value)
+    elif isinstance(value, list | tuple):
+        yield _tagged(b"l", str(len(value)).encode())
+        for item in value:
+            yield from _encode(item)
+    elif isinstance(value, set | frozenset):
+        yield _tagged(b"t", "".join(sorted(digest(item) for item in value)).encode())
+    elif hasattr(value, "detach") or (hasattr(value, "dtype") and hasattr(value, "tobytes")):
+        yield from _encode_array(value)
+    else:
+        raise TypeError(f"a {type(value).__name__} has no digest; give plain values, arrays or paths")
+
+
+def _encode_mapping(value: Mapping[Any, Any]) -> Iterator[bytes | memoryview]:
+    wrong = next((key for key in value if not isinstance(key, str)), None)
+    if wrong is not None:
+        raise TypeError(f"the key {wrong!r} of a mapping is a {type(wrong).__name__}; keys of digests are strings")
+    yield _tagged(b"m", str(len(value)).encode())
+    for key in sorted(value):
+        yield from _encode(key)
+        yield from _encode(value[key])
+
+
+def _encode_array(array: Any) -> Iterator[bytes | memoryview]:
+    if hasattr(array, "detach"):
+        tensor = array.detach().cpu().contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        shape = tuple(tensor.shape)
+        # NumPy has no bfloat16, so the bytes are taken as they are.
+        flat = tensor.reshape(-1)
+        data = flat.view(_uint8(flat)).numpy() if flat.numel() else b""
+    else:
+        dtype, shape = str(array.dtype), tuple(array.shape)
+        data = array.tobytes()
+    if dtype == "object":
+        raise TypeError("an array of Python objects has no digest; convert it to numbers or strings")
+    yield _tagged(b"a", f"{dtype}{list(shape)}".encode())
+    yield data if isinstance(data, bytes) else memoryview(data)
+
+
+def _uint8(tensor: Any) -> Any:
+    """``torch.uint8`` of the torch that made the tensor, without importing it here."""
+    return sys.modules["torch"].uint8
+
+
+def _number(value: int | float) -> str:
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return repr(int(value))
+    return repr(float(value) if isinstance(value, float) else int(value))
+
+
+def _tagged(kind: bytes, content: bytes) -> bytes:
+    return kind + str(len(content)).encode() + b":" + content

@@ -1,0 +1,1 @@
+"""Experiment loggers beside the run directory."""

@@ -1,0 +1,155 @@
+"""Checkpoints of a run: the best on validation, the last for resuming, and one shared file of what never changes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from headstart.errors import RunError
+from headstart.model.transfer_model import TransferModel
+from headstart.system.digests import digest
+
+BEST, LAST = "best", "last"
+FINAL_FILE = "final.safetensors"
+# Heads of a strategy's own; they are no part of the finished model.
+_AUXILIARY = "auxiliary."
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint under a temporary name and renames it: a kill leaves the old one or the new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """See :class:`TorchCheckpointIO`."""
+        final = Path(path)
+        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+        try:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """A :class:`ModelCheckpoint` under a fixed name, whose memory of the best score survives a moved run directory."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the scores under the folder where the run is now."""
+        here = {"dirpath": self.dirpath}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            if state_dict.get(key):
+                here[key] = str(Path(self.dirpath or "") / Path(state_dict[key]).name)
+        models = state_dict.get("best_k_models") or {}
+        moved = {str(Path(self.dirpath or "") / Path(path).name): score for path, score in models.items()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": moved})
+
+
+def build_checkpoints(folder: Path, *, monitor: str, mode: str, every_n_epochs: int = 1) -> list[ModelCheckpoint]:
+    """The best checkpoint by ``monitor`` (weights only) and the last one (everything needed to resume)."""
+    best = RunCheckpoint(
+        dirpath=folder, filename=BEST, monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
+    )
+    last = RunCheckpoint(
+        dirpath=folder,
+        filename=LAST,
+        every_n_epochs=every_n_epochs,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    return [best, last]
+
+
+def share_static(
+    folder: Path, shared: Path, state: dict[str, Tensor], *, known_digest: str | None = None
+) -> Path | None:
+    """Store what no phase changes once a study, and link it into the run's folder.
+
+    Args:
+        folder: of the run's checkpoints.
+        shared: of the study's shared files; runs with the same frozen weights share one file there.
+        state: tensors by name within the model.
+        known_digest: of ``state``, where the caller has computed it.
+
+    Returns: the file in ``folder``, or None where nothing is frozen throughout.
+    """
+    if not state:
+        return None
+    name = f"frozen-{(known_digest or digest(state))[:16]}.safetensors"
+    target, original = folder / name, shared / name
+    folder.mkdir(parents=True, exist_ok=True)
+    shared.mkdir(parents=True, exist_ok=True)
+    if not original.exists():
+        temporary = original.with_name(f".{name}.{os.getpid()}.tmp")
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}, temporary)
+        temporary.replace(original)
+    if not target.exists():
+        try:
+            os.link(original, target)
+        except OSError:  # a file system without hard links
+            temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
+            temporary.write_bytes(original.read_bytes())
+            temporary.replace(target)
+    return target
+
+
+def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> int:
+    """Load a checkpoint of a run, with its frozen file, into a model of the same shape.
+
+    Returns: the epoch it was saved in, counted from 0.
+
+    Raises:
+        RunError: the checkpoint is missing or torn, or does not fit the model.
+    """
+    path = folder / f"{which}.ckpt"
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist; the run has not finished an epoch, start it again") from None
+    except Exception as error:
+        raise RunError(f"{path} cannot be read ({error}); start the run again with rerun=all") from error
+    state = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    recorded = checkpoint["headstart"]["static_digest"]
+    frozen = folder / f"frozen-{recorded[:16]}.safetensors"
+    if frozen.exists():
+        static = load_file(frozen)
+        if digest(static) != recorded:
+            raise RunError(f"{frozen} is damaged: its digest is not the checkpoint's; copy the run directory again")
+        state |= static
+    if not model.auxiliary:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(_AUXILIARY)}
+    _load_exactly(model, state, path)
+    return int(checkpoint["epoch"])
+
+
+def save_final(model: TransferModel, folder: Path) -> None:
+    """Store a model whose weights were changed after training, so that it is not that of the best checkpoint."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_AUXILIARY)}
+    temporary = folder / f".{FINAL_FILE}.{os.getpid()}.tmp"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+    temporary.replace(folder / FINAL_FILE)
+
+
+def load_final(model: TransferModel, folder: Path) -> bool:
+    """Load what :func:`save_final` stored, if it stored anything."""
+    path = folder / FINAL_FILE
+    if not path.exists():
+        return False
+    try:
+        state = load_file(path)
+    except Exception as error:
+        raise RunError(f"{path} cannot be read ({error}); start the run again with rerun=all") from error
+    _load_exactly(model, state, path)
+    return True
+
+
+def _load_exactly(model: TransferModel, state: dict[str, Tensor], path: Path) -> None:
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        raise RunError(
+            f"{path} does not fit the model of config.yaml: missing {sorted(missing)[:3]}, unexpected "
+            f"{sorted(unexpected)[:3]}; the run directory is incomplete or its configuration was edited"
+        )
