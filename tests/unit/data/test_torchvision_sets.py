@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from headstart.data import CIFAR10, Flowers102, InputSpec, Pets, download
+from headstart.data import CIFAR10, Flowers102, InputSpec, Pets
 from headstart.data.torchvision_sets import TorchvisionDataModule
 from headstart.errors import DataError
+from headstart.system import network as download
 
 
 @pytest.fixture
