@@ -26,6 +26,7 @@ from headstart.execution.assemble import (
     seed_stream,
     static_folder,
 )
+from headstart.execution.summary import show_result
 from headstart.execution.surroundings import build_surroundings
 from headstart.export.backbone_file import export_model
 from headstart.frozen.closed_form import ClosedFormModule, SaveSolution, solution_record, stored_numbers
@@ -39,15 +40,16 @@ from headstart.runs.result import Result, to_plain, write_result
 from headstart.store.activations import CachedData
 from headstart.strategies.contract import Strategy
 from headstart.system.atomic import atomic_write, write_json
-from headstart.system.console import audit_table, show, show_result, weights_notice
+from headstart.system.console import show
 from headstart.tasks import Task
 from headstart.tasks.predictions import ScoredModel
 from headstart.tracking.loggers import build_loggers, finish_loggers, log_outcome, measurements
-from headstart.training.audit import StageRow, raise_violations, rows_as_dicts
+from headstart.training.audit import StageRow, audit_table, raise_violations, rows_as_dicts
 from headstart.training.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
 from headstart.training.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, save_final, share_static
 from headstart.training.module import TransferModule
 from headstart.training.quiet import quiet_lightning
+from headstart.weights.report import weights_notice
 
 _log = logging.getLogger(__name__)
 

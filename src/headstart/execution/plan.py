@@ -20,10 +20,11 @@ from headstart.heads import ClosedForm
 from headstart.model.modes import apply_gradients, apply_modes
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
-from headstart.system.console import audit_table, show, weights_notice
-from headstart.training.audit import stage_rows
+from headstart.system.console import show
+from headstart.training.audit import audit_table, stage_rows
 from headstart.training.quiet import quiet_lightning
 from headstart.training.rates import RatePlan
+from headstart.weights.report import weights_notice
 
 _PROBE_IMAGES = 2
 _COLUMNS = 7

@@ -11,11 +11,12 @@ import yaml
 
 from headstart.config import ResolvedRun, flat_config, resolve_run
 from headstart.errors import RunError
+from headstart.execution.summary import show_result
 from headstart.runs.directory import CONFIG_FILE, Action, RunDirectory, find_runs, is_done
 from headstart.runs.ranks import agree, decided, find_place
 from headstart.runs.result import Result, failed_result, read_result, write_result
 from headstart.system.atomic import atomic_write
-from headstart.system.console import copied_to, show, show_result
+from headstart.system.console import copied_to, show
 from headstart.system.digests import digest
 from headstart.system.interpreter import collector_at_rest
 from headstart.weights.sources import EXPORT_NAME

@@ -15,7 +15,7 @@ from headstart.frozen.request import read_request, write_answer
 from headstart.frozen.shared import Shared
 from headstart.frozen.stack import Stack, job_bytes, stack_key
 from headstart.model.transfer_model import TransferModel
-from headstart.system.console import copied_to, only_copied, show
+from headstart.system.console import copied_to, duration, only_copied, show
 from headstart.system.digests import digest
 from headstart.system.hardware import memory_bytes
 from headstart.training.callbacks import CostMeter
@@ -115,7 +115,7 @@ def _train_stack(
             member.run.clear()
             refuse(member.resolved, f"{type(member.head).__name__} cannot be stacked: {reason}")
     seconds = time.perf_counter() - started
-    show(f"{len(members) - len(stack.members)} runs trained together in {seconds:.1f} s, files included")
+    show(f"{len(members) - len(stack.members)} runs trained together in {duration(seconds)}, files included")
 
 
 def _finish(member: Member, frozen: Frozen, place: Place, shares: Shares) -> None:

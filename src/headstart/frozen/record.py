@@ -18,12 +18,13 @@ from headstart.model.modes import apply_modes
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.result import Result, to_plain
 from headstart.system.atomic import write_json
-from headstart.system.console import audit_table, show, weights_notice
+from headstart.system.console import show
 from headstart.tasks import Task
 from headstart.tasks.predictions import EpochOutputs, Predictions
-from headstart.training.audit import Audit, StageRow, raise_violations, stage_rows
+from headstart.training.audit import Audit, StageRow, audit_table, raise_violations, stage_rows
 from headstart.training.callbacks import CostMeter, epoch_line, write_metrics
 from headstart.training.checkpoints import share_static
+from headstart.weights.report import weights_notice
 
 
 @dataclass

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from headstart.launch.jobs import Outcome
 from headstart.launch.pool import Pool, Running
-from headstart.system.console import get_console, is_terminal, show
+from headstart.system.console import duration, get_console, is_terminal, show
 
 _REFRESH_S = 0.5
 
@@ -121,15 +121,6 @@ def epochs_done(running: Running) -> int:
         return max(0, path.read_text(encoding="utf-8").count("\n") - 1)
     except OSError:
         return 0
-
-
-def duration(seconds: float) -> str:
-    """As a person would say it."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _fraction(running: Running) -> float:

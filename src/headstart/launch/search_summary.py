@@ -6,9 +6,8 @@ from typing import Any
 from rich.text import Text
 
 from headstart.errors import RunError
-from headstart.launch.progress import duration
 from headstart.launch.search import TRIALS_FILE, Search
-from headstart.system.console import plain_table, show
+from headstart.system.console import duration, plain_table, show
 
 _MOST_OF_A_FRONT = 5
 

@@ -9,9 +9,9 @@ from rich.text import Text
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome, record_sweep
 from headstart.launch.pool import Pool, Settings, interruptible, run_jobs
-from headstart.launch.progress import SweepProgress, duration
+from headstart.launch.progress import SweepProgress
 from headstart.runs.result import RESULT_FILE
-from headstart.system.console import plain_table, show
+from headstart.system.console import duration, plain_table, show
 
 SWEEP_FILE = "sweep.json"
 _LONGEST_TABLE = 40

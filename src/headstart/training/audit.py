@@ -1,15 +1,18 @@
 """The audit: a table of what will learn, before training, and the proof of what did, after it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from headstart.errors import AuditError
 from headstart.model.description import ModelInfo
 from headstart.model.modes import moving_buffers, named_state
 from headstart.model.transfer_model import TransferModel
+from headstart.system.console import plain_table
 from headstart.system.digests import digest
 from headstart.training.rates import RatePlan
 
@@ -59,6 +62,23 @@ def stage_rows(model: TransferModel, info: ModelInfo, plan: RatePlan, phase_inde
             )
         )
     return rows
+
+
+def audit_table(rows: Sequence[StageRow], *, title: str = "") -> Table:
+    """What will learn, a stage a line: parameters, how many learn, effective learning rate, mode."""
+    table = plain_table(title)
+    table.add_column("stage", no_wrap=True)
+    for name in ("parameters", "trainable", "learning rate"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("mode", no_wrap=True)
+    for row in rows:
+        trainable = f"{row.trainable:,}" if row.trainable else "frozen"
+        style = "" if row.trainable else "dim"
+        table.add_row(row.stage, f"{row.parameters:,}", trainable, _rates(row.lr), row.mode, style=style)
+    table.add_section()
+    parameters, learning = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
+    table.add_row("all", f"{parameters:,}", f"{learning:,}", "", "", style="bold")
+    return table
 
 
 @dataclass
@@ -183,6 +203,13 @@ def raise_violations(outcome: dict[str, Any]) -> None:
 def rows_as_dicts(rows: list[StageRow]) -> list[dict[str, Any]]:
     """Plain containers, for ``audit.json``."""
     return [asdict(row) for row in rows]
+
+
+def _rates(lr: tuple[float, float] | None) -> str:
+    if lr is None:
+        return "-"
+    low, high = lr
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def _identical(a: Tensor, b: Tensor) -> bool:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from headstart.errors import ConfigError
 from headstart.system.atomic import atomic_write
-from headstart.system.console import get_console, is_terminal, show
+from headstart.system.console import duration, get_console, is_terminal, show
 
 Row = dict[str, float | int | str | None]
 
@@ -333,7 +333,7 @@ def epoch_line(row: Mapping[str, Any], max_epochs: int | None) -> str:
     epochs = _epochs(max_epochs)
     parts = [f"Epoch {row['epoch'] + 1:>{len(epochs)}}/{epochs}"]
     parts += [f"{name} {row[name]:.4f}" for name in names if row[name] is not None]
-    return "  ".join([*parts, f"{row['seconds']:.1f} s"])
+    return "  ".join([*parts, duration(row["seconds"])])
 
 
 def _epochs(max_epochs: int | None) -> str:

@@ -1,8 +1,15 @@
-"""What came with a weights file: a report of what was loaded, and the source task's classifier."""
+"""What came with a weights file: a report of what was loaded, and the source task's classifier. No torch here."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping, Sized
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -41,3 +48,25 @@ class SourceClassifier:
 
     weight: Tensor
     bias: Tensor
+
+
+def weights_notice(weights: WeightsReport | Mapping[str, Any]) -> Text:
+    """One line saying which weights the backbone starts from; random ones are said loudly.
+
+    Args:
+        weights: the report, or the ``weights`` section of ``result.json``.
+    """
+    report = weights if isinstance(weights, Mapping) else asdict(weights)
+    if report["source"] in ("none", ""):
+        return Text("RANDOM WEIGHTS: the backbone starts untrained (backbone.weights=none).", style="bold red")
+    text = Text("Weights: ").append(str(report["source"]), style="bold")
+    details = [f"sha256 {report['sha256'][:12]}"] if report.get("sha256") else []
+    details.append(f"{_count(report['matched'])} tensors matched")
+    details += [f"{_count(report[key])} {key}" for key in ("missing", "unexpected") if report.get(key)]
+    if report.get("licence"):
+        details.append(f"licence {report['licence']}")
+    return text.append(f" ({', '.join(details)})")
+
+
+def _count(value: int | Sized) -> str:
+    return f"{value if isinstance(value, int) else len(value):,}"

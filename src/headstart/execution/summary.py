@@ -1,0 +1,69 @@
+"""What a finished run says last: its metrics, what it cost, and where it is. No torch here."""
+
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from headstart.runs.result import Cost, Result
+from headstart.system.console import duration, plain_table, show
+from headstart.weights.report import weights_notice
+
+
+def end_table(metrics: dict[str, float | None]) -> Table:
+    """Splits by metrics; a missing test split is said."""
+    splits = list(dict.fromkeys(name.rpartition("/")[0] for name in metrics))
+    names = list(dict.fromkeys(name.rpartition("/")[2] for name in metrics))
+    names.sort(key=lambda name: (name == "loss", name != "acc"))
+    table = plain_table()
+    table.add_column("split", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for split in splits:
+        table.add_row(split, *(_metric(metrics.get(f"{split}/{name}")) for name in names))
+    if "test" not in splits:
+        table.add_row("test", *(["none"] + [""] * (len(names) - 1))[: len(names)], style="dim")
+    return table
+
+
+def result_summary(result: Result) -> Group:
+    """The end table; below it seconds, trainable parameters, the weights used and images that were left out."""
+    lines: list[RenderableType] = [end_table(result.metrics), Text(f"Cost: {cost_text(result.cost)}")]
+    if params := result.params:
+        share = params["trainable"] / max(params["total"], 1)
+        lines.append(Text(f"Trainable parameters: {params['trainable']:,} of {params['total']:,} ({share:.2%})"))
+    if result.weights:
+        lines.append(weights_notice(result.weights))
+    if skipped := len(result.data.get("skipped", ())):
+        images = "1 unreadable image was" if skipped == 1 else f"{skipped:,} unreadable images were"
+        lines.append(Text(f"{images} skipped; result.json names what and why.", style="yellow"))
+    return Group(*lines)
+
+
+def cost_text(cost: Cost) -> str:
+    """What a run took, in a line."""
+    parts = [f"{duration(cost.total_seconds)} in total", f"{duration(cost.fit_seconds)} training"]
+    if cost.extract_seconds:
+        parts.append(f"{duration(cost.extract_seconds)} extracting features")
+    parts += [f"{cost.images_seen:,} images"] if cost.images_seen else []
+    parts += [f"peak {cost.peak_memory_bytes / 2**30:.2f} GiB"] if cost.peak_memory_bytes else []
+    return ", ".join([*parts, *([cost.device] if cost.device else [])])
+
+
+def show_result(result: Result, run_dir: Path, *, returned: bool = False) -> None:
+    """Show a finished run and where it is.
+
+    Args:
+        result: of the run.
+        run_dir: the run directory.
+        returned: the run was there already and nothing was trained.
+    """
+    if returned:
+        show(Text("Already done; nothing was trained (rerun=all trains it again).", style="yellow"))
+    show(result_summary(result))
+    show(Text("Run directory: ").append(str(run_dir), style="bold"))
+
+
+def _metric(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.4f}" if abs(value) < 1000 else f"{value:.5g}"

@@ -1,0 +1,81 @@
+"""What a finished run says last."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from headstart.execution.summary import end_table, result_summary, show_result
+from headstart.system.console import show
+
+
+def rendered(renderable: Any, width: int = 120, **options: Any) -> list[str]:
+    file = io.StringIO()
+    Console(file=file, width=width, **options).print(renderable)
+    return [line.rstrip() for line in file.getvalue().splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("width", [30, 60, 300])
+def test_tables_keep_to_the_width_of_the_terminal(finished: Callable[..., Any], width: int) -> None:
+    result = finished(metrics={f"{split}/metric{i}": 0.5 for split in ("val", "test") for i in range(8)})
+    assert max(map(len, rendered(result_summary(result), width=width))) <= width
+
+
+def test_the_end_table_is_splits_by_metrics() -> None:
+    metrics = {"val/loss": 0.25, "val/acc": 0.5, "test/acc": 0.75, "test/loss": None}
+    lines = [line.split() for line in rendered(end_table(metrics))]
+    assert lines[0] == ["split", "acc", "loss"]
+    assert lines[2:] == [["val", "0.5000", "0.2500"], ["test", "0.7500", "-"]]
+
+
+def test_a_missing_test_split_is_said() -> None:
+    assert rendered(end_table({"val/acc": 0.5}))[-1].split() == ["test", "none"]
+
+
+def test_other_data_sets_keep_their_name() -> None:
+    lines = rendered(end_table({"val/acc": 0.5, "source/val/acc": 0.25}))
+    assert ["source/val", "0.2500"] in [line.split() for line in lines]
+
+
+def test_a_finished_run_is_shown_with_cost_parameters_weights_and_place(
+    finished: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path("/somewhere") / ("deep" * 60) / "[red]run"
+    show_result(finished(metrics={"val/acc": 0.5}), place)
+    out = capsys.readouterr().out
+    assert "1.5 s training" in out
+    assert "Trainable parameters: 2 of 10 (20.00%)" in out
+    assert "RANDOM WEIGHTS" in out
+    # In one piece, so that it can be copied.
+    assert out.splitlines()[-1] == f"Run directory: {place}"
+    assert "Already done" not in out
+    assert "\x1b" not in out
+
+
+def test_images_that_could_not_be_read_are_counted(finished: Callable[..., Any]) -> None:
+    data = finished().data
+    bad = [{"path": f"train/ant/{i}.jpg", "error": "truncated"} for i in range(2)]
+    lines = rendered(result_summary(finished(data={**data, "skipped": bad})))
+    assert lines[-1] == "2 unreadable images were skipped; result.json names what and why."
+    assert rendered(result_summary(finished(data={**data, "skipped": bad[:1]})))[-1].startswith(
+        "1 unreadable image was"
+    )
+    assert "unreadable" not in "".join(rendered(result_summary(finished(data={**data, "skipped": []}))))
+
+
+def test_a_log_is_wider_than_a_default_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    show(end_table({f"val/metric{i}": 0.5 for i in range(8)}))
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 80
+
+
+def test_a_returned_run_says_that_nothing_was_trained(
+    finished: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_result(finished(), Path("run"), returned=True)
+    assert capsys.readouterr().out.startswith("Already done")
