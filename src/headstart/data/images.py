@@ -1,8 +1,15 @@
-"""Image files to 8-bit pixels: every common mode decoded as a viewer would show it, and a check that they decode."""
+"""Image files to 8-bit pixels: every common mode decoded as a viewer would show it, and a check that they decode.
+
+Files may come from anywhere, so nothing in one is trusted: only regular files are opened, only by readers of pixel
+formats (Pillow's reader of EPS would start another program, whatever the file is called), and a file whose header
+announces more than ``max_pixels`` is refused before it is decoded.
+"""
 
 import io
 import logging
 import struct
+import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +17,18 @@ import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headstart.errors import DataError
-from headstart.system.digest_memory import UNREADABLE, Memory, file_digests, in_threads
+from headstart.system.digest_memory import UNREADABLE, Memory, check_regular, file_digests, in_threads
 
 logger = logging.getLogger(__name__)
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_READER = f"pillow-{PIL.__version__}-1"
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF", "DIB")
+"""Names of Pillow's readers that are tried, whatever the suffix says."""
+
+MAX_PIXELS = 80_000_000
+"""Of one image by default: more than cameras take, and at most a few hundred megabytes each while it is decoded."""
+
+_READER = f"pillow-{PIL.__version__}-2"
 """Part of the key of remembered checks; raise the last number when decoding here changes."""
 _DECODE_ERRORS = (
     OSError,
@@ -35,17 +48,45 @@ _DECODE_ERRORS = (
 """What Pillow's readers raise on damaged files."""
 
 
-def read_image(path: str | Path, channels: int = 3) -> Image.Image:
+def read_image(path: str | Path, channels: int = 3, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a file to 8 bits and this many channels.
 
     Raises:
-        DataError: the file is missing, damaged or of a kind that has no meaning as an image; names the path.
+        DataError: the file is missing, damaged, no regular file, larger than ``max_pixels`` or of a kind that has no
+            meaning as an image; names the path.
     """
     try:
-        with Image.open(path) as image:
+        check_regular(path)
+        with open_image(path, max_pixels=max_pixels) as image:
             return decode(image, channels)
     except _DECODE_ERRORS as error:
         raise DataError(f"{path} cannot be read as an image: {reason(error)}") from error
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
+def open_image(file: str | Path | io.BytesIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read the header of an image file.
+
+    Raises:
+        DataError: it announces more than ``max_pixels``.
+        OSError: and what else Pillow raises where it is no image.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is this package's
+        image = Image.open(file, formats=_known_formats())
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        size = f"{image.width} x {image.height} pixels"
+        image.close()
+        raise DataError(f"{size} are more than datamodule.max_pixels={max_pixels:_}; make it smaller, or raise that")
+    return image
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def decode(image: Image.Image, channels: int = 3) -> Image.Image:
@@ -80,7 +121,7 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def find_bad_images(
-    paths: list[Path], memory_path: str | Path | None = None
+    paths: list[Path], memory_path: str | Path | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[list[str], list[tuple[int, str]]]:
     """Decode every file once and tell which cannot be decoded.
 
@@ -92,16 +133,21 @@ def find_bad_images(
     Returns: the content digests, and the positions of bad files with the reasons.
     """
     digests = file_digests(paths, memory_path)
+    reader = f"{_READER}-{max_pixels}"
     with Memory(memory_path) as memory:
-        errors = memory.checks(digests, _READER)
+        errors = memory.checks(digests, reader)
         first_with = {digest: path for path, digest in zip(reversed(paths), reversed(digests), strict=True)}
         errors |= {digest: digest.removeprefix(UNREADABLE) for digest in digests if digest.startswith(UNREADABLE)}
         unknown = [digest for digest in first_with if digest not in errors]
+
+        def check(digest: str) -> str:
+            return _error_of(first_with[digest], max_pixels)
+
         if len(unknown) > 20_000:
             logger.info("checking that %d images can be decoded; this is remembered", len(unknown))
-        for digest, error in zip(unknown, in_threads(lambda item: _error_of(first_with[item]), unknown), strict=True):
+        for digest, error in zip(unknown, in_threads(check, unknown), strict=True):
             errors[digest] = error
-            memory.remember_check(digest, _READER, error)
+            memory.remember_check(digest, reader, error)
     return digests, [(position, errors[digest]) for position, digest in enumerate(digests) if errors[digest]]
 
 
@@ -112,12 +158,12 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _error_of(path: Path) -> str:
+def _error_of(path: Path, max_pixels: int) -> str:
     try:
         data = path.read_bytes()
         if not data:
             return "empty file"
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data), max_pixels=max_pixels) as image:
             if image.format == "JPEG":
                 image.draft(None, (1, 1))
                 image.load()

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+import stat as stat_kinds
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -160,8 +161,22 @@ def _key(path: Path) -> str:
     return str(path.absolute()).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def check_regular(path: str | Path) -> None:
+    """Refuse what is no file: to read a pipe, a socket or a device may never end.
+
+    Raises:
+        OSError: it is none, or cannot be looked at.
+    """
+    mode = Path(path).stat().st_mode
+    if not stat_kinds.S_ISREG(mode):
+        kinds = {stat_kinds.S_ISDIR: "a folder", stat_kinds.S_ISFIFO: "a pipe", stat_kinds.S_ISSOCK: "a socket"}
+        found = next((words for test, words in kinds.items() if test(mode)), "a device")
+        raise OSError(f"it is {found}, not a file")
+
+
 def _digest_of(path: Path) -> tuple[str, os.stat_result | None]:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
             return hashlib.file_digest(file, "sha256").hexdigest(), stat

@@ -208,3 +208,56 @@ def test_a_broken_link_is_an_unreadable_image(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     [(_, error)] = find_bad_images([tmp_path / "link.png"], tmp_path / "m.sqlite")[1]
     assert error == "No such file or directory"
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 40 40
+%%EndComments
+showpage
+"""
+
+
+def test_no_reader_that_starts_a_program_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the suffix, Pillow would hand this to Ghostscript."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **choices: pytest.fail("Ghostscript started"))
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(EPS)
+    with pytest.raises(DataError, match="not an image, or of an unknown format"):
+        read_image(path)
+    ((_, why),) = find_bad_images([path], tmp_path / "memory")[1]
+    assert why == "not an image, or of an unknown format"
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large.png"
+    Image.new("L", (300, 200)).save(path)
+    assert read_image(path, max_pixels=60_000).size == (300, 200)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    wanted = r"300 x 200 pixels are more than datamodule.max_pixels=59_999; make it smaller, or raise that"
+    with pytest.raises(DataError, match=wanted):
+        read_image(path, max_pixels=59_999)
+    ((_, why),) = find_bad_images([path], tmp_path / "memory", max_pixels=59_999)[1]
+    assert "are more than datamodule.max_pixels" in why
+
+
+def test_another_limit_looks_again(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("L", (300, 200)).save(path)
+    assert find_bad_images([path], tmp_path / "memory", max_pixels=1000)[1]
+    assert find_bad_images([path], tmp_path / "memory")[1] == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_files_are_opened(tmp_path: Path, kind: str) -> None:
+    """To read a pipe or a device may never end."""
+    path = tmp_path / "image.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(DataError, match=f"it is a {kind}, not a file"):
+        read_image(path)
+    ((_, why),) = find_bad_images([path], tmp_path / "memory")[1]
+    assert why == f"it is a {kind}, not a file"
