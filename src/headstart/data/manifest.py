@@ -1,7 +1,11 @@
 """A table of images: one line an image, with its path, its targets and perhaps its split. No torch here."""
 
+import codecs
 import csv
+import io
 import math
+import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from headstart.data.scan import SPLIT_FOLDERS
+from headstart.data.scan import split_of
 from headstart.errors import DataError
 
 Kind = Literal["classes", "labels", "values"]
 
 KIND_OF_TASK: dict[str, Kind] = {"regression": "values", "multilabel": "labels"}
-_SPLITS = {alias: split for split, names in SPLIT_FOLDERS.items() for alias in names}
 _SHOWN = 5
 
 
@@ -26,7 +29,7 @@ class Manifest:
     Attributes:
         paths: relative to the root of the images, or absolute, as written.
         splits: ``train``, ``val`` or ``test`` of each line.
-        targets: class positions ``(N,)``; labels or numbers ``(N, columns)`` float32.
+        targets: class positions ``(N,)``; labels or numbers ``(N, columns)``, float64 where 32 bits are too coarse.
         classes: names of classes, labels or quantities.
         kind: of the targets.
     """
@@ -78,7 +81,7 @@ def read_manifest(file: str | Path, columns: Columns, kind: Kind) -> Manifest:
     splits = [_split(file, line, row[columns.split]) for line, row in rows] if columns.split in names else None
     if kind == "values":
         numbers = [[_number(file, line, name, row[name]) for name in wanted] for line, row in rows]
-        targets, classes = np.array(numbers, dtype=np.float32), tuple(wanted)
+        targets, classes = _as_narrow_as_exact(np.array(numbers, dtype=np.float64)), tuple(wanted)
     elif kind == "labels":
         targets, classes = _labels(file, rows, wanted, columns.separator)
     else:
@@ -101,27 +104,49 @@ Rows = list[tuple[int, dict[str, str]]]
 
 
 def _rows(file: Path) -> tuple[Rows, list[str]]:
-    """Lines with their numbers in the file, and the names of the columns."""
+    """Lines with their numbers in the file, and the names of the columns; columns without a name are left out."""
+    text = _text(file)
+    first, _, rest = text.partition("\n")
+    declared = re.fullmatch(r"sep=(.)\s*", first)  # what a spreadsheet writes for itself
+    skipped = 1 if declared else 0
+    text = rest if declared else text
+    header = text.partition("\n")[0]
+    if not header.strip():
+        raise DataError(f"{file} is empty; its first line names the columns, such as path,target")
+    mark = declared.group(1) if declared else _delimiter(file, header)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, skipinitialspace=True)
+    rows = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            header = opened.readline()
-            if not header.strip():
-                raise DataError(f"{file} is empty; its first line names the columns, such as path,target")
-            opened.seek(0)
-            reader = csv.DictReader(opened, delimiter=_delimiter(file, header), skipinitialspace=True)
-            names = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = names
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    found = sum(value is not None for value in row.values()) + len(row.get(None, ()))
-                    raise DataError(f"{file}, line {reader.line_num}: {found} values for {len(names)} columns")
-                rows.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"datamodule.manifest={file} cannot be read: {error}") from None
+        names = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = [name or f"\0{place}" for place, name in enumerate(names)]
+        for row in reader:
+            line = reader.line_num + skipped
+            if None in row or None in row.values():
+                found = sum(value is not None for value in row.values()) + len(row.get(None, ()))
+                raise DataError(f"{file}, line {line}: {found} values for {len(names)} columns")
+            rows.append((line, {name: value.strip() for name, value in row.items() if not name.startswith("\0")}))
+    except csv.Error as error:
+        raise DataError(f"datamodule.manifest={file} cannot be read, line {reader.line_num}: {error}") from None
     if not rows:
         raise DataError(f"{file} has a header line but no images")
-    return rows, names
+    return rows, [name for name in names if name]
+
+
+def _text(file: Path) -> str:
+    """The whole table as text, a single line feed between its lines: UTF-8, or UTF-16 where it says so."""
+    try:
+        data = file.read_bytes()
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"datamodule.manifest={file} is not UTF-8: line {line} holds the byte {data[error.start]:#04x}; save it as "
+            f"UTF-8 (iconv -f latin1 -t utf-8, or `CSV UTF-8` in a spreadsheet)"
+        ) from None
+    except OSError as error:
+        raise DataError(f"datamodule.manifest={file} cannot be read: {error}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _delimiter(file: Path, header: str) -> str:
@@ -141,20 +166,24 @@ def _check_columns(file: str | Path, columns: Columns, names: list[str]) -> None
 
 def _paths(file: str | Path, rows: Rows, column: str) -> list[str]:
     lines: dict[str, int] = {}
+    paths: list[str] = []
     for line, row in rows:
         path = row[column].replace("\\", "/")
         if not path:
             raise DataError(f"{file}, line {line}: {column} is empty; give the path of an image")
-        if path in lines:
-            raise DataError(f"{file}, line {line}: {path} is on line {lines[path]} already; keep one of them")
-        lines[path] = line
-    return list(lines)
+        place = posixpath.normpath(path)
+        if place in lines:
+            raise DataError(f"{file}, line {line}: {path} is on line {lines[place]} already; keep one of them")
+        lines[place] = line
+        paths.append(path)
+    return paths
 
 
 def _split(file: str | Path, line: int, value: str) -> str:
-    if value.lower() not in _SPLITS:
+    split = split_of(value)
+    if split is None:
         raise DataError(f"{file}, line {line}: split={value or '(empty)'} is not train, val or test")
-    return _SPLITS[value.lower()]
+    return split
 
 
 def _number(file: str | Path, line: int, column: str, value: str) -> float:
@@ -189,6 +218,12 @@ def _classes(file: str | Path, rows: Rows, wanted: list[str]) -> tuple[np.ndarra
 def _labels(file: str | Path, rows: Rows, wanted: list[str], separator: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if len(wanted) == 1 and any(row[wanted[0]] not in ("0", "1") for _, row in rows):
         listed = [[name.strip() for name in row[wanted[0]].split(separator) if name.strip()] for _, row in rows]
+        if all(len(names) == 1 for names in listed):
+            raise DataError(
+                f"{file}: '{separator}' is on no line of {wanted[0]} (line {rows[0][0]}: {rows[0][1][wanted[0]]}), so "
+                "every image would have one label of its own; name the character between labels with "
+                "datamodule.separator, or use task=multiclass for one class an image"
+            )
         classes = tuple(sorted({name for names in listed for name in names}))
         if not classes:
             raise DataError(f"{file}: {wanted[0]} is empty on every line; give the labels, with '{separator}' between")
@@ -201,3 +236,11 @@ def _labels(file: str | Path, rows: Rows, wanted: list[str], separator: str) -> 
                     "of several columns; name those of the labels with datamodule.target_columns"
                 )
     return np.array([[float(row[column]) for column in wanted] for _, row in rows], dtype=np.float32), tuple(wanted)
+
+
+def _as_narrow_as_exact(values: np.ndarray) -> np.ndarray:
+    """Numbers ``(N, columns)`` in 32 bits where that leaves their differences alone (not of times since 1970)."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    close = np.abs(narrow.astype(np.float64) - values) <= 1e-4 * values.std(axis=0) + 0.0
+    return narrow if close.all() and np.isfinite(narrow).all() else values

@@ -4,10 +4,12 @@ Only names are read here; no image is opened and torch is not needed.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, combined_digest, file_digests
@@ -15,7 +17,16 @@ from headstart.system.digest_memory import UNREADABLE, combined_digest, file_dig
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Those of torchvision's ``ImageFolder``, so no GIF."""
 
-SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""What a split is called in folders and tables, in any case."""
+
+_SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+# What systems and tools leave in folders; names that begin with a dot are left out anyway.
+_LEFT_BY_SYSTEMS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 
 _LAYOUTS = "root/{train,val,test}/<class>/* or root/<class>/*"
 
@@ -107,24 +118,48 @@ def normalised_extensions(extensions: Sequence[str]) -> tuple[str, ...]:
     return suffixes
 
 
+def split_of(name: str) -> str | None:
+    """The split that a folder's or a table's word means, or None: ``Training`` is ``train``."""
+    return _SPLIT_OF.get(name.strip().lower())
+
+
 def _split_folders(root: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
-    """The split folders by split; empty where the root holds class folders directly."""
+    """The split folders by split; empty where the root holds class folders directly.
+
+    Raises:
+        DataError: two folders mean one split, or all folders are splits and none is for training.
+    """
     found: dict[str, Path] = {}
-    for split, names in SPLIT_FOLDERS.items():
-        present = [root / name for name in names if (root / name).is_dir()]
-        if len(present) > 1:
-            listed = ", ".join(path.name for path in present)
-            raise DataError(f"{root} has several folders for the {split} split ({listed}); keep one of them.")
-        if present:
-            found[split] = present[0]
+    folders = _folders(root)
+    for path in folders:
+        split = split_of(path.name)
+        if split in found:
+            both = f"{found[split].name}, {path.name}"
+            raise DataError(f"{root} has several folders for the {split} split ({both}); keep one of them.")
+        if split is not None:
+            found[split] = path
     if "train" not in found:
-        if found and not {path.name for path in _folders(root)} - {path.name for path in found.values()}:
-            raise DataError(f"{root} has {', '.join(found)} but no train folder; expected {_LAYOUTS}.")
+        if found and len(found) == len(folders):
+            names = ", ".join(path.name for path in found.values())
+            raise DataError(f"{root} has {names} but no train folder; expected {_LAYOUTS}.")
+        if len({_beside_split_words(path.name) for path in folders}) == 1 and len(folders) > 1:
+            raise DataError(
+                f"the folders of {root} ({_some([path.name for path in folders])}) are named like splits, not like "
+                "classes; name them train, val and test, with a folder for each class inside, or set datamodule.root "
+                "to one of them."
+            )
         return {}
     # A class may be called "train": then images lie directly in it, and there are no class folders inside.
     if not _folders(found["train"]) and any(_is_image(path, extensions) for path in _plain_files(found["train"])):
         return {}
-    return found
+    return {split: found[split] for split in SPLIT_NAMES if split in found}
+
+
+def _beside_split_words(name: str) -> str:
+    """What a name says beside the words for splits: ``seg_train`` and ``seg_test`` differ in nothing else."""
+    words = re.findall(r"[a-z]+|[0-9]+", name.lower())
+    rest = [word for word in words if word not in _SPLIT_OF and not (word.isdigit() and "fold" in words)]
+    return "".join(rest) if len(rest) < len(words) else name
 
 
 def _scan_classes(folder: Path, extensions: tuple[str, ...], ignored: Counter[str]) -> dict[str, list[str]]:
@@ -195,15 +230,29 @@ def _some(names: Sequence[str], limit: int = 5) -> str:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+    return sorted(path for path in _entries(folder) if path.is_dir() and not _hidden(path.name))
 
 
 def _plain_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file())
+    return sorted(path for path in _entries(folder) if path.is_file())
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """A folder that cannot be read would silently take its images out of the data."""
+    raise DataError(
+        f"{error.filename} cannot be read ({error.strerror}); make it readable (chmod -R u+rX), or take it out."
+    ) from None
 
 
 def _is_image(path: Path, extensions: tuple[str, ...]) -> bool:
@@ -219,7 +268,7 @@ def _suffix(path: Path) -> str:
 def _walk(folder: Path) -> Iterator[Path]:
     """All files below ``folder``, links followed once, in order; hidden folders are left out."""
     visited: set[str] = set()
-    for current, folders, files in os.walk(folder, followlinks=True):
+    for current, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         real = os.path.realpath(current)
         if real in visited:
             folders.clear()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from headstart.data import CSV, InputSpec
+from headstart.data.manifest import Columns, read_manifest
 from headstart.errors import DataError
 
 SPLITS = ("train", "train", "train", "val", "val", "test")
@@ -94,7 +95,8 @@ LINES = ("a/0.png,1,train", "a/1.png,2,train", "a/2.png,3,val")
         ((*LINES, "a/3.png,many,val"), "regression", "line 5: y=many is not a finite number"),
         ((*LINES, "a/3.png,nan,val"), "regression", "line 5: y=nan"),
         ((*LINES, "a/0.png,1,val"), "regression", "line 5: a/0.png is on line 2 already"),
-        ((*LINES, "a/3.png,1,dev"), "regression", "line 5: split=dev is not train, val or test"),
+        ((*LINES, "a/3.png,1,holdout"), "regression", "line 5: split=holdout is not train, val or test"),
+        ((*LINES, "./a/0.png,1,val"), "regression", "line 5: ./a/0.png is on line 2 already"),
         ((*LINES, "a/3.png,1"), "regression", "line 5: 2 values for 3 columns"),
         ((*LINES, ",1,val"), "regression", "line 5: path is empty"),
         ((*LINES, "a/9.png,1,val"), "regression", "1 of 4 images are not in .*a/9.png.*datamodule.root"),
@@ -122,3 +124,60 @@ def test_choices_that_do_not_fit_are_told(images: Path, choices, task, match):
     path = table(images, "path,y,z", "a/0.png,1,3", "a/1.png,0,3", "a/2.png,1,4", "a/3.png,1,4")
     with pytest.raises(DataError, match=match):
         data(path, task, **choices).prepare()
+
+
+def test_a_column_without_a_name_is_no_target(images: Path):
+    """What pandas writes as its index would be learned as a number."""
+    path = table(images, ",path,y,", "0,a/0.png,5,", "1,a/1.png,6,", "2,a/2.png,7,", "3,a/3.png,8,")
+    read = read_manifest(path, Columns(), "values")
+    assert read.classes == ("y",)
+    assert read.targets.tolist() == [[5], [6], [7], [8]]
+
+
+def test_a_separator_that_never_occurs_is_told(images: Path):
+    path = table(images, "path,tags", '"a/0.png","cat, small"', '"a/1.png","dog, small"')
+    with pytest.raises(DataError, match=r"'\|' is on no line of tags \(line 2: cat, small\).*datamodule.separator"):
+        read_manifest(path, Columns(), "labels")
+    assert read_manifest(path, Columns(separator=","), "labels").classes == ("cat", "dog", "small")
+
+
+def test_images_without_labels_need_no_separator(images: Path):
+    path = table(images, "path,tags", "a/0.png,cat", "a/1.png,")
+    assert read_manifest(path, Columns(), "labels").targets.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("start", "encoding"), [("", "utf-16"), ("sep=;\r\n", "utf-8"), ("sep=;\r\n", "utf-8-sig"), ("", "utf-8-sig")]
+)
+def test_tables_as_spreadsheets_write_them(images: Path, start: str, encoding: str):
+    path = images / "sheet.csv"
+    path.write_bytes((start + "path;target\r\na/0.png;schön\r\na/1.png;x\r\n").encode(encoding))
+    read = read_manifest(path, Columns(), "classes")
+    assert read.paths == ["a/0.png", "a/1.png"]
+    assert read.classes == ("schön", "x")
+
+
+def test_another_encoding_is_told_with_its_line(images: Path):
+    path = images / "latin.csv"
+    path.write_bytes("path,target\na/0.png,x\na/1.png,schön\n".encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8: line 3 holds the byte 0xf6; save it as UTF-8"):
+        read_manifest(path, Columns(), "classes")
+
+
+def test_lines_are_counted_from_the_top_of_the_file(images: Path):
+    path = table(images, "sep=;", "path;y", "a/0.png;1", "a/1.png;many")
+    with pytest.raises(DataError, match="line 4: y=many"):
+        read_manifest(path, Columns(), "values")
+
+
+def test_times_keep_their_differences(images: Path):
+    """In 32 bits, seconds since 1970 are multiples of 128: all of an hour's images would have one target."""
+    path = table(images, "path,time,y", *(f"a/{i}.png,{1700000000 + i},{i / 10}" for i in range(4)))
+    read = read_manifest(path, Columns(targets=("time",)), "values")
+    assert (read.targets[:, 0] - 1700000000).tolist() == [0, 1, 2, 3]
+    assert read_manifest(path, Columns(targets=("y",)), "values").targets.dtype == np.float32
+
+
+def test_numbers_above_those_of_32_bits_are_kept(images: Path):
+    path = table(images, "path,y", *(f"a/{i}.png,{i}e38" for i in range(5)))
+    assert read_manifest(path, Columns(), "values").targets[:, 0].tolist() == [0, 1e38, 2e38, 3e38, 4e38]

@@ -1,5 +1,7 @@
 """Listing image folders, and clear errors where they are laid out otherwise."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,51 @@ def test_a_missing_root_says_what_was_given_and_where_it_ends(tmp_path: Path) ->
         scan_folder(file)
     with pytest.raises(DataError, match="not set"):
         scan_folder("???")
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [("Training", "Testing", "test"), ("TRAIN", "Val", "val"), ("train", "dev", "val"), ("Train", "Validation", "val")],
+)
+def test_splits_are_known_by_their_usual_names_in_any_case(tmp_path: Path, train: str, other: str, split: str) -> None:
+    names = [f"{folder}/{label}/1.png" for folder in (train, other) for label in ("a", "b")]
+    scan = scan_folder(lay_out(tmp_path / "r", *names))
+    assert scan.classes == ("a", "b")
+    assert scan.files == {
+        "train": [(f"{train}/a/1.png", 0), (f"{train}/b/1.png", 1)],
+        split: [(f"{other}/a/1.png", 0), (f"{other}/b/1.png", 1)],
+    }
+
+
+@pytest.mark.parametrize("names", [("seg_train", "seg_test"), ("fold1", "fold2"), ("train2017", "val2017")])
+def test_folders_named_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    root = lay_out(tmp_path / "r", *(f"{name}/{label}/1.png" for name in names for label in ("a", "b")))
+    with pytest.raises(DataError, match="named like splits, not like classes; name them train, val and test"):
+        scan_folder(root)
+
+
+def test_classes_may_hold_the_words_for_splits(tmp_path: Path) -> None:
+    scan = scan_folder(lay_out(tmp_path / "r", "test_tube/1.png", "train_station/1.png"))
+    assert scan.classes == ("test_tube", "train_station")
+
+
+def test_what_systems_leave_behind_is_no_class(tmp_path: Path) -> None:
+    root = lay_out(
+        tmp_path / "r", "a/1.png", "b/1.png", "@eaDir/1.png", "a/@eaDir/2.png", "#recycle/3.png", "$RECYCLE.BIN/4.png"
+    )
+    assert scan_folder(root).files == {"all": [("a/1.png", 0), ("b/1.png", 1)]}
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images would be missing without a word."""
+    root = lay_out(tmp_path / "r", "a/1.png", "a/sub/2.png", "b/1.png")
+    scandir = os.scandir
+
+    def refusing(path: str | Path) -> Iterator[os.DirEntry]:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"a/sub cannot be read \(Permission denied\); make it readable"):
+        scan_folder(root)
