@@ -25,7 +25,7 @@ class Predictions:
         index: ``(N,)`` positions in the split.
         targets: ``(N,)`` or ``(N, outputs)``.
         outputs: ``(N, outputs)`` float32, before the activation.
-        probabilities: ``(N, classes)`` float32 (for regression, the predicted values).
+        probabilities: ``(N, classes)`` float32; for regression, the predicted values in 64 bits.
         metrics: flat names without the split's prefix, the loss included.
     """
 
@@ -119,7 +119,7 @@ class EpochOutputs:
             index=index.numpy(),
             targets=targets.numpy(),
             outputs=outputs.numpy(),
-            probabilities=task.probabilities(outputs).float().numpy(),
+            probabilities=task.probabilities(outputs).numpy(),
             metrics=task.evaluate(outputs, targets),
         )
 

@@ -47,12 +47,17 @@ class Regression(Task):
         elif train_targets is not None:
             values = np.asarray(train_targets, dtype=np.float64).reshape(len(train_targets), -1)
             mean, std = values.mean(axis=0), values.std(axis=0)
-            std = np.where(std > 0, std, 1.0)  # of a constant, every scale is as good
+            for name, value, spread in zip(self.classes, mean, std, strict=False):
+                if not spread > 0:
+                    raise ConfigError(
+                        f"{name} is {value:g} on every training image, so there is nothing to learn; leave it out of "
+                        "datamodule.target_columns"
+                    )
         else:
             raise ConfigError("task=regression needs the targets of the training split, to standardise them")
         if len(mean) != self.outputs:
             raise ConfigError(f"{len(mean)} columns of targets for {self.outputs} quantities {list(self.classes)}")
-        self.mean, self.std = torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+        self.mean, self.std = torch.from_numpy(mean), torch.from_numpy(std)
 
     def record(self) -> dict[str, Any]:
         """Mean and standard deviation of the training targets."""
@@ -67,12 +72,12 @@ class Regression(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error in units of the training targets' variance."""
         mean, std = self._scale(outputs.device)
-        return F.mse_loss(outputs, (targets.to(outputs.dtype) - mean) / std)
+        return F.mse_loss(outputs, ((targets - mean) / std).to(outputs.dtype))
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """The predicted values ``(B, quantities)`` in their own units."""
+        """The predicted values ``(B, quantities)`` in their own units, in 64 bits where the device has them."""
         mean, std = self._scale(outputs.device)
-        return outputs.float() * std + mean
+        return outputs * std + mean
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """``loss``, and in the targets' own units ``mae``, ``rmse`` and ``r2``.
@@ -106,4 +111,7 @@ class Regression(Task):
         return {"rmse": float(errors.square().mean(dim=0).sqrt().mean())}
 
     def _scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        return self._on("mean", self.mean, device), self._on("std", self.std, device)
+        # Differences of large numbers (times, counts) are lost in 32 bits; Apple's GPUs have no others.
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        mean, std = self.mean.to(exact), self.std.to(exact)
+        return self._on("mean", mean, device), self._on("std", std, device)

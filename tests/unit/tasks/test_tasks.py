@@ -157,3 +157,20 @@ def test_impossible_choices_are_refused(options: dict[str, object], said: str) -
 def test_one_class_is_no_classification() -> None:
     with pytest.raises(DataError, match="at least two"):
         build_task("auto", ("only",))
+
+
+def test_regression_keeps_small_differences_of_large_numbers():
+    times = 1_700_000_000.0 + np.arange(8, dtype=np.float64)[:, None]
+    task = build_task("regression", ("time",), train_targets=times)
+    targets = torch.from_numpy(times)
+    outputs = torch.from_numpy((times - times.mean()) / times.std()).float()
+    assert float(task.loss(outputs, targets)) < 1e-10
+    assert float(task.loss(torch.zeros(8, 1), targets)) == pytest.approx(1.0, abs=1e-6)
+    assert task.evaluate(outputs, targets)["mae"] < 1e-3
+    assert build_task("regression", ("time",), record=task.record()).evaluate(outputs, targets)["mae"] < 1e-3
+
+
+def test_regression_refuses_what_is_the_same_on_every_image():
+    targets = np.array([[1.0, 7.0], [2.0, 7.0]])
+    with pytest.raises(ConfigError, match="b is 7 on every training image"):
+        build_task("regression", ("a", "b"), train_targets=targets)
