@@ -47,6 +47,16 @@ class TopStage(Strategy):
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         top = model.backbone_stages[-1]
         return one_phase("top", [stage_group(top, lr_mult=self.lr_mult), stage_group(model.head)], max_epochs)
+
+
+@dataclass(frozen=True)
+class MyFreeze(Strategy):
+    """The head learns."""
+
+    only_head_learns = True
+
+    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
+        return one_phase("head", [stage_group(model.head)], max_epochs)
 '''
 
 
@@ -83,6 +93,18 @@ def test_a_strategy_from_outside_the_package(train, tmp_path: Path, monkeypatch:
     assert [name for name, row in table.items() if row["trainable"]] == [top, head]
     assert len(frozen) == 4
     assert table[top]["lr"][0] == pytest.approx(table[head]["lr"][0] / 2)
+
+
+def test_a_head_is_solved_for_under_a_frozen_strategy_of_ones_own(
+    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "my_strategies.py").write_text(OWN)
+    (tmp_path / "conf" / "strategy").mkdir(parents=True)
+    (tmp_path / "conf" / "strategy" / "my_freeze.yaml").write_text("# Head only.\n_target_: my_strategies.MyFreeze\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    _, result = train("strategy=my_freeze", "head=logreg", config_dir=tmp_path / "conf")
+    assert result.status == "done"
+    assert "l2" in str(result.details)
 
 
 def _audit(path: Path) -> dict:

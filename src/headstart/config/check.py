@@ -1,7 +1,6 @@
 """Checks a composed configuration before anything heavy is imported."""
 
 import dataclasses
-import importlib
 import re
 import types
 from collections.abc import Collection, Mapping
@@ -11,10 +10,10 @@ from headstart.config.compose import leaves
 from headstart.config.fields import Field, like
 from headstart.config.rules import RULES, Choices
 from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, SPEC
+from headstart.config.strategy import strategy_class, strategy_of
 from headstart.errors import ConfigError
+from headstart.strategies import Strategy
 from headstart.system.names import suggestion
-
-_STRATEGIES = "headstart.strategies."
 
 
 def check(
@@ -38,7 +37,7 @@ def check(
         ConfigError: with one line for each problem.
     """
     values, defaults = leaves(config), leaves(reference)
-    strategy = _strategy_class(config)
+    strategy = strategy_class(config)
     problems = [
         *_missing(config, reference),
         *(
@@ -49,16 +48,35 @@ def check(
         ),
     ]
     if not problems:
-        weights = _strategy_weights(strategy, config)
-        choices = Choices(values=values, defaults=defaults, sweep=sweep, strategy_weights=weights, given=given)
-        problems = [problem for rule in RULES if (problem := rule(choices))]
+        problems = _impossible(Choices(values, defaults, strategy_of(config), sweep, given))
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def starts_from_random_weights(config: Mapping[str, Any]) -> bool:
-    """Whether the chosen strategy trains the network from scratch."""
-    return _strategy_weights(_strategy_class(config), config) == "none"
+def check_strategy(config: Mapping[str, Any], strategy: Strategy) -> None:
+    """What :func:`check` could not judge where it could not import the strategy: the same, once it is built.
+
+    Args:
+        config: resolved.
+        strategy: as built.
+
+    Raises:
+        ConfigError: with one line for each problem.
+    """
+    if strategy_of(config) is not None:
+        return
+    problems = _impossible(Choices(leaves(config), {}, strategy, given=()))
+    weights = config["backbone"].get("weights")
+    if strategy.starts_from_random_weights and weights != "none":
+        problems.append(
+            f"backbone.weights={weights}: this strategy trains from random weights; use backbone.weights=none"
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _impossible(choices: Choices) -> list[str]:
+    return [problem for rule in RULES if (problem := rule(choices))]
 
 
 def _missing(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
@@ -123,27 +141,6 @@ def _misfit(key: str, value: Any, field: Field) -> str | None:
         return None
     hint = suggestion(value, field.options) if isinstance(value, str) else ""
     return f"{key}={_shown(value)}: must be {field.wants}{hint}"
-
-
-def _strategy_class(config: Mapping[str, Any]) -> type | None:
-    """The strategy's class if it is one of the package's, which import no torch; a user's own is checked when built."""
-    strategy = config.get("strategy")
-    target = strategy.get("_target_") if isinstance(strategy, Mapping) else None
-    if not isinstance(target, str) or not target.startswith(_STRATEGIES):
-        return None
-    module, _, name = target.rpartition(".")
-    found = getattr(importlib.import_module(module), name, None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise ConfigError(f"strategy._target_={target}: there is no such strategy")
-    return found
-
-
-def _strategy_weights(strategy: type | None, config: Mapping[str, Any]) -> str:
-    if strategy is None:
-        return "pretrained"
-    known = {field.name for field in dataclasses.fields(strategy) if field.init}
-    arguments = {name: value for name, value in config["strategy"].items() if name in known}
-    return str(strategy(**arguments).weights)
 
 
 def _strategy_problem(key: str, value: Any, strategy: type) -> str | None:

@@ -74,8 +74,11 @@ def closed_form_fits(c: "Choices") -> str | None:
         return None
     head = str(c.get("head._target_")).rpartition(".")[2]
     what = f"a head in closed form (head._target_={head})"
-    if not str(c.get("strategy._target_")).endswith(".Freeze"):
-        return f"{what} is solved for on frozen features; use strategy=freeze, or head=linear with this strategy"
+    if c.strategy is not None and not c.strategy.only_head_learns:
+        return (
+            f"{what} is solved for on frozen features; use strategy=freeze, or head=linear with this strategy (one of "
+            "your own that trains nothing but the head says so: only_head_learns = True)"
+        )
     if c.get("extend"):
         return f"extend=true has no meaning for {what}, which has no epochs; leave it out"
     if several := _several_processes(c):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 
-from headstart.config.check import check, starts_from_random_weights
+from headstart.config.check import check
 from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, leaves, plain, reference
+from headstart.config.strategy import strategy_of
 from headstart.config.weights import resolve_backbone_weights, weights_content
 from headstart.data.scan import content_digest
 from headstart.errors import ConfigError
@@ -144,7 +145,8 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
         choices |= {"optimizer": "none", "scheduler": "none"}
     _resolve_trainer(values["trainer"])
     _resolve_paths(values)
-    scratch = starts_from_random_weights(values)
+    strategy = strategy_of(values)
+    scratch = strategy is not None and strategy.starts_from_random_weights
     weights = resolve_backbone_weights(values, scratch=scratch)
     values["backbone"]["weights"] = weights.choice
     described = _described(values, weights)
@@ -233,9 +235,16 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
             if described.get(f"{prefix}.{name}", 0) is None:
                 del described[f"{prefix}.{name}"]
         described = {key: value for key, value in described.items() if not _has_no_effect(key, prefix)}
-    if config["strategy"].get("teacher"):
-        described["strategy.teacher"] = outcome(Path(config["strategy"]["teacher"]))
+    for name, run in _references(config).items():
+        described[f"strategy.{name}"] = outcome(Path(run))
     return described
+
+
+def _references(config: Mapping[str, Any]) -> dict[str, str]:
+    """Other runs that the strategy refers to, by the names of its fields."""
+    strategy = strategy_of(config)
+    named = {} if strategy is None else strategy.references
+    return {name: run for name, run in named.items() if name in config["strategy"]}
 
 
 def _datamodules(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,8 +287,8 @@ def _resolve_paths(config: dict[str, Any]) -> None:
     paths["cache_dir"] = str(cache.absolute())
     paths["data_dir"] = str(Path(paths["data_dir"] or cache / "data").expanduser().absolute())
     paths["output_dir"] = str(Path(paths["output_dir"]).expanduser().absolute())
-    if config["strategy"].get("teacher"):
-        config["strategy"]["teacher"] = str(find_run(config["strategy"]["teacher"], key="strategy.teacher"))
+    for name, run in _references(config).items():
+        config["strategy"][name] = str(find_run(run, key=f"strategy.{name}"))
     for prefix, datamodule in _datamodules(config).items():
         if "data_dir" in datamodule:
             datamodule["data_dir"] = datamodule["data_dir"] or paths["data_dir"]

@@ -6,6 +6,8 @@ from typing import Any
 
 from headstart.config.closed_form import closed_form_fits
 from headstart.data.arguments import OPTIONS_OF_AUGMENT
+from headstart.errors import ConfigError
+from headstart.strategies import Strategy
 
 # Known without reading any data; of other data sets the task itself checks the classes.
 _CLASSES = {"headstart.data.Digits": 10, "headstart.data.CIFAR10": 10, "headstart.data.Flowers102": 102}
@@ -19,15 +21,15 @@ class Choices:
     Attributes:
         values: dotted keys and values.
         defaults: the YAML files' own values for the chosen groups.
+        strategy: asked for its attributes, never for its name; None: it cannot be imported yet.
         sweep: the run is one of several that one command started.
-        strategy_weights: ``none`` for a strategy that trains from random weights.
         given: keys that the user gave a value, as opposed to an experiment; None: not known.
     """
 
     values: Mapping[str, Any]
     defaults: Mapping[str, Any]
+    strategy: Strategy | None
     sweep: bool = False
-    strategy_weights: str = "pretrained"
     given: Collection[str] | None = None
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -43,7 +45,9 @@ def scratch_has_no_weights(c: Choices) -> str | None:
     weights = c.get("backbone.weights", "auto")
     if c.given is not None and "backbone.weights" not in c.given:
         return None  # of an experiment that compares with training from scratch: their preprocessing is taken
-    if c.strategy_weights != "none" or weights in {"auto", "none"} or weights == c.defaults.get("backbone.weights"):
+    if c.strategy is None or not c.strategy.starts_from_random_weights:
+        return None
+    if weights in {"auto", "none"} or weights == c.defaults.get("backbone.weights"):
         return None
     return f"backbone.weights={weights} has no effect with a strategy that trains from random weights; leave it out"
 
@@ -185,11 +189,11 @@ def head_epochs_leave_some(c: Choices) -> str | None:
     first, epochs = c.get("head_epochs", 0), c.get("trainer.max_epochs")
     if not first:
         return None
-    if str(c.get("strategy._target_")).endswith(".Freeze"):
-        return f"head_epochs={first} has no effect with strategy=freeze, which trains only the head; leave it out"
-    if str(c.get("strategy._target_")).endswith(".WiseFt"):
+    if c.strategy is not None and c.strategy.only_head_learns:
+        return f"head_epochs={first} has no effect with strategy=freeze or another that trains only the head"
+    if c.strategy is not None and c.strategy.averages_weights:
         return (
-            f"head_epochs={first} would move the head away from where strategy=wise_ft interpolates from; "
+            f"head_epochs={first} would move the head away from the start that this strategy averages with; "
             "use head_init=probe instead"
         )
     if first < epochs:
@@ -207,9 +211,9 @@ def head_init_fits(c: Choices) -> str | None:
 
 def average_needs_moving_weights(c: Choices) -> str | None:
     """Interpolating an average hides what was interpolated."""
-    if c.get("ema.decay") is None or not str(c.get("strategy._target_")).endswith(".WiseFt"):
+    if c.get("ema.decay") is None or c.strategy is None or not c.strategy.averages_weights:
         return None
-    return "ema.decay and strategy=wise_ft both average weights; leave one of them out"
+    return "ema.decay and this strategy both average weights; leave one of them out"
 
 
 def mixing_fits(c: Choices) -> str | None:
@@ -220,20 +224,21 @@ def mixing_fits(c: Choices) -> str | None:
     return None
 
 
-def distill_has_a_teacher(c: Choices) -> str | None:
-    """A student needs a teacher."""
-    if not str(c.get("strategy._target_")).endswith(".Distill") or c.get("strategy.teacher"):
-        return None
-    return "strategy=distill needs a teacher: strategy.teacher=PATH, the directory of a finished run"
+def references_are_given(c: Choices) -> str | None:
+    """A student needs a teacher: a strategy that refers to another run says so where none is given."""
+    try:
+        _ = c.strategy and c.strategy.references
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
-def share_has_tasks(c: Choices) -> str | None:
+def other_tasks_are_trained(c: Choices) -> str | None:
     """Parameter sharing needs something to share with, and other strategies do not look at it."""
-    shares = str(c.get("strategy._target_")).endswith(".Share")
     tasks = sorted({key.split(".")[1] for key in c.values if key.startswith("sources.")})
-    if shares and not tasks:
+    if c.strategy is not None and c.strategy.trains_other_tasks and not tasks:
         return "strategy=share needs another task: +datamodule@sources.NAME.datamodule=digits"
-    if tasks and not shares and str(c.get("strategy._target_")).startswith("headstart."):
+    if c.strategy is not None and not c.strategy.trains_other_tasks and tasks:
         return f"sources.{tasks[0]} has no effect with this strategy; use strategy=share"
     if missing := [name for name in tasks if not c.get(f"sources.{name}.datamodule._target_")]:
         return f"sources.{missing[0]} has no datamodule: +datamodule@sources.{missing[0]}.datamodule=digits"
@@ -248,8 +253,7 @@ def one_class_methods_fit(c: Choices) -> str | None:
     task = c.get("task")
     if task not in {"multilabel", "regression"}:
         return None
-    strategy = str(c.get("strategy._target_")).rpartition(".")[2]
-    if strategy in {"CoTuning", "Distill"} or (strategy == "Delta" and c.get("strategy.attention") == "loss"):
+    if c.strategy is not None and c.strategy.one_class_only:
         return f"task={task} does not go with this strategy, which needs one class an image; use l2sp, full or lp_ft"
     for key, usual in (("head_init", "default"), ("batch_transform.name", "none")):
         if c.get(key, usual) != usual:
@@ -293,8 +297,8 @@ RULES: tuple[Rule, ...] = (
     head_init_fits,
     average_needs_moving_weights,
     mixing_fits,
-    distill_has_a_teacher,
-    share_has_tasks,
+    references_are_given,
+    other_tasks_are_trained,
     one_class_methods_fit,
     augmentation_has_its_options,
 )

@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ProgressBar
 
 from headstart.config import ResolvedRun, flat_config
+from headstart.config.check import check_strategy
 from headstart.data.datamodule import ImageDataModule
 from headstart.execution.assemble import (
     build_backbone,
@@ -102,6 +103,7 @@ def prepare_model(resolved: ResolvedRun) -> tuple[Strategy, ImageDataModule, Tas
     """The strategy, the data it looks at, the task, and the model as the strategy wants it before training."""
     config = resolved.config
     strategy: Strategy = instantiate(config["strategy"])
+    check_strategy(config, strategy)
     data = build_data(config)
     backbone = build_backbone(config, resolved.weights)
     data.configure(backbone.input_spec)

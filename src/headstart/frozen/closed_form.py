@@ -20,6 +20,7 @@ from headstart.model.description import ModelInfo
 from headstart.model.phases import one_phase, stage_group
 from headstart.model.transfer_model import TransferModel
 from headstart.strategies.contract import Strategy
+from headstart.strategies.modifiers import own_phases
 from headstart.tasks import Task
 from headstart.tasks.predictions import EpochOutputs
 from headstart.training.audit import Audit
@@ -40,13 +41,13 @@ def check_closed_form(config: dict[str, Any], strategy: Strategy, info: ModelInf
     """What the configuration cannot know of a user's own head or strategy.
 
     Raises:
-        ConfigError: the strategy trains the backbone, or the YAML does not say that the head is in closed form.
+        ConfigError: the strategy trains more than the head, or the YAML does not say that the head is in closed form.
     """
     if "refit" not in config["head"]:
         raise ConfigError("this head is in closed form, which its YAML must say with the key refit: true or false")
-    phases = strategy.phases(info, max_epochs=config["trainer"]["max_epochs"])
-    if any(phase.frozen_stages(info) < len(info.backbone_stages) for phase in phases):
-        raise ConfigError("this head is solved for on frozen features, and the strategy trains some of the backbone")
+    if not strategy.only_head_learns:
+        raise ConfigError("this head is solved for on frozen features; use strategy=freeze with it")
+    own_phases(strategy, info, max_epochs=config["trainer"]["max_epochs"])
 
 
 class ClosedFormModule(TransferModule):

@@ -6,6 +6,7 @@ from typing import Any
 
 from headstart.config import ResolvedRun
 from headstart.config.closed_form import is_closed_form
+from headstart.config.strategy import strategy_of
 
 OPTIMIZERS = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -85,7 +86,8 @@ def shared_part(run: ResolvedRun) -> str:
 
 
 def _of_the_strategy(config: Mapping[str, Any], choices: Mapping[str, str]) -> str | None:
-    if config["strategy"]["_target_"] != "headstart.strategies.Freeze":
+    strategy = strategy_of(config)
+    if strategy is None or not strategy.only_head_learns:
         return f"strategy={choices.get('strategy', '?')} is not freeze: more than a head learns"
     if config["head_epochs"]:
         return f"head_epochs={config['head_epochs']} makes phases"

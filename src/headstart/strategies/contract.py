@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
@@ -99,20 +99,29 @@ class Strategy:
     :meth:`scores` before training, :meth:`merge` and :meth:`finish` after it. A finished run is rebuilt by
     :meth:`restore` and :meth:`merge`.
 
+    Rules that decide which choices go together ask these attributes, before anything is built; a subclass sets what
+    is true of it (``only_head_learns = True``), or computes it as a property.
+
     Attributes:
+        only_head_learns: all of the head learns in every phase, nothing else does, and by the task's own loss alone,
+            so that a head may be solved for on the features, or trained on them together with others.
+        starts_from_random_weights: the backbone does not get its weights.
+        averages_weights: the model that is tested is an average over the training, its start included.
+        one_class_only: makes sense only where each image has one class.
+        trains_other_tasks: takes part of its batches from ``sources``.
         held: what the hooks hand on to each other; never part of the configuration or of checkpoints.
     """
 
+    only_head_learns: ClassVar[bool] = False
+    starts_from_random_weights: ClassVar[bool] = False
+    averages_weights: ClassVar[bool] = False
+    one_class_only: ClassVar[bool] = False
+    trains_other_tasks: ClassVar[bool] = False
     held: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
-    def weights(self) -> Literal["pretrained", "none"]:
-        """Whether the backbone starts from its weights; ``none`` only for training from scratch."""
-        return "pretrained"
-
-    @property
     def references(self) -> Mapping[str, str]:
-        """Directories of other runs that this one needs, by a name of the strategy's own."""
+        """Directories of other runs that this one needs, by the names of the fields that give them."""
         return {}
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:

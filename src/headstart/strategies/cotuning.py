@@ -37,6 +37,7 @@ class CoTuning(Full):
         temperature: divides the source classifier's logits before the estimate.
     """
 
+    one_class_only = True
     weight: float = 2.3
     relationship: Literal["reverse", "direct"] = "reverse"
     temperature: float = 1.0

@@ -46,6 +46,11 @@ class Delta(Full):
     beta: float = 0.01
     attention: Literal["none", "loss"] = "none"
 
+    @property
+    def one_class_only(self) -> bool:  # type: ignore[override]  # of its class only where no field decides it
+        """What a channel is worth is asked of a classifier."""
+        return self.attention == "loss"
+
     def phases(self, model: "ModelInfo", *, max_epochs: int) -> "tuple[Phase, ...]":
         """One phase in which everything learns, without weight decay."""
         from dataclasses import replace

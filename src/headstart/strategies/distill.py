@@ -41,6 +41,7 @@ class Distill(Full):
         feature_weight: of the loss on features.
     """
 
+    one_class_only = True
     teacher: str | None = None
     temperature: float = 4.0
     weight: float = 1.0

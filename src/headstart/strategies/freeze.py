@@ -19,6 +19,7 @@ class Freeze(Strategy):
             comparison with fine-tuning is unfair.
     """
 
+    only_head_learns = True
     lr_mult: float = 10.0
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:

@@ -1,7 +1,6 @@
 """Everything learns: fine-tuning from the weights, or training from random ones."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, one_phase, stage_group
@@ -35,7 +34,4 @@ class Scratch(Full):
     Reference: He et al., "Rethinking ImageNet Pre-training", ICCV 2019.
     """
 
-    @property
-    def weights(self) -> Literal["pretrained", "none"]:
-        """Random weights."""
-        return "none"
+    starts_from_random_weights = True

@@ -8,6 +8,26 @@ from headstart.model.phases import Phase, stage_group
 from headstart.strategies.contract import Strategy
 from headstart.strategies.freeze import Freeze
 
+_BESIDE_PHASES = ("prepare", "losses", "scores", "restore", "merge", "finish")
+
+
+def own_phases(strategy: Strategy, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
+    """A strategy's phases, if they are what its attributes promise.
+
+    Raises:
+        ConfigError: ``only_head_learns`` is said of a strategy that does something else.
+    """
+    phases = strategy.phases(model, max_epochs=max_epochs)
+    if strategy.only_head_learns:
+        kind, head = type(strategy), {parameter.name for parameter in model.head.parameters}
+        problems = [f"its phase '{phase.name}' trains something else" for phase in phases if phase.learning != head]
+        problems += [
+            f"it has {hook}()" for hook in _BESIDE_PHASES if getattr(kind, hook) is not getattr(Strategy, hook)
+        ]
+        if problems:
+            raise ConfigError(f"{kind.__name__} says only_head_learns = True, and {problems[0]}; leave that line out")
+    return phases
+
 
 def phases_after_head(
     strategy: Strategy, model: ModelInfo, *, max_epochs: int, head_epochs: int = 0
@@ -21,7 +41,7 @@ def phases_after_head(
         ConfigError: there are no epochs left for the strategy.
     """
     if head_epochs == 0:
-        return strategy.phases(model, max_epochs=max_epochs)
+        return own_phases(strategy, model, max_epochs=max_epochs)
     if head_epochs >= max_epochs:
         raise ConfigError(
             f"head_epochs={head_epochs} leaves nothing of trainer.max_epochs={max_epochs} for the strategy; lower it, "

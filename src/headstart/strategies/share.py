@@ -38,6 +38,7 @@ class Share(Full):
             task's images are seen about once an epoch.
     """
 
+    trains_other_tasks = True
     loss_weights: dict[str, float] | None = None
     sampling: Literal["balanced", "proportional"] = "balanced"
 

@@ -32,6 +32,7 @@ class WiseFt(Full):
         alphas: what is tried, each between 0 (start) and 1 (fine-tuned).
     """
 
+    averages_weights = True
     alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:

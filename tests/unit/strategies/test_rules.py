@@ -1,17 +1,75 @@
 """Combinations that cannot work are refused before anything heavy is imported, with the reason."""
 
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
+from omegaconf import DictConfig
 
 from headstart.config import compose, resolve_run
-from headstart.config.check import check
+from headstart.config.check import check, check_strategy
 from headstart.config.compose import chosen, plain, reference
 from headstart.errors import ConfigError
+from headstart.frozen.eligible import obstacle
+from headstart.strategies import Freeze, Full, ModelInfo, ParameterInfo, StageInfo
+from headstart.strategies.modifiers import own_phases
 
 OTHER = "+datamodule@sources.other.datamodule=digits"
 
 
-def checked(*overrides: str, sweep: bool = False) -> None:
-    config = compose(overrides)
+OWN = """
+from dataclasses import dataclass
+
+from headstart.strategies import Freeze, Full, Strategy, one_phase, stage_group
+
+
+@dataclass(frozen=True)
+class Head(Strategy):
+    only_head_learns = True
+
+    def phases(self, model, *, max_epochs):
+        return one_phase("mine", [stage_group(model.head)], max_epochs)
+
+
+@dataclass(frozen=True)
+class Careful(Full):
+    one_class_only = True
+    averages_weights = True
+
+
+@dataclass(frozen=True)
+class Anew(Full):
+    starts_from_random_weights = True
+
+
+@dataclass(frozen=True)
+class Silent(Strategy):
+    def phases(self, model, *, max_epochs):
+        return one_phase("mine", [stage_group(model.head)], max_epochs)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DictConfig]]:
+    """Checks choices with a strategy of a user's own file, without torch."""
+    (tmp_path / "strategies_of_mine.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "conf" / "strategy"
+    folder.mkdir(parents=True)
+
+    def check_own(name: str, *overrides: str) -> DictConfig:
+        (folder / "mine.yaml").write_text(f"# Mine.\n_target_: strategies_of_mine.{name}\n")
+        checked("strategy=mine", *overrides, config_dir=tmp_path / "conf")
+        return compose(["strategy=mine", *overrides], config_dir=tmp_path / "conf")
+
+    yield check_own
+    sys.modules.pop("strategies_of_mine", None)
+
+
+def checked(*overrides: str, sweep: bool = False, config_dir: Path | None = None) -> None:
+    config = compose(overrides, config_dir=config_dir)
     values = plain(config)
     given = frozenset(item.partition("=")[0] for item in overrides)
     check(values, reference(config.hydra, chosen(config.hydra, values)), sweep=sweep, given=given)
@@ -109,3 +167,73 @@ def test_choices_about_steps_leave_the_fingerprint_of_a_head_in_closed_form_alon
 )
 def test_what_works_together_passes(overrides):
     checked(*overrides)
+
+
+def test_a_strategy_of_ones_own_that_trains_only_the_head_is_like_freeze(own: Callable):
+    own("Head", "head=logreg")
+    assert obstacle(resolve_run(own("Head", "backbone.weights=bundled", "trainer=cpu"))) is None
+    with pytest.raises(ConfigError, match="head_epochs=2 has no effect"):
+        own("Head", "head_epochs=2")
+    with pytest.raises(ConfigError, match="says so: only_head_learns = True"):
+        own("Silent", "head=logreg")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "reason"),
+    [
+        ("Careful", ["task=multilabel"], "one class an image"),
+        ("Careful", ["ema.decay=0.9"], "both average weights"),
+        ("Careful", ["head_epochs=2"], "head_init=probe instead"),
+        ("Careful", ["head=logreg"], "solved for on frozen features"),
+        ("Anew", ["backbone.weights=bundled"], "trains from random weights"),
+        ("Head", [OTHER], "sources.other has no effect"),
+    ],
+)
+def test_rules_ask_what_a_strategy_of_ones_own_says_of_itself(name: str, overrides: list[str], reason: str, own):
+    with pytest.raises(ConfigError, match=reason):
+        own(name, *overrides)
+
+
+def test_a_strategy_of_ones_own_that_trains_from_random_weights_gets_none(own: Callable):
+    assert resolve_run(own("Anew")).weights.kind == "none"
+    assert resolve_run(own("Head", "backbone.weights=bundled")).weights.kind != "none"
+
+
+@pytest.mark.parametrize("target", ["strategies_of_mine.Careful", "no_such_file.Careful"])
+def test_what_cannot_be_imported_early_is_checked_when_it_is_built(target: str, own: Callable):
+    """With the same words; what was checked before is not checked again."""
+    config = plain(own("Head"))
+    config["strategy"] = {"_target_": target}
+    config["task"] = "multilabel"
+
+    class Careful(Full):
+        one_class_only = True
+        starts_from_random_weights = True
+
+    if target.startswith("no_such_file"):
+        with pytest.raises(ConfigError, match=r"(?s)task=multilabel does not go with.*backbone\.weights=none"):
+            check_strategy(config, Careful())
+    else:
+        check_strategy(config, Careful())
+
+
+def test_a_promise_to_train_only_the_head_is_held(model_info: ModelInfo):
+    class Liar(Full):
+        only_head_learns = True
+
+    class Penalised(Freeze):
+        def losses(self, model: Any) -> dict[str, Any]:
+            return {}
+
+    assert own_phases(Freeze(), model_info, max_epochs=2)[0].learning == {"head.weight"}
+    for strategy, reason in ((Liar(), "phase 'all' trains something else"), (Penalised(), r"it has losses\(\)")):
+        with pytest.raises(ConfigError, match=reason):
+            own_phases(strategy, model_info, max_epochs=2)
+
+
+@pytest.fixture
+def model_info() -> ModelInfo:
+    names = {"one": "backbone.one.weight", "head": "head.weight"}
+    return ModelInfo(
+        tuple(StageInfo(stage, (ParameterInfo(name, "weight", 4, True),)) for stage, name in names.items())
+    )
