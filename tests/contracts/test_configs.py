@@ -17,7 +17,7 @@ from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, SPEC
 
 CONF = conf_dir()
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
-CHOICES = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
+CHOICES = [name for name in FILES if "/" in name and not name.startswith("hydra/") and "/_" not in name]
 
 #: What must be given with an option that has no default of its own.
 REQUIRED = {

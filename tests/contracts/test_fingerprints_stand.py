@@ -21,7 +21,7 @@ CHOICES = (
     *(
         f"{group}={path.stem}"
         for group in ("datamodule", "head", "optimizer", "scheduler", "strategy")
-        for path in sorted((CONF / group).glob("*.yaml"))
+        for path in sorted((CONF / group).glob("[!_]*.yaml"))
         if f"{group}={path.stem}" not in LEFT_OUT and path.stem not in ("scratch", "small_cnn")
     ),
     "experiment=freeze_vs_full",

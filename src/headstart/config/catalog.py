@@ -35,11 +35,14 @@ class Option:
 
 
 def options(group: str, folders: Iterable[Path]) -> list[Option]:
-    """The options of a group in all folders, by name; the first folder that has a name describes it."""
+    """The options of a group in all folders, by name; the first folder that has a name describes it.
+
+    A file whose name starts with ``_`` is a part of others.
+    """
     found: dict[str, Option] = {}
     for folder in folders:
         root = folder / group
-        for path in root.rglob("*.yaml") if root.is_dir() else ():
+        for path in root.rglob("[!_]*.yaml") if root.is_dir() else ():
             name = path.relative_to(root).with_suffix("").as_posix()
             found.setdefault(name, Option(name, describe(path)))
     return sorted(found.values(), key=lambda option: option.name)

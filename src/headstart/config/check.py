@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from headstart.config.compose import leaves
 from headstart.config.fields import Field, like
 from headstart.config.rules import RULES, Choices
-from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, SPEC
+from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, REMOVED, SPEC
 from headstart.config.strategy import strategy_class, strategy_of
 from headstart.errors import ConfigError
 from headstart.strategies import Strategy
@@ -128,6 +128,8 @@ def _problem(
 
 
 def _unknown(key: str, defaults: Mapping[str, Any]) -> str:
+    if key in REMOVED:
+        return f"{key} is no key any more: {REMOVED[key]}"
     group = key.partition(".")[0]
     siblings = [name for name in defaults if name.startswith(f"{group}.")] if "." in key else []
     hint = suggestion(key, siblings) or suggestion(key, defaults)

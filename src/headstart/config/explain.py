@@ -15,6 +15,7 @@ from omegaconf.errors import (
 
 from headstart.config.catalog import GROUPS, options
 from headstart.config.compose import compose, leaves, plain_unresolved
+from headstart.config.schema import REMOVED
 from headstart.errors import HeadstartError
 from headstart.system.names import nearest, suggestion
 
@@ -74,7 +75,8 @@ def _missing_option(error: MissingConfigException, folders: Sequence[Path]) -> s
     group, _, name = str(error.missing_cfg_file).partition("/")
     if group == "hydra":
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-    known = list(error.options or [option.name for option in options(group, folders)])
+    known = [name for name in error.options or () if not name.startswith("_")]
+    known = known or [option.name for option in options(group, folders)]
     if not name or not known:
         return _first_line(error)
     near = nearest(name, known)
@@ -125,6 +127,8 @@ def _unknown_key(found: re.Match[str], overrides: Sequence[str], folders: Sequen
     if key.startswith("hydra"):
         return f"{key} is none of Hydra's own settings; see --hydra-help"
     given = next((item for item in overrides if item.lstrip("+~").partition("=")[0] == key), f"{key}=...")
+    if key in REMOVED:
+        return f"{key} is no key any more: {REMOVED[key]}"
     if key in GROUPS:
         return f"{given}: {key} is a group; choose one of its files by name, or set one of its keys: {key}.<key>=value"
     valid = _valid_keys(overrides, folders)

@@ -33,7 +33,6 @@ NOT_IN_RESULT = (
     "cache.max_gb",
     "cache.mode",
     "callbacks.checkpoint",
-    "callbacks.lr_monitor",
     "callbacks.plots",
     "callbacks.progress",
     "datamodule.data_dir",

@@ -40,6 +40,7 @@ _TOP: dict[str, Field] = {
     "batch_transform.name": one_of("none", "mixup", "cutmix"),
     "batch_transform.alpha": number(above=0),
     "sources": mapping(),
+    "study.primary": text() | nothing(),
     "study.budget": one_of("trials", "seconds"),
     "study.trials": whole(1),
     "study.seconds": number(above=0),
@@ -165,7 +166,6 @@ _OUTPUT: dict[str, Field] = {
     "callbacks.early_stopping.patience": whole(1),
     "callbacks.early_stopping.min_delta": number(minimum=0),
     "callbacks.checkpoint.every_n_epochs": whole(1),
-    "callbacks.lr_monitor": flag(),
     "callbacks.progress": one_of("auto", "rich", "plain", "none"),
     "callbacks.plots": flag(),
     "cache.mode": one_of("auto", "off", "require", "images"),
@@ -188,6 +188,9 @@ LIGHTNING_SWITCHES: dict[str, Field] = {
     "trainer.reload_dataloaders_every_n_epochs": whole(0),
     "trainer.inference_mode": flag(),
 }
+
+# Keys of earlier versions: what to do instead.
+REMOVED = {"callbacks.lr_monitor": "learning rates are always logged, leave it out"}
 
 SPEC: dict[str, Field] = {
     **_TOP,

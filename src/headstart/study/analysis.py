@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -363,8 +362,9 @@ def _without(setting: Setting, place: int) -> Setting:
 
 
 def _declared(table: Table, name: str) -> str | None:
-    values: set[Any] = {choice(run, name) for run in table.runs if name in run.choices or name in run.composed}
-    return str(next(iter(values))) if len(values) == 1 else None
+    values = {choice(run, name) for run in table.runs if name in run.choices or name in run.composed}
+    declared = values.pop() if len(values) == 1 else "null"
+    return None if declared == "null" else declared
 
 
 def shots_label(design: Design) -> str:

@@ -70,6 +70,7 @@ WRONG_VALUES = {
     "~optimizer.weight_decay": "optimizer.weight_decay was removed",
     "~logger": "logger was removed",
     "callbacks.early_stopping=true": "is a group of keys; set one of them: callbacks.early_stopping.enabled",
+    "+callbacks.lr_monitor=true": "callbacks.lr_monitor is no key any more: learning rates are always logged",
     "+trainer.max_epoch=3": "trainer.max_epoch is unknown; did you mean trainer.max_epochs?",
     "+los.label_smoothing=0.1": "los.label_smoothing is unknown; did you mean loss.label_smoothing?",
 }
@@ -223,7 +224,7 @@ NOT_IN_RESULT = (
     "cache=off",
     "logger=tensorboard",
     "callbacks.progress=none",
-    "callbacks.lr_monitor=false",
+    "study.primary=full",
     "callbacks.plots=false",
     "trainer.log_every_n_steps=1",
     "trainer.profiler=simple",

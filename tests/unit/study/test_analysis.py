@@ -86,6 +86,17 @@ def test_many_comparisons_can_make_seeds_too_few(writer: "StudyWriter") -> None:
     }
 
 
+def test_the_question_can_be_declared_in_the_configuration(writer: "StudyWriter") -> None:
+    for seed in range(1, 7):
+        for strategy in ("freeze", "full", "lp_ft"):
+            writer.run(strategy, seed, composed={"study": {"primary": "full"}})
+    (analysis,) = analysed(writer)
+    assert {item.value: (item.family, item.primary) for item in analysis.differences} == {
+        "full": (1, True),
+        "lp_ft": (1, False),
+    }
+
+
 def test_no_difference_is_said_as_such(writer: "StudyWriter") -> None:
     for seed in range(1, 9):
         writer.run("freeze", seed, skill=1.6)
