@@ -1,5 +1,7 @@
 """A small convolutional network for training from scratch on small images."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from headstart.backbones.contract import Backbone, FeatureSpec, Stage
@@ -23,6 +25,7 @@ class SmallCNN(Backbone):
         weights: resolved; there are none but those of an own earlier run.
         in_channels: number of image channels.
         image_size: ``(height, width)``.
+        allow_unexpected: patterns of names of surplus tensors in the weights file that may be left out.
 
     Raises:
         ConfigError: the images are too small.
@@ -36,6 +39,7 @@ class SmallCNN(Backbone):
         weights: ResolvedWeights,
         in_channels: int = 3,
         image_size: tuple[int, int] | None = None,
+        allow_unexpected: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.name = name
@@ -70,7 +74,7 @@ class SmallCNN(Backbone):
         if weights.path is None:
             self.weights = WeightsReport("none", notes=("random weights",))
         else:
-            loaded = loading.load_file(self, weights.path, sha256=weights.sha256)
+            loaded = loading.load_file(self, weights, allow_unexpected)
             self.weights = loading.report(weights, loaded, self.state_dict())
             self.source_classifier = loading.classifier_beside(weights.path, weights.card)
 

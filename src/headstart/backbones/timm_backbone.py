@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ class TimmBackbone(Backbone):
         image_size: ``(height, width)``; by default what the weights were trained with.
         pre_logits: ``keep`` appends the pretrained layers between feature map and classifier (VGG's fc6 and fc7,
             MobileNet's conv_head, ConvNeXt's norm) as a last stage; the features are then one vector an image.
+        allow_unexpected: patterns of names of surplus tensors in the weights file that may be left out.
         options: further arguments of the timm model (``drop_path_rate``).
 
     Raises:
@@ -48,6 +49,7 @@ class TimmBackbone(Backbone):
         in_channels: int = 3,
         image_size: tuple[int, int] | None = None,
         pre_logits: Literal["keep", "drop"] = "drop",
+        allow_unexpected: Sequence[str] = (),
         **options: Any,
     ) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class TimmBackbone(Backbone):
         self.name = name
         identifier = weights.hub.name if weights.hub is not None else name
         self.input_spec = input_spec_of(identifier, weights, channels=in_channels, image_size=image_size)
-        built = build_network(identifier, weights, self.input_spec, options)
+        built = build_network(identifier, weights, self.input_spec, options, allow_unexpected=allow_unexpected)
         self.network: Any = built.network
         self._keeps_pre_logits = False
         self._cut_to_features(keep=pre_logits == "keep")

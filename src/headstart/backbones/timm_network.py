@@ -1,7 +1,7 @@
 """Building a timm network with its weights, and what those expect of their input."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,14 @@ class BuiltNetwork:
     classifier: SourceClassifier | None
 
 
-def build_network(name: str, source: ResolvedWeights, spec: InputSpec, options: Mapping[str, Any]) -> BuiltNetwork:
+def build_network(
+    name: str,
+    source: ResolvedWeights,
+    spec: InputSpec,
+    options: Mapping[str, Any],
+    *,
+    allow_unexpected: Sequence[str] = (),
+) -> BuiltNetwork:
     """The timm model ``name`` with its weights.
 
     Args:
@@ -44,6 +51,7 @@ def build_network(name: str, source: ResolvedWeights, spec: InputSpec, options: 
         source: of the weights.
         spec: input that the network is made for.
         options: further arguments of the model.
+        allow_unexpected: patterns of names of surplus tensors in the weights file that may be left out.
 
     Raises:
         ConfigError: the network cannot be made as asked.
@@ -56,7 +64,7 @@ def build_network(name: str, source: ResolvedWeights, spec: InputSpec, options: 
     if source.kind == "none":
         return BuiltNetwork(network, None, None)
     assert source.path is not None
-    loaded = weights.load_file(network, source.path, sha256=source.sha256)
+    loaded = weights.load_file(network, source, allow_unexpected)
     return BuiltNetwork(network, loaded, loaded.classifier or weights.classifier_beside(source.path, source.card))
 
 

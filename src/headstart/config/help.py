@@ -20,7 +20,7 @@ Keys that are always there
   seed=1                      head, order of images, augmentation; datamodule.split_seed has the split
   trainer.max_epochs=20       how long
   backbone.name=NAME          with backbone=timm: any network of timm
-  backbone.weights=auto       auto | hub | bundled | none | PATH to a .safetensors or .pth file
+  backbone.weights=auto       auto | package | hub | bundled | none | PATH to a .safetensors, .pth or .ckpt file
   datamodule.root=PATH        with datamodule=folder: your images
   datamodule.batch_size=32    per device
   datamodule.image_size=224   default: what the weights expect

@@ -29,6 +29,7 @@ RESULTS_VERSION = 3
 # What may differ between two runs with the same result: speed, display, places, what to do with earlier runs.
 # Stored activations give the same results within a tolerance that a test holds, so whether they are used is here too.
 NOT_IN_RESULT = (
+    "backbone.allow_unexpected",
     "cache.images",
     "cache.max_gb",
     "cache.mode",

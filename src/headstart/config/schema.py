@@ -52,6 +52,7 @@ _BACKBONE: dict[str, Field] = {
     "backbone.weights": text(),
     "backbone.in_channels": whole(1),
     "backbone.pre_logits": one_of("drop", "keep"),
+    "backbone.allow_unexpected": list_of(text()),
 }
 
 _HEAD: dict[str, Field] = {

@@ -5,6 +5,8 @@ A card is a JSON object beside the file, or the metadata in a safetensors header
 
 import json
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,8 @@ def check_architecture(card: Card, name: str, source: str) -> None:
 def classes(card: Card) -> tuple[str, ...]:
     """Class names of the source task, in the order of the classifier's rows."""
     given = card.get("classes", ())
+    if given == "imagenet-1k":
+        return _imagenet_classes()
     if isinstance(given, str):
         try:
             given = json.loads(given)
@@ -77,6 +81,16 @@ def classes(card: Card) -> tuple[str, ...]:
     if not isinstance(given, list | tuple):
         return ()
     return tuple(str(item[-1]) if isinstance(item, list | tuple) else str(item) for item in given)
+
+
+@cache
+def _imagenet_classes() -> tuple[str, ...]:
+    """ImageNet-1k's class names as timm's own files list them; importing timm takes seconds."""
+    timm = find_spec("timm")
+    folder = Path(*(timm.submodule_search_locations or ()) if timm else (), "data", "_info")
+    rows = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
+    names = dict(row.split("\t", 1) for row in rows)
+    return tuple(names[synset] for synset in (folder / "imagenet_synsets.txt").read_text(encoding="utf-8").split())
 
 
 def input_spec(card: Card) -> InputSpec | None:

@@ -4,9 +4,11 @@ import logging
 import pickle
 import re
 import sys
+import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from headstart.errors import WeightsError
 from headstart.system.digests import digest_file
 from headstart.weights import cards
 from headstart.weights.hub import HubEntry, cached_file, torch_cache_dir
+from headstart.weights.packages import timm_name
 from headstart.weights.report import SourceClassifier, WeightsReport
 from headstart.weights.sources import ResolvedWeights
 
@@ -25,10 +28,13 @@ State = dict[str, Tensor]
 _log = logging.getLogger(__name__)
 
 # Where training programs put a network inside a larger one.
-_WRAPPERS = frozenset({"module", "model", "backbone", "network", "net", "encoder", "trunk", "visual", "_orig_mod"})
+_WRAPPERS = frozenset(
+    {"module", "model", "backbone", "network", "net", "encoder", "encoder_q", "trunk", "visual", "_orig_mod"}
+)
 # And a state dict inside a checkpoint.
 _HOLDERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "network")
 _SHOWN = 4
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass
@@ -54,35 +60,42 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
 
-def load_file(network: nn.Module, path: Path, *, sha256: str) -> Loaded:
+def load_file(network: nn.Module, weights: ResolvedWeights, allow_unexpected: Sequence[str] = ()) -> Loaded:
     """Load a weights file into a timm network that still has its classifier, all but the classifier.
 
     Args:
         network: changed in place.
-        path: a safetensors file, or a checkpoint that holds nothing but tensors and plain containers.
-        sha256: its digest.
+        weights: a safetensors file, or a checkpoint that holds nothing but tensors and plain containers.
+        allow_unexpected: patterns of names (``head.*``) of tensors that the network lacks and that may be left out.
+            What lies outside the network in the file (a projection head beside ``backbone.``) may be in any case.
 
     Raises:
         WeightsError: the file is damaged, unsafe or of another network.
     """
-    loaded = Loaded(path, sha256)
+    path = weights.path
+    assert path is not None
+    loaded = Loaded(path, weights.sha256)
     state = unwrapped(read_state(path), path)
+    if rules := weights.card.get("names"):
+        state = {timm_name(name, rules): tensor for name, tensor in state.items()}
     targets = network.state_dict()
     classifiers = classifier_names(network)
-    state, prefix = _without_prefix(state, targets)
+    state, prefix, outside = _without_prefix(state, targets)
     if prefix:
         loaded.notes.append(f"the file's names begin with '{prefix}', which was stripped")
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    state = {name: (t.float() if t.is_floating_point() else t).contiguous() for name, t in state.items()}
     loaded.classifier = take_classifier(state, classifiers)
     targets = {name: tensor for name, tensor in targets.items() if not _is_classifier(name, classifiers)}
-    if not _fits(state, targets):
+    if not _fits(state, targets) or not state.keys() <= targets.keys() | outside:
         state = _converted(network, state, targets, loaded.notes)
-    matched = {name for name in state if name in targets}
-    _check(network, state, targets, matched, path)
-    network.load_state_dict({name: state[name] for name in matched}, strict=False)
-    loaded.keys = frozenset(matched)
-    loaded.missing = tuple(name for name in targets if name not in matched)
-    loaded.unexpected = tuple(name for name in state if name not in matched)
+    loaded.keys = frozenset(name for name in state if name in targets)
+    loaded.missing = tuple(name for name in targets if name not in loaded.keys)
+    loaded.unexpected = tuple(name for name in state if name not in loaded.keys)
+    _check(network, state, targets, loaded)
+    of_the_head = tuple(f"{classifier}." for classifier in classifiers)
+    surplus = [name for name in loaded.unexpected if name not in outside and not name.startswith(of_the_head)]
+    _check_surplus(surplus, allow_unexpected, loaded)
+    network.load_state_dict({name: state[name] for name in loaded.keys}, strict=False)
     return loaded
 
 
@@ -170,11 +183,19 @@ def read_state(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each have their own
-        raise WeightsError(f"{path}: cannot be loaded safely: {_unsafe(error)}") from error
+        raise WeightsError(f"{path}: cannot be loaded safely: {_unsafe(path, error)}") from error
 
 
-def _unsafe(error: Exception) -> str:
+def _unsafe(path: Path, error: Exception) -> str:
     """What torch's many lines about a file that is no plain checkpoint come down to."""
+    if zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
+        return (
+            "it is a TorchScript program, not tensors alone; save its weights: "
+            f"torch.save(torch.jit.load('{path.name}').state_dict(), '{path.stem}.pth')"
+        )
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            return "it is a pointer of Git LFS, not the file itself; run: git lfs pull"
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     if found:
         return f"it holds a {found[1]}, not tensors alone; save the plain state_dict, best as .safetensors"
@@ -244,8 +265,8 @@ def unwrapped(content: Any, path: Path) -> State:
     return state
 
 
-def _without_prefix(state: State, targets: Mapping[str, Tensor]) -> tuple[State, str]:
-    """The state with the wrapper's prefix removed that makes most names fit, and that prefix."""
+def _without_prefix(state: State, targets: Mapping[str, Tensor]) -> tuple[State, str, frozenset[str]]:
+    """The state without the wrapper's prefix that makes most names fit, that prefix, and the names that lack it."""
     prefixes: Counter[str] = Counter()
     for name in state:
         parts = name.split(".")
@@ -256,10 +277,10 @@ def _without_prefix(state: State, targets: Mapping[str, Tensor]) -> tuple[State,
                 prefixes[".".join([*parts[:depth], ""])] += 1
     prefix = max(prefixes, key=lambda key: (prefixes[key], -len(key)), default="")
     if not prefix:
-        return state, ""
+        return state, "", frozenset()
     inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     outside = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
-    return {**outside, **inside}, prefix
+    return {**outside, **inside}, prefix, frozenset(outside.keys() - inside.keys())
 
 
 def _is_classifier(name: str, classifiers: tuple[str, ...]) -> bool:
@@ -301,7 +322,8 @@ def _converted(network: nn.Module, state: State, targets: Mapping[str, Tensor], 
     return state
 
 
-def _check(network: nn.Module, state: State, targets: Mapping[str, Tensor], matched: set[str], path: Path) -> None:
+def _check(network: nn.Module, state: State, targets: Mapping[str, Tensor], loaded: Loaded) -> None:
+    path, matched = loaded.path, loaded.keys
     name = getattr(network, "pretrained_cfg", {}).get("architecture") or type(network).__name__
     if not matched:
         raise WeightsError(
@@ -309,12 +331,29 @@ def _check(network: nn.Module, state: State, targets: Mapping[str, Tensor], matc
             "it is of another network, or its names need another prefix"
         )
     wrong = [key for key in matched if state[key].shape != targets[key].shape]
+    broken = [key for key in matched if state[key].is_floating_point() and not state[key].isfinite().all()]
+    if broken and not wrong:
+        raise WeightsError(
+            f"{path}: {len(broken)} tensors hold NaN or infinite values ({_some(sorted(broken))}); their training "
+            "diverged, or the file is damaged: give another"
+        )
     if wrong:
         key = min(wrong)
         raise WeightsError(
             f"{path}: {len(wrong)} tensors have another shape than in {name}: {key} is {tuple(state[key].shape)}, "
             f"not {tuple(targets[key].shape)}; it is of another network"
         )
+
+
+def _check_surplus(surplus: Sequence[str], allowed: Sequence[str], loaded: Loaded) -> None:
+    refused = [name for name in surplus if not any(fnmatchcase(name, pattern) for pattern in allowed)]
+    if refused:
+        raise WeightsError(
+            f"{loaded.path}: {len(refused)} of its tensors are not in the backbone ({_some(refused)}); it is of "
+            "another network, or allow by name what may be left out: 'backbone.allow_unexpected=[head.*]'"
+        )
+    if surplus:
+        loaded.notes.append(f"left out, as backbone.allow_unexpected says: {_some(surplus)}")
 
 
 def _some(names: Any) -> str:

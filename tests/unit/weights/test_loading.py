@@ -1,5 +1,7 @@
+import contextlib
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,9 @@ def test_a_wrappers_prefix_is_stripped_and_said(tmp_path: Path, prefix: str) -> 
     wrapped = {f"{prefix}{name}": tensor for name, tensor in state.items()} | {
         "model.head.linear.weight": torch.zeros(2)
     }
-    backbone = build(CONV, saved({"state_dict": wrapped, "epoch": 3}, tmp_path / "w.pth"))
+    # Under the prefix `model.` the head lies inside the network, where only names that are allowed may be left out.
+    path = saved({"state_dict": wrapped, "epoch": 3}, tmp_path / "w.ckpt")
+    backbone = build(CONV, path, allow_unexpected=["head.*"] if prefix == "model." else [])
     assert_holds(backbone, state)
     assert any(f"'{prefix}'" in note for note in backbone.weights.notes)
     assert len(backbone.weights.unexpected) == 1
@@ -107,6 +111,52 @@ def test_the_same_names_with_other_shapes_are_refused(tmp_path: Path) -> None:
     path = saved(state_of("resnet26t"), tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=r"shape|not in the file"):
         build("resnet18", path)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_deeper_network_of_the_same_names_is_refused(tmp_path: Path, prefix: str) -> None:
+    """ResNet-34 has every tensor of ResNet-18, and 96 more."""
+    state = {f"{prefix}{name}": tensor for name, tensor in timm.create_model("resnet34").state_dict().items()}
+    path = saved(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"96 of its tensors are not in the backbone \(layer1\.2.*another network"):
+        build("resnet18", path)
+    backbone = build("resnet18", path, allow_unexpected=["layer[1-4].*"])
+    assert (backbone.weights.matched, len(backbone.weights.unexpected)) == (120, 96)
+    assert any("backbone.allow_unexpected" in note for note in backbone.weights.notes)
+
+
+def test_surplus_tensors_are_allowed_by_name_only(tmp_path: Path) -> None:
+    path = saved({**state_of(CONV), "extra.weight": torch.zeros(2), "more.weight": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"1 of its tensors are not in the backbone \(more\.weight\)"):
+        build(CONV, path, allow_unexpected=["extra.*"])
+    assert build(CONV, path, allow_unexpected=["extra.*", "more.*"]).weights.unexpected == (
+        "extra.weight",
+        "more.weight",
+    )
+
+
+def test_another_classifier_is_no_surplus(tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in state_of(CONV).items() if not name.startswith("fc.")}
+    backbone = build(
+        CONV, saved({**state, "fc.0.weight": torch.zeros(3, 4), "fc.2.bias": torch.zeros(3)}, tmp_path / "w.pth")
+    )
+    assert backbone.source_classifier is None
+    assert backbone.weights.unexpected == ("fc.0.weight", "fc.2.bias")
+
+
+def test_what_self_supervision_leaves_beside_the_network_is_no_surplus(tmp_path: Path) -> None:
+    state = state_of(CONV, num_classes=0)
+    whole = {f"module.encoder_{key}.{name}": t if key == "q" else 0 * t for key in "qk" for name, t in state.items()}
+    backbone = build(CONV, saved({"state_dict": {**whole, "module.queue": torch.zeros(4)}}, tmp_path / "w.pth"))
+    assert_holds(backbone, state)
+    assert len(backbone.weights.unexpected) == len(state) + 1
+
+
+def test_weights_that_diverged_are_refused(tmp_path: Path) -> None:
+    state = state_of(CONV)
+    state["layer2.0.conv1.weight"][0] = float("nan")
+    with pytest.raises(WeightsError, match=r"1 tensors hold NaN or infinite values \(layer2\.0\.conv1\.weight\)"):
+        build(CONV, saved(state, tmp_path / "w.safetensors"))
 
 
 def test_a_missing_tensor_is_refused_by_name(tmp_path: Path) -> None:
@@ -136,6 +186,31 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="safely"):
         build(CONV, path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_torchscript_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "traced.pt"
+    state = state_of(CONV)
+    network = timm.create_model(CONV).eval()
+    network.load_state_dict(state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(network, torch.zeros(1, 3, 64, 64)).save(str(path))
+        with pytest.raises(
+            WeightsError, match=r"it is a TorchScript program.*torch\.save\(.*'traced\.pth'\)"
+        ) as caught:
+            build(CONV, path)
+        remedy = str(caught.value).partition("save its weights: ")[2]
+        with contextlib.chdir(tmp_path):
+            exec(remedy, {"torch": torch})
+    assert_holds(build(CONV, tmp_path / "traced.pth"), state)
+
+
+def test_a_pointer_of_git_lfs_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 5\n")
+    with pytest.raises(WeightsError, match=r"pointer of Git LFS.*git lfs pull"):
+        build(CONV, path)
 
 
 def test_a_saved_network_is_refused_by_its_kind(tmp_path: Path) -> None:
