@@ -8,11 +8,11 @@ import torch
 
 from headstart.backbones import TimmBackbone
 from headstart.data import Digits
-from headstart.execution.assemble import seed_stream
 from headstart.heads import Linear
 from headstart.model.transfer_model import TransferModel
 from headstart.strategies.contract import Strategy
 from headstart.tasks import build_task
+from headstart.training.assemble import seed_stream
 from headstart.training.audit import Audit
 from headstart.training.callbacks import StepSeed
 from headstart.training.module import TransferModule

@@ -12,21 +12,16 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from headstart.backbones.contract import Backbone
 from headstart.config import compose
 from headstart.config.compose import plain
-from headstart.execution.assemble import (
-    build_backbone,
-    build_data,
-    build_model,
-    build_module,
-    build_run_task,
-    instantiate,
-    seed_stream,
-)
+from headstart.config.settings import RunSettings
+from headstart.execution.assemble import build_module
 from headstart.execution.surroundings import build_surroundings
 from headstart.heads.task_head import TaskHead
 from headstart.model.transfer_model import TransferModel, is_norm
 from headstart.strategies import OtherRun, Phase, Strategy, Surroundings
+from headstart.training.assemble import build_backbone, build_data, build_data_task, build_head, seed_stream
 from headstart.training.callbacks import StepSeed
 from headstart.training.checkpoints import AtomicCheckpointIO
 from headstart.training.module import TransferModule
@@ -112,25 +107,33 @@ def build(folder: Path, strategy: str, backbone: str, *extra: str) -> Built:
         overrides.append("+datamodule@sources.other.datamodule=folder")
         overrides += [f"sources.other.datamodule.root={folder}", "sources.other.datamodule.num_workers=0"]
     config = copy.deepcopy(composed(tuple(overrides)))
-    choice: Strategy = instantiate(config["strategy"])
-    data = build_data(config)
-    network = build_backbone(config, NO_WEIGHTS)
+    settings = RunSettings.of(config)
+    choice: Strategy = settings.strategy.build()
+    data = build_data(settings.datamodule, seed=settings.seed, task=settings.task)
+    network = untrained(settings)
     torch.manual_seed(5)
     network.source_classifier = SourceClassifier(torch.randn(7, network.feature_dim), torch.zeros(7))
     data.configure(network.input_spec)
-    task = build_run_task(config, data)
-    model = build_model(config, network, task)
+    task = build_data_task(settings.task, settings.loss, data)
+    model = TransferModel(network, build_head(settings.head, network, task, seed=settings.seed))
     if choice.references:
         torch.manual_seed(6)
-        other = build_model(config, build_backbone(config, NO_WEIGHTS), task)
+        teacher = untrained(settings)
+        other = TransferModel(teacher, build_head(settings.head, teacher, task, seed=settings.seed))
         choice.connect(Surroundings(torch.device("cpu"), {"teacher": OtherRun(other, task.classes, data.spec)}))
     else:
-        choice.connect(build_surroundings(config, choice, network))
-    seed_stream(config["seed"], "strategy")
+        choice.connect(build_surroundings(settings, choice, network))
+    seed_stream(settings.seed, "strategy")
     choice.prepare(model, task, data)
-    module = build_module(config, choice, model, task)
+    module = build_module(settings, choice, model, task)
     module.audit.start()
     return Built(config, choice, module, data)
+
+
+def untrained(settings: RunSettings) -> Backbone:
+    """The chosen network with random weights."""
+    size = settings.datamodule.arguments["image_size"]
+    return build_backbone(settings.backbone, NO_WEIGHTS, seed=settings.seed, image_size=size)
 
 
 @cache

@@ -134,7 +134,7 @@ def _train(config: "DictConfig") -> float | None:
     from headstart.config.resolve import resolve_run
 
     resolved = resolve_run(config)  # Everything that can be wrong without torch is found before it is imported.
-    if resolved.config["plan"]:
+    if resolved.settings.plan:
         importlib.import_module("headstart.execution.plan").show_plan(resolved)
         return None
     training: Any = importlib.import_module("headstart.execution.train")

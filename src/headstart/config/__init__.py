@@ -2,6 +2,16 @@
 
 from headstart.config.check import check
 from headstart.config.compose import compose, conf_dir
-from headstart.config.resolve import RESULTS_VERSION, ResolvedRun, flat_config, resolve_run
+from headstart.config.resolve import RESULTS_VERSION, ResolvedRun, resolve_run
+from headstart.config.settings import Component, RunSettings
 
-__all__ = ["RESULTS_VERSION", "ResolvedRun", "check", "compose", "conf_dir", "flat_config", "resolve_run"]
+__all__ = [
+    "RESULTS_VERSION",
+    "Component",
+    "ResolvedRun",
+    "RunSettings",
+    "check",
+    "compose",
+    "conf_dir",
+    "resolve_run",
+]

@@ -3,18 +3,21 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from headstart.config.check import check
 from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, leaves, plain, reference
+from headstart.config.settings import RunSettings
 from headstart.config.strategy import strategy_of
 from headstart.config.weights import resolve_backbone_weights, weights_content
 from headstart.data.scan import content_digest
 from headstart.errors import ConfigError
+from headstart.runs.directory import RunDirectory
 from headstart.runs.other_run import find_run, outcome
 from headstart.system.digests import digest
 from headstart.system.folders import user_cache_dir
@@ -64,8 +67,8 @@ class ResolvedRun:
     """One run, decided.
 
     Attributes:
-        config: plain containers; ``backbone.weights``, ``trainer.accelerator``, ``devices`` and ``precision`` are
-            decided, folders are absolute.
+        config: plain containers as ``config.yaml`` holds them; ``backbone.weights``, ``trainer.accelerator``,
+            ``devices`` and ``precision`` are decided, folders are absolute.
         weights: what ``backbone.weights`` became; the backbone is built with it.
         choices: name of the chosen option of each group; several loggers are joined by ``+``.
         overrides: as given on the command line.
@@ -82,30 +85,39 @@ class ResolvedRun:
     lineage: str
     key: str
 
+    @cached_property
+    def settings(self) -> RunSettings:
+        """The choices as types, which is how everything but the configuration reads them."""
+        return RunSettings.of(self.config)
+
     @property
     def study(self) -> str:
         """The study's name."""
-        return str(self.config["name"])
+        return self.settings.name
 
     @property
     def output_dir(self) -> str:
         """The folder that holds all studies."""
-        return str(self.config["paths"]["output_dir"])
+        return self.settings.paths.output_dir
 
-    @property
-    def rerun(self) -> Literal["failed", "all", "none"]:
-        """Which earlier outcomes are trained again."""
-        rerun: Literal["failed", "all", "none"] = self.config["rerun"]
-        return rerun
+    def directory(self) -> RunDirectory:
+        """Its run directory, made if need be.
+
+        Raises:
+            HeadstartError: the study's name is no folder's, or the directory is another run's.
+        """
+        return RunDirectory.open(self.output_dir, self.study, self.key, self.fingerprint, rerun=self.settings.rerun)
 
     def flat(self) -> dict[str, Any]:
-        """The choices as ``result.json`` holds them: names of the options, seed, epochs, every override as given."""
+        """The ``config`` section of ``result.json``: names of the choices, seed, epochs, every override as given."""
+        overrides = dict(item.lstrip("+~").partition("=")[::2] for item in self.overrides)
         return {
+            **overrides,
             **self.choices,
-            "seed": self.config["seed"],
-            "max_epochs": self.config["trainer"]["max_epochs"],
-            "task": self.config["task"],
-            "name": self.study,
+            "seed": self.settings.seed,
+            "max_epochs": self.settings.trainer.max_epochs,
+            "study": self.study,
+            "key": self.key,
             "overrides": list(self.overrides),
         }
 
@@ -115,7 +127,6 @@ class ResolvedRun:
             "results_version": RESULTS_VERSION,
             "fingerprint": self.fingerprint,
             "lineage": self.lineage,
-            "key": self.key,
             "choices": dict(self.choices),
             "overrides": list(self.overrides),
         }
@@ -160,20 +171,6 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
         lineage=digest({"results_version": RESULTS_VERSION, "choices": extendable}),
         key=readable_key(values, defaults, choices),
     )
-
-
-def flat_config(resolved: ResolvedRun) -> dict[str, Any]:
-    """The ``config`` section of ``result.json``: names of the choices, seed, epochs and every override as given."""
-    overrides = dict(item.lstrip("+~").partition("=")[::2] for item in resolved.overrides)
-    return {
-        **overrides,
-        **resolved.choices,
-        "seed": resolved.config["seed"],
-        "max_epochs": resolved.config["trainer"]["max_epochs"],
-        "study": resolved.config["name"],
-        "key": resolved.key,
-        "overrides": list(resolved.overrides),
-    }
 
 
 def readable_key(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Mapping[str, str]) -> str:

@@ -13,20 +13,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ProgressBar
 
-from headstart.config import ResolvedRun, flat_config
+from headstart.config import ResolvedRun, RunSettings
 from headstart.config.check import check_strategy
 from headstart.data.datamodule import ImageDataModule
-from headstart.execution.assemble import (
-    build_backbone,
-    build_data,
-    build_loaders,
-    build_model,
-    build_module,
-    build_run_task,
-    instantiate,
-    seed_stream,
-    static_folder,
-)
+from headstart.execution.assemble import build_loaders, build_module, static_folder
 from headstart.execution.summary import show_result
 from headstart.execution.surroundings import build_surroundings
 from headstart.export.backbone_file import export_model
@@ -45,6 +35,7 @@ from headstart.system.console import show
 from headstart.tasks import Task
 from headstart.tasks.predictions import ScoredModel
 from headstart.tracking.loggers import build_loggers, finish_loggers, log_outcome, measurements
+from headstart.training.assemble import build_backbone, build_data, build_data_task, build_head, seed_stream
 from headstart.training.audit import StageRow, audit_table, raise_violations, rows_as_dicts
 from headstart.training.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
 from headstart.training.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, save_final, share_static
@@ -55,8 +46,6 @@ from headstart.weights.report import weights_notice
 _log = logging.getLogger(__name__)
 
 _VERSIONS = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "numpy", "pillow", "headstart")
-# Keys of conf/trainer that are this package's own.
-_OWN_SWITCHES = ("channels_last", "compile")
 
 
 def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bool) -> Result:
@@ -74,24 +63,24 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
     started = time.perf_counter()
     quiet_lightning()
     attempt = run.attempt() if owner else None
-    config = resolved.config
+    settings = resolved.settings
     strategy, data, task, model = prepare_model(resolved)
-    module = build_module(config, strategy, model, task)
-    loaders = build_loaders(config, data, module)
+    module = build_module(settings, strategy, model, task)
+    loaders = build_loaders(settings, data, module)
     module.audit.start()
     if owner:
         share_static(run.checkpoints, static_folder(run.path), module.static_state())
         _announce(module, loaders)
-    loggers = build_loggers(config["logger"], run_dir=run.path, resolved=resolved) if owner else []
+    loggers = build_loggers(settings.logger, run_dir=run.path, resolved=resolved) if owner else []
     try:
-        trainer = build_trainer(config, run, module, loaders, loggers, attempt)
+        trainer = build_trainer(settings, run, module, loaders, loggers, attempt)
         fit(trainer, module, loaders, run, resume=resume)
         result = conclude(resolved, run, trainer, module, loaders, strategy)
         if owner:
             assert attempt is not None
             elapsed = time.perf_counter() - started
             attempt.record(ended=True, device=device_name(trainer), **_cold_seconds(elapsed, loaders, attempt))
-            result = write_down(result, run, attempt, module, data, loggers, config)
+            result = write_down(result, run, attempt, module, data, loggers, resolved)
     except BaseException:
         finish_loggers(loggers, exit_code=1)
         raise
@@ -101,24 +90,25 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
 
 def prepare_model(resolved: ResolvedRun) -> tuple[Strategy, ImageDataModule, Task, TransferModel]:
     """The strategy, the data it looks at, the task, and the model as the strategy wants it before training."""
-    config = resolved.config
-    strategy: Strategy = instantiate(config["strategy"])
-    check_strategy(config, strategy)
-    data = build_data(config)
-    backbone = build_backbone(config, resolved.weights)
+    settings, seed = resolved.settings, resolved.settings.seed
+    strategy: Strategy = settings.strategy.build()
+    check_strategy(resolved.config, strategy)
+    data = build_data(settings.datamodule, seed=seed, task=settings.task)
+    image_size = settings.datamodule.arguments.get("image_size")
+    backbone = build_backbone(settings.backbone, resolved.weights, seed=seed, image_size=image_size)
     data.configure(backbone.input_spec)
-    task = build_run_task(config, data)
-    model = build_model(config, backbone, task)
-    strategy.connect(build_surroundings(config, strategy, backbone))
-    if config["head_init"] != "default":
-        initialise_head(model, config["head_init"], data, strategy.surroundings.device)
-    seed_stream(config["seed"], "strategy")
+    task = build_data_task(settings.task, settings.loss, data)
+    model = TransferModel(backbone, build_head(settings.head, backbone, task, seed=seed))
+    strategy.connect(build_surroundings(settings, strategy, backbone))
+    if settings.head_init != "default":
+        initialise_head(model, settings.head_init, data, strategy.surroundings.device)
+    seed_stream(seed, "strategy")
     strategy.prepare(model, task, data)
     return strategy, data, task, model
 
 
 def build_trainer(
-    config: dict[str, Any],
+    settings: RunSettings,
     run: RunDirectory,
     module: TransferModule,
     loaders: CachedData,
@@ -126,26 +116,26 @@ def build_trainer(
     attempt: Attempt | None,
 ) -> pl.Trainer:
     """Lightning's trainer with this run's callbacks; its own switches pass through."""
-    choice = {key: value for key, value in config["trainer"].items() if key not in _OWN_SWITCHES}
-    callbacks, task = config["callbacks"], module.task
-    stopping = callbacks["early_stopping"]
+    switches, callbacks, task = dict(settings.trainer.switches), settings.callbacks, module.task
+    stopping = callbacks.early_stopping
     built: list[pl.Callback] = [
-        StepSeed(config["seed"]),
+        StepSeed(settings.seed),
         CostMeter(attempt, apart=lambda: loaders.seconds),
         MetricsCsv(run.metrics_file),
-        *_build_checkpoints(run, module, callbacks["checkpoint"]["every_n_epochs"]),
-        *build_progress(callbacks["progress"]),
+        *_build_checkpoints(run, module, callbacks.checkpoint_every_n_epochs),
+        *build_progress(callbacks.progress),
     ]
-    if stopping["enabled"]:
-        patience, delta = stopping["patience"], stopping["min_delta"]
+    if stopping.enabled:
+        patience, delta = stopping.patience, stopping.min_delta
         built.append(EarlyStopping(task.monitor, mode=task.monitor_mode, patience=patience, min_delta=delta))
-    if choice["strategy"] in ("ddp", "auto") and _several(choice) and len(module.plan.phases) > 1:
+    several = settings.trainer.distributed and len(module.plan.phases) > 1
+    if several and settings.trainer.strategy in ("ddp", "auto"):
         # What is frozen in the present phase takes no part in the backward pass.
-        choice["strategy"] = "ddp_find_unused_parameters_true"
+        switches["strategy"] = "ddp_find_unused_parameters_true"
     if loaders.phases_differ:
-        choice["reload_dataloaders_every_n_epochs"] = 1
+        switches["reload_dataloaders_every_n_epochs"] = 1
     return pl.Trainer(
-        **choice,
+        **switches,
         default_root_dir=run.path,
         logger=loggers or False,
         callbacks=built,
@@ -239,7 +229,7 @@ def build_result(
         status="done",
         fingerprint=resolved.fingerprint,
         metrics=to_plain(metrics),
-        config=flat_config(resolved),
+        config=resolved.flat(),
         weights=_weights(scored.model),
         data=data.summary(),
         params=params,
@@ -268,13 +258,13 @@ def write_down(
     module: ScoredModel,
     data: ImageDataModule,
     loggers: list[Any],
-    config: dict[str, Any],
+    resolved: ResolvedRun,
 ) -> Result:
     """Predictions, pictures, what the loggers take, the export, and last of all ``result.json`` with its cost."""
     ids = {split: np.asarray(data.records(split).ids)[found.index] for split, found in module.predictions.items()}
     for split in module.predictions:
         _write_predictions(run, split, module, data, ids[split])
-    if config["callbacks"]["plots"]:
+    if resolved.settings.callbacks.plots:
         draw_run(run, module, data, best_epoch=result.details["best_epoch"])
     result = replace(result, cost=attempt.total)
     log_outcome(
@@ -285,9 +275,9 @@ def write_down(
         classes=data.classes if module.task.one_class else (),
         plots=sorted(run.plots.glob("*.png")),
     )
-    if config["export"]:
+    if resolved.settings.export:
         assert data.spec is not None
-        path = export_model(run.path, module.model, module.task, result, config, data.spec)
+        path = export_model(run.path, module.model, module.task, result, resolved.config, data.spec)
         show(f"Exported: backbone.weights={path.parent}")
     write_result(run.path, result)
     show_result(result, run.path)
@@ -363,12 +353,6 @@ def _write_predictions(
             probabilities=predictions.probabilities,
             classes=np.asarray(data.classes),
         )
-
-
-def _several(choice: dict[str, Any]) -> bool:
-    devices = choice["devices"]
-    count = len(devices) if isinstance(devices, list) else devices
-    return count != 1 or choice["num_nodes"] > 1
 
 
 def device_name(trainer: pl.Trainer) -> str:

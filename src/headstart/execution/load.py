@@ -6,15 +6,16 @@ from typing import Any
 
 import yaml
 
+from headstart.config.settings import Component
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
 from headstart.errors import RunError
-from headstart.execution.assemble import build_backbone, build_model, instantiate
 from headstart.export.backbone_file import export_model
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.directory import CONFIG_FILE
 from headstart.runs.result import Result, read_result
 from headstart.tasks import Task, build_task
+from headstart.training.assemble import build_backbone, build_head
 from headstart.training.checkpoints import load_final, load_weights
 from headstart.weights.sources import NO_WEIGHTS
 
@@ -61,9 +62,10 @@ def load_run(path: str | Path) -> LoadedRun:
     spec = InputSpec.from_dict(result.details["input_spec"])
     classes = tuple(result.data["classes"])
     task = build_task(result.details["task"], classes, record=result.details.get("task_record"))
-    sized = {**config, "datamodule": {**config["datamodule"], "image_size": [spec.height, spec.width]}}
-    model = build_model(config, build_backbone(sized, NO_WEIGHTS), task)
-    strategy = instantiate(config["strategy"])
+    seed, size = config["seed"], (spec.height, spec.width)
+    backbone = build_backbone(Component.of(config["backbone"]), NO_WEIGHTS, seed=seed, image_size=size)
+    model = TransferModel(backbone, build_head(Component.of(config["head"]), backbone, task, seed=seed))
+    strategy = Component.of(config["strategy"]).build()
     if not load_final(model, path / "checkpoints"):
         strategy.restore(model)
         load_weights(model, path / "checkpoints")

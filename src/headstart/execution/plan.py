@@ -9,12 +9,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from headstart.config import ResolvedRun
+from headstart.config import ResolvedRun, RunSettings
 from headstart.data.datamodule import ImageDataModule
-from headstart.execution.assemble import (
-    instantiate,
-    prepare_strategy,
-)
+from headstart.execution.assemble import prepare_strategy
 from headstart.execution.execute import prepare_model
 from headstart.heads import ClosedForm
 from headstart.model.modes import apply_gradients, apply_modes
@@ -59,10 +56,10 @@ def show_plan(resolved: ResolvedRun) -> None:
         HeadstartError: the data, the weights or the strategy's choices cannot be used; training would fail alike.
     """
     quiet_lightning()
-    config = resolved.config
+    settings = resolved.settings
     strategy, data, _, model = prepare_model(resolved)
-    prepared = prepare_strategy(config, strategy, model)
-    plan, batchnorm = prepared.plan, config["batchnorm"]
+    prepared = prepare_strategy(settings, strategy, model)
+    plan, batchnorm = prepared.plan, settings.batchnorm
     show(f"Plan of {resolved.key} (nothing is trained)")
     show(weights_notice(model.backbone.weights))
     show(_images(data, plan))
@@ -74,7 +71,7 @@ def show_plan(resolved: ResolvedRun) -> None:
         show("The head is solved for in closed form, after one pass over the images: there are no rates and no steps.")
         return
     show(rate_table(plan))
-    show(_memory_table(config, model, plan, data))
+    show(_memory_table(settings, model, plan, data))
 
 
 def rate_table(plan: RatePlan) -> Table:
@@ -195,8 +192,8 @@ def _images(data: ImageDataModule, plan: RatePlan) -> str:
     )
 
 
-def _memory_table(config: dict[str, Any], model: TransferModel, plan: RatePlan, data: ImageDataModule) -> Any:
-    per_element = optimizer_state(instantiate({**config["optimizer"], "_partial_": True}))
+def _memory_table(settings: RunSettings, model: TransferModel, plan: RatePlan, data: ImageDataModule) -> Any:
+    per_element = optimizer_state(settings.optimizer.partial())
     assert data.spec is not None
     table = Table(box=None, title="estimated memory of a training step, MiB", title_justify="left", pad_edge=False)
     table.add_column("phase", no_wrap=True)
@@ -211,8 +208,8 @@ def _memory_table(config: dict[str, Any], model: TransferModel, plan: RatePlan, 
                 batch_size=data.batch_size,
                 shape=data.spec.shape,
                 state_per_element=per_element,
-                precision=str(config["trainer"]["precision"]),
-                batchnorm=config["batchnorm"],
+                precision=settings.trainer.precision,
+                batchnorm=settings.batchnorm,
             )
             parts = (memory.parameters, memory.gradients, memory.optimizer, memory.activations, memory.total)
             table.add_row(phase.name, *(f"{part / 2**20:,.0f}" for part in parts))

@@ -1,33 +1,32 @@
 """What a run offers its strategy: other finished runs, other tasks, a device."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from headstart.backbones.contract import Backbone
+from headstart.config.settings import RunSettings, TrainerSettings
 from headstart.errors import ConfigError
-from headstart.execution.assemble import build_data, build_head
 from headstart.execution.load import load_run
 from headstart.strategies.contract import OtherRun, OtherTask, Strategy, Surroundings
 from headstart.tasks import build_task
+from headstart.training.assemble import build_data, build_head
 
 
-def build_surroundings(config: dict[str, Any], strategy: Strategy, backbone: Backbone) -> Surroundings:
+def build_surroundings(settings: RunSettings, strategy: Strategy, backbone: Backbone) -> Surroundings:
     """Load and build what a strategy may ask for.
 
     Raises:
         HeadstartError: another run cannot be loaded, or another task's data cannot be used.
     """
     runs = {name: _other_run(name, path) for name, path in strategy.references.items()}
-    return Surroundings(device_of(config["trainer"]), runs, _other_tasks(config, backbone))
+    return Surroundings(device_of(settings.trainer), runs, _other_tasks(settings, backbone))
 
 
-def device_of(trainer: Mapping[str, Any]) -> torch.device:
+def device_of(trainer: TrainerSettings) -> torch.device:
     """Where passes over data before training run: the accelerator of the training, its first device."""
-    kind = {"gpu": "cuda"}.get(trainer["accelerator"], trainer["accelerator"])
-    devices = trainer["devices"]
+    kind = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
+    devices = trainer.devices
     index = devices[0] if isinstance(devices, list) and devices else 0
     return torch.device(kind, index) if kind == "cuda" else torch.device(kind)
 
@@ -42,18 +41,18 @@ def _other_run(name: str, path: str) -> OtherRun:
     return OtherRun(loaded.model.eval().requires_grad_(False), loaded.classes, loaded.input_spec)
 
 
-def _other_tasks(config: dict[str, Any], backbone: Backbone) -> dict[str, OtherTask]:
+def _other_tasks(settings: RunSettings, backbone: Backbone) -> dict[str, OtherTask]:
     tasks = {}
-    for name, choice in config["sources"].items():
-        data = build_data({**choice, "seed": config["seed"]})
+    for name, choice in settings.sources.items():
+        data = build_data(choice.datamodule, seed=settings.seed, task=choice.task)
         data.image_size = (backbone.input_spec.height, backbone.input_spec.width)
         data.configure(backbone.input_spec)
         task = build_task(
-            choice.get("task", "auto"),
+            choice.task,
             data.classes,
-            label_smoothing=config["loss"]["label_smoothing"],
+            label_smoothing=settings.loss.label_smoothing,
             train_targets=data.targets("train"),
         )
-        head = build_head(choice.get("head", config["head"]), backbone, task, seed=config["seed"])
+        head = build_head(choice.head or settings.head, backbone, task, seed=settings.seed)
         tasks[name] = OtherTask(data, task, head)
     return tasks

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from headstart.config import ResolvedRun, flat_config, resolve_run
+from headstart.config import ResolvedRun, resolve_run
 from headstart.errors import RunError
 from headstart.execution.summary import show_result
 from headstart.runs.directory import CONFIG_FILE, Action, RunDirectory, find_runs, is_done
@@ -37,16 +37,14 @@ def train(cfg: "DictConfig") -> Result:
             failed; the run directory's ``result.json`` then says so.
     """
     resolved, earlier = _extension(resolve_run(cfg))
-    run = RunDirectory.open(
-        resolved.output_dir, resolved.study, resolved.key, resolved.fingerprint, rerun=resolved.config["rerun"]
-    )
-    place = find_place(resolved.config["trainer"])
+    run, settings = resolved.directory(), resolved.settings
+    place = find_place(settings.trainer.processes, settings.trainer.num_nodes)
     owner = place.owner
     with run.lock(owner=owner):
         action = _decide(run, resolved, earlier) if owner else None
         action = agree(place, run.path.with_name(f".{run.path.name}.ranks"), action)
         if action == "return":
-            return _return_finished(run, export=resolved.config["export"]) if owner else run.result()
+            return _return_finished(run, export=settings.export) if owner else run.result()
         with log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None), decided(action):
             try:
                 with collector_at_rest():
@@ -91,9 +89,9 @@ def _extension(resolved: ResolvedRun) -> tuple[ResolvedRun, RunDirectory | None]
     Raises:
         RunError: there is no such run, or its strategy has phases, whose lengths would change.
     """
-    if not resolved.config["extend"]:
+    if not resolved.settings.extend:
         return resolved, None
-    epochs, study = resolved.config["trainer"]["max_epochs"], Path(resolved.output_dir) / resolved.study
+    epochs, study = resolved.settings.trainer.max_epochs, Path(resolved.output_dir) / resolved.study
     found: list[tuple[int, Path]] = []
     for path in find_runs(study):
         config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8")) if is_done(path) else {}
@@ -132,22 +130,16 @@ def open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) ->
     """Write the resolved choices; unless the run is resumed, nothing of an earlier attempt stays."""
     if not resume:
         run.clear()
-    record = {
-        "fingerprint": resolved.fingerprint,
-        "lineage": resolved.lineage,
-        "choices": resolved.choices,
-        "overrides": list(resolved.overrides),
-    }
     # The same text, from LibYAML in a tenth of the time where that is there.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump({**resolved.config, "run": record}, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    text = yaml.dump({**resolved.config, "run": resolved.record()}, Dumper=dumper, sort_keys=False, allow_unicode=True)
     with atomic_write(run.config_file) as file:
         file.write(text)
 
 
 def record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -> None:
     """Write the ``result.json`` of a run that ended with an error."""
-    known = {"config": flat_config(resolved), "cost": run.cost()}
+    known = {"config": resolved.flat(), "cost": run.cost()}
     write_result(run.path, failed_result(error, fingerprint=resolved.fingerprint, **known))
 
 

@@ -10,9 +10,9 @@ import torch
 from pytorch_lightning.loops.progress import _BaseProgress
 from torch import Tensor
 
-from headstart.execution.assemble import build_optimizer
 from headstart.frozen.member import Kept, Member
 from headstart.model.transfer_model import TransferModel
+from headstart.training.assemble import build_optimizer
 from headstart.training.checkpoints import AtomicCheckpointIO, build_checkpoints
 from headstart.training.rates import torch_groups
 
@@ -127,8 +127,9 @@ def _callbacks(member: Member) -> dict[str, Any]:
 
 def _optimizer_state(member: Member, model: TransferModel) -> Mapping[str, Any]:
     """The state of the optimizer that the job alone would have had."""
-    decay = member.config["optimizer"].get("weight_decay", 0.0)
-    optimizer = build_optimizer(member.config)(torch_groups(member.plan.groups, model, weight_decay=decay))
+    settings = member.resolved.settings
+    groups = torch_groups(member.plan.groups, model, weight_decay=settings.weight_decay)
+    optimizer = build_optimizer(settings.optimizer, settings.trainer)(groups)
     parameters = dict(model.named_parameters())
     for name, state in member.optimizer.items():
         if state:

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
+from headstart.config.settings import RunSettings
 from headstart.errors import ConfigError
 from headstart.heads import ClosedForm
 from headstart.heads.closed_form import Examples, Solution, outputs_of, solve
@@ -37,17 +38,17 @@ def closed_form_plan(info: ModelInfo) -> RatePlan:
     return RatePlan(0.0, phases, optimizer_groups(phases, info), Schedule())
 
 
-def check_closed_form(config: dict[str, Any], strategy: Strategy, info: ModelInfo) -> None:
+def check_closed_form(settings: RunSettings, strategy: Strategy, info: ModelInfo) -> None:
     """What the configuration cannot know of a user's own head or strategy.
 
     Raises:
         ConfigError: the strategy trains more than the head, or the YAML does not say that the head is in closed form.
     """
-    if "refit" not in config["head"]:
+    if "refit" not in settings.head.arguments:
         raise ConfigError("this head is in closed form, which its YAML must say with the key refit: true or false")
     if not strategy.only_head_learns:
         raise ConfigError("this head is solved for on frozen features; use strategy=freeze with it")
-    own_phases(strategy, info, max_epochs=config["trainer"]["max_epochs"])
+    own_phases(strategy, info, max_epochs=settings.trainer.max_epochs)
 
 
 class ClosedFormModule(TransferModule):

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from headstart.execution.assemble import ever_learning, static_folder
+from headstart.execution.assemble import static_folder
 from headstart.execution.execute import build_result, count_parameters, phase_table, write_down
 from headstart.frozen.checkpoint import Lengths, write_checkpoints
 from headstart.frozen.features import Features, batches_of
@@ -21,6 +21,7 @@ from headstart.system.atomic import write_json
 from headstart.system.console import show
 from headstart.tasks import Task
 from headstart.tasks.predictions import EpochOutputs, Predictions
+from headstart.training.assemble import ever_learning
 from headstart.training.audit import Audit, StageRow, audit_table, raise_violations, stage_rows
 from headstart.training.callbacks import CostMeter, epoch_line, write_metrics
 from headstart.training.checkpoints import share_static
@@ -160,7 +161,7 @@ def write_member(member: Member, frozen: Frozen, place: Place, shares: Shares) -
         details={"fused": vars(shares)},
     )
     _record_cost(member, place, shares, own_seconds=time.perf_counter() - started)
-    return write_down(result, run, member.attempt, scored, data, [], member.config)
+    return write_down(result, run, member.attempt, scored, data, [], member.resolved)
 
 
 def _announce(member: Member, model: TransferModel, shares: Shares, table: list[StageRow]) -> None:

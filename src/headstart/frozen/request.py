@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from headstart.config import ResolvedRun
@@ -11,7 +12,8 @@ from headstart.system.atomic import write_json
 
 def write_request(path: Path, runs: Sequence[ResolvedRun]) -> None:
     """Write the choices of jobs that have their shared part in common."""
-    plain = [{key: value for key, value in vars(run).items() if key != "weights"} for run in runs]
+    names = [field.name for field in fields(ResolvedRun) if field.name != "weights"]
+    plain = [{name: getattr(run, name) for name in names} for run in runs]
     write_json(path, {"runs": plain})
 
 

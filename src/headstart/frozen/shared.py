@@ -2,32 +2,28 @@
 
 import json
 from contextlib import ExitStack
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from headstart.config import ResolvedRun
+from headstart.config import ResolvedRun, RunSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunError
-from headstart.execution.assemble import (
-    build_backbone,
-    build_data,
-    build_head,
-    build_plan,
-    build_run_task,
-    instantiate,
-    wants_channels_last,
-)
 from headstart.execution.train import open_directory
 from headstart.frozen.features import Splits, load_splits
 from headstart.frozen.member import Member
 from headstart.model.description import ModelInfo
 from headstart.model.transfer_model import TransferModel
-from headstart.runs.directory import RunDirectory
 from headstart.store.activations import CachedData, pooling_of
-from headstart.store.decide import Settings
 from headstart.tasks import Task
+from headstart.training.assemble import (
+    build_backbone,
+    build_data,
+    build_data_task,
+    build_head,
+    build_plan,
+    wants_channels_last,
+)
 from headstart.training.rates import RatePlan
 
 _TRAINER = ("accelerator", "benchmark", "deterministic", "devices", "precision")
@@ -43,11 +39,12 @@ class Shared:
     """
 
     def __init__(self, resolved: ResolvedRun) -> None:
-        config = resolved.config
-        self._first = resolved
-        self.backbone = build_backbone(config, resolved.weights)
+        settings = resolved.settings
+        self._seed = settings.seed
+        size = settings.datamodule.arguments.get("image_size")
+        self.backbone = build_backbone(settings.backbone, resolved.weights, seed=settings.seed, image_size=size)
         self.trainer = pl.Trainer(
-            **{key: config["trainer"][key] for key in _TRAINER},
+            **{key: settings.trainer.switches[key] for key in _TRAINER},
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -56,7 +53,7 @@ class Shared:
         )
         self.trainer.strategy.setup_environment()
         self.device: torch.device = self.trainer.strategy.root_device
-        self.channels_last = wants_channels_last(config["trainer"]["channels_last"], self.backbone)
+        self.channels_last = wants_channels_last(settings.trainer.channels_last, self.backbone)
         self.backbone.requires_grad_(False).eval().to(self.device)
         if self.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
@@ -76,25 +73,24 @@ class Shared:
         Raises:
             HeadstartError: its data or choices cannot be used.
         """
-        config, seed = resolved.config, self._first.config["seed"]
-        if self.backbone.weights.missing and config["seed"] != seed:
+        settings = resolved.settings
+        if self.backbone.weights.missing and settings.seed != self._seed:
             return "the weights leave a part of the backbone to the seed"
-        data = self._data_of(config)
-        if config["datamodule"]["drop_last"] and data.sizes["train"] < config["datamodule"]["batch_size"]:
+        data = self._data_of(settings)
+        loop = settings.datamodule.arguments
+        if loop["drop_last"] and data.sizes["train"] < loop["batch_size"]:
             return "datamodule.drop_last=true leaves none of its images"
-        task = self._task_of(config, data)
-        head = build_head(config["head"], self.backbone, task, seed=config["seed"])
+        task = self._task_of(settings, data)
+        head = build_head(settings.head, self.backbone, task, seed=settings.seed)
         if any(True for _ in head.buffers()):
             return f"{type(head).__name__} has buffers, which may change in training"
         model = TransferModel(self.backbone, head)
-        info = self._info_of(config, task, model)
-        plan = build_plan(config, instantiate(config["strategy"]), info)
-        splits = self._splits_of(config, data, model, plan, info)
+        info = self._info_of(settings, task, model)
+        plan = build_plan(settings, settings.strategy.build(), info)
+        splits = self._splits_of(settings, data, model, plan, info)
         if isinstance(splits, str):
             return splits
-        run = RunDirectory.open(
-            resolved.output_dir, resolved.study, resolved.key, resolved.fingerprint, rerun=resolved.rerun
-        )
+        run = resolved.directory()
         try:
             locks.enter_context(run.lock(wait=False))
         except RunError:
@@ -104,38 +100,38 @@ class Shared:
         open_directory(run, resolved, resume=False)
         return Member(resolved, run, run.attempt(), head, info, plan, task, splits)
 
-    def _data_of(self, config: dict[str, Any]) -> ImageDataModule:
-        key = _data_key(config)
+    def _data_of(self, settings: RunSettings) -> ImageDataModule:
+        key = _data_key(settings)
         if key not in self._data:
-            data = build_data(config)
+            data = build_data(settings.datamodule, seed=settings.seed, task=settings.task)
             data.configure(self.backbone.input_spec)
             self._data[key] = data
         return self._data[key]
 
-    def _task_of(self, config: dict[str, Any], data: ImageDataModule) -> Task:
-        key = json.dumps([_data_key(config), config["loss"]], default=str)
+    def _task_of(self, settings: RunSettings, data: ImageDataModule) -> Task:
+        key = json.dumps([_data_key(settings), settings.loss], default=vars)
         if key not in self._tasks:
-            self._tasks[key] = build_run_task(config, data)
+            self._tasks[key] = build_data_task(settings.task, settings.loss, data)
         return self._tasks[key]
 
-    def _info_of(self, config: dict[str, Any], task: Task, model: TransferModel) -> ModelInfo:
-        key = json.dumps([config["head"], task.outputs], default=str)
+    def _info_of(self, settings: RunSettings, task: Task, model: TransferModel) -> ModelInfo:
+        key = json.dumps([settings.head, task.outputs], default=vars)
         if key not in self._infos:
             self._infos[key] = model.describe()
         return self._infos[key]
 
     def _splits_of(
-        self, config: dict[str, Any], data: ImageDataModule, model: TransferModel, plan: RatePlan, info: ModelInfo
+        self, settings: RunSettings, data: ImageDataModule, model: TransferModel, plan: RatePlan, info: ModelInfo
     ) -> Splits | str:
-        key = json.dumps([_data_key(config), pooling_of(model) is not None])
+        key = json.dumps([_data_key(settings), pooling_of(model) is not None])
         if key not in self._splits:
             loaders = CachedData(
                 data,
                 model,
                 plan.phases,
                 info,
-                settings=Settings(**config["cache"]),
-                folder=config["paths"]["cache_dir"],
+                settings=settings.cache,
+                folder=settings.paths.cache_dir,
                 channels_last=self.channels_last,
             )
             loaders.trainer = self.trainer
@@ -143,8 +139,5 @@ class Shared:
         return self._splits[key]
 
 
-def _data_key(config: dict[str, Any]) -> str:
-    return json.dumps(
-        [{key: value for key, value in config["datamodule"].items() if key not in _OF_THE_LOOP}, config["task"]],
-        default=str,
-    )
+def _data_key(settings: RunSettings) -> str:
+    return json.dumps([settings.datamodule.without(*_OF_THE_LOOP), settings.task], default=vars)

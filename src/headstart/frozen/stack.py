@@ -15,13 +15,13 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
 from headstart.errors import DivergedError, RunError
-from headstart.execution.assemble import build_optimizer
 from headstart.frozen.each import JobByJob
 from headstart.frozen.features import Features, batches_of
 from headstart.frozen.member import Member
 from headstart.frozen.scoring import score_many
 from headstart.system.hardware import torch_threads
 from headstart.tasks import Multiclass
+from headstart.training.assemble import build_optimizer
 from headstart.training.callbacks import step_seed, write_metrics
 
 Precision = Callable[[], AbstractContextManager[Any]]
@@ -243,7 +243,8 @@ class Stack:
                 key = json.dumps([options, _rates_key(member, number)], default=str)
                 made = groups.setdefault(key, {**options, "params": [], "member": member, "number": number})
                 made["params"] += parameters
-        return build_optimizer(self.members[0].config)(list(groups.values()))
+        settings = self.members[0].resolved.settings
+        return build_optimizer(settings.optimizer, settings.trainer)(list(groups.values()))
 
 
 def stack_key(member: Member) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from headstart.config import ResolvedRun, flat_config
+from headstart.config import ResolvedRun
 from headstart.errors import RunError
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import RESULT_FILE, Result, failed_result, read_result, write_result
@@ -46,8 +46,7 @@ class Job:
     @property
     def directory(self) -> RunDirectory:
         """Its run directory, made if need be."""
-        run = self.resolved
-        return RunDirectory.open(run.output_dir, run.study, run.key, run.fingerprint, rerun=run.rerun)
+        return self.resolved.directory()
 
     @property
     def study_dir(self) -> Path:
@@ -57,34 +56,30 @@ class Job:
     @property
     def gpus(self) -> int | list[int]:
         """How many GPUs it needs, or the very ones that it asks for; 0 without a GPU."""
-        trainer = self.resolved.config["trainer"]
-        devices: int | list[int] = trainer["devices"]
-        return devices if trainer["accelerator"] == "gpu" else 0
+        trainer = self.resolved.settings.trainer
+        return trainer.devices if trainer.accelerator == "gpu" else 0
 
     @property
     def processes(self) -> int:
         """How many processes it has on this machine."""
-        devices = self.resolved.config["trainer"]["devices"]
-        return len(devices) if isinstance(devices, list) else int(devices)
+        return self.resolved.settings.trainer.processes
 
     @property
     def nodes(self) -> int:
         """How many machines it has."""
-        return int(self.resolved.config["trainer"]["num_nodes"])
+        return self.resolved.settings.trainer.num_nodes
 
     @property
     def repeats_its_command(self) -> bool:
         """Whether it starts further processes with its own command line, and so needs a process that has one."""
-        trainer = self.resolved.config["trainer"]
-        strategy = str(trainer["strategy"])
-        forks = strategy.endswith(("_spawn", "_fork", "_notebook"))
-        several = self.processes > 1 or self.nodes > 1
-        return not forks and (several or strategy.startswith(_REPEAT_THE_COMMAND))
+        trainer = self.resolved.settings.trainer
+        forks = trainer.strategy.endswith(("_spawn", "_fork", "_notebook"))
+        return not forks and (trainer.distributed or trainer.strategy.startswith(_REPEAT_THE_COMMAND))
 
     @property
     def max_epochs(self) -> int:
         """How long it trains at most."""
-        return int(self.resolved.config["trainer"]["max_epochs"] or 0)
+        return self.resolved.settings.trainer.max_epochs
 
 
 @dataclass(frozen=True)
@@ -201,7 +196,7 @@ def _record(job: Job, outcome: Outcome) -> None:
     failure = failed_result(
         RunError(outcome.message),
         fingerprint=job.resolved.fingerprint,
-        config=flat_config(job.resolved),
+        config=job.resolved.flat(),
         cost=run.cost(),
         details={"outcome": outcome.kind, "resumable": outcome.kind in ("killed", "timeout", "pruned")},
     )

@@ -291,7 +291,7 @@ class Pool:
     def _worth_retrying(self, outcome: Outcome) -> bool:
         names = {outcome.kind, outcome.message.partition(":")[0]}
         wanted = bool(names & set(self.settings.retry_on))
-        again = outcome.job.resolved.rerun != "none" and outcome.attempts <= self.settings.retries
+        again = outcome.job.resolved.settings.rerun != "none" and outcome.attempts <= self.settings.retries
         return outcome.failed and wanted and again
 
     def _check_times(self) -> None:

@@ -47,19 +47,19 @@ class Place:
         return self.rank == 0
 
 
-def find_place(trainer: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Place:
+def find_place(devices: int, nodes: int = 1, environment: Mapping[str, str] | None = None) -> Place:
     """What the variables of torchrun, SLURM or Lightning say, for a run of this many devices and nodes.
 
     Args:
-        trainer: the run's section of that name, decided.
+        devices: of each node that the run needs.
+        nodes: that it needs.
         environment: by default that of the process.
 
     Raises:
         RunError: the processes that were started are not those that the run needs.
     """
     given = os.environ if environment is None else environment
-    devices = len(trainer["devices"]) if isinstance(trainer["devices"], list) else int(trainer["devices"])
-    nodes, local = int(trainer["num_nodes"]), int(given.get("LOCAL_RANK", "0"))
+    local = int(given.get("LOCAL_RANK", "0"))
     if given.get(ACTION_VARIABLE) in get_args(Action):
         told: Any = given[ACTION_VARIABLE]
         return Place(_node(given) * devices + local, told=told)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from headstart.backbones.cut import is_cuttable
+from headstart.config.settings import CacheSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import CacheError
 from headstart.heads.pool import Pool
@@ -19,7 +20,7 @@ from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
 from headstart.store.building import ShardWriter
-from headstart.store.decide import Decision, Settings, check_required, decide, too_large
+from headstart.store.decide import Decision, check_required, decide, too_large
 from headstart.store.decoded import DecodedImages
 from headstart.store.entry import Entry
 from headstart.store.extract import Kind, Prefix, extract
@@ -90,7 +91,7 @@ class CachedData(pl.LightningDataModule):
         phases: Sequence[Phase],
         info: ModelInfo,
         *,
-        settings: Settings,
+        settings: CacheSettings,
         folder: str | Path,
         channels_last: bool = False,
         whole_features: bool = False,

@@ -2,41 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from headstart.config.settings import CacheSettings
 from headstart.errors import CacheError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
 
-Mode = Literal["auto", "off", "require", "images"]
-
 # In auto mode activations that are this many times larger than the image's pixels are not stored.
 _LARGEST_RATIO = 8
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The ``cache`` group of the configuration.
-
-    Attributes:
-        mode: ``auto`` where it is exact, ``off``, ``require``, which makes "cannot" an error, or ``images``: decoded
-            images only.
-        dtype: ``run`` stores what is computed, ``half`` stores 32-bit activations in 16.
-        views: number of augmented views of each training image; 0: deterministic preprocessing only.
-        images: ``auto`` keeps decoded images where that changes nothing and they fit into memory, or ``off``.
-        max_gb: of all entries together; decoded images have as much again.
-    """
-
-    mode: Mode = "auto"
-    dtype: Literal["run", "half"] = "run"
-    views: int = 0
-    images: Literal["auto", "off"] = "auto"
-    max_gb: float | None = None
-
-    @property
-    def max_bytes(self) -> int | None:
-        """The limit in bytes."""
-        return None if self.max_gb is None else int(self.max_gb * 1e9)
 
 
 @dataclass(frozen=True)
@@ -62,7 +36,7 @@ class Decision:
 def decide(
     phase: Phase,
     model: ModelInfo,
-    settings: Settings,
+    settings: CacheSettings,
     *,
     is_cuttable: Callable[[int], bool],
     augmentation: str | None,
@@ -101,15 +75,15 @@ def decide(
     return Decision(stages, True)
 
 
-def trainer_obstacle(trainer: Mapping[str, Any]) -> str | None:
+def trainer_obstacle(switches: Mapping[str, Any]) -> str | None:
     """Why a run with these switches of Lightning looks at too few images for a pass over all of them, or None."""
     limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
-    names = [name for name in ("fast_dev_run", "overfit_batches") if trainer.get(name)]
-    names += [name for name in limits if trainer.get(name) not in (None, 1.0)]
-    return f"trainer.{names[0]}={trainer[names[0]]} uses only some of the images" if names else None
+    names = [name for name in ("fast_dev_run", "overfit_batches") if switches.get(name)]
+    names += [name for name in limits if switches.get(name) not in (None, 1.0)]
+    return f"trainer.{names[0]}={switches[names[0]]} uses only some of the images" if names else None
 
 
-def check_required(settings: Settings, decisions: Sequence[Decision]) -> None:
+def check_required(settings: CacheSettings, decisions: Sequence[Decision]) -> None:
     """With ``cache=require``, every phase that freezes something must run on stored activations, and one must exist.
 
     Raises:
@@ -124,7 +98,7 @@ def check_required(settings: Settings, decisions: Sequence[Decision]) -> None:
     raise CacheError(f"cache=require, but stored activations cannot be used: {reason}. Change that, or use cache=auto.")
 
 
-def too_large(settings: Settings, *, rows: int, row_bytes: int, image_bytes: int, free_bytes: int) -> str | None:
+def too_large(settings: CacheSettings, *, rows: int, row_bytes: int, image_bytes: int, free_bytes: int) -> str | None:
     """Why activations of this size are not stored, or None."""
     size = rows * row_bytes
     if settings.max_bytes is not None and size > settings.max_bytes:

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.config.settings import CacheSettings
 from headstart.data.affine import AffineAugment, all_draws
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.dataset import ImageDataset
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform, normalised
 from headstart.store.building import ShardWriter
-from headstart.store.decide import Settings, gigabytes
+from headstart.store.decide import gigabytes
 from headstart.store.key import pixels_key
 from headstart.store.pixels import decoding_threads, pixel_batches
 from headstart.store.provide import Wanted
@@ -55,7 +56,7 @@ class DecodedImages:
             return cls(dataset, None, dataset.transform.spec, about)
         return None
 
-    def wanted(self, settings: Settings, *, processes: int) -> Wanted:
+    def wanted(self, settings: CacheSettings, *, processes: int) -> Wanted:
         """What to ask of :func:`headstart.store.provide.provide`.
 
         Args:

@@ -43,7 +43,7 @@ class GridSweeper(BasicSweeper):
         [batch] = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         jobs = launcher.plan(batch)
         check_jobs(jobs)
-        if any(job.run is not None and job.run.config["plan"] for job in jobs):
+        if any(job.run is not None and job.run.settings.plan for job in jobs):
             show_plan(jobs)
             return []
         outcomes = run_sweep(jobs, launcher.settings, launcher.pool())

@@ -9,10 +9,11 @@ from torch import nn
 
 from headstart.config import compose
 from headstart.config.compose import plain
-from headstart.execution.assemble import build_backbone, build_head, instantiate
+from headstart.config.settings import Component
 from headstart.model.description import ModelInfo
 from headstart.model.transfer_model import TransferModel
 from headstart.tasks import build_task
+from headstart.training.assemble import build_backbone, build_head
 from headstart.weights.sources import NO_WEIGHTS
 
 #: Experiment, further overrides, classes, parameters of the backbone, of the head, of what learns.
@@ -55,12 +56,13 @@ def built(config: dict[str, Any], classes: int, device: str = "cpu") -> Transfer
     targets = np.zeros((2, classes)) if config["task"] == "regression" else None
     task = build_task(config["task"], names, train_targets=targets)
     with torch.device(device):
-        backbone = build_backbone(config, NO_WEIGHTS)
-        return TransferModel(backbone, build_head(config["head"], backbone, task, seed=1))
+        size = config["datamodule"].get("image_size")
+        backbone = build_backbone(Component.of(config["backbone"]), NO_WEIGHTS, seed=config["seed"], image_size=size)
+        return TransferModel(backbone, build_head(Component.of(config["head"]), backbone, task, seed=1))
 
 
 def learning(config: dict[str, Any], info: ModelInfo) -> int:
-    phases = instantiate(config["strategy"]).phases(info, max_epochs=config["trainer"]["max_epochs"])
+    phases = Component.of(config["strategy"]).build().phases(info, max_epochs=config["trainer"]["max_epochs"])
     names = {name for phase in phases for name in phase.learning}
     sizes = {parameter.name: parameter.size for stage in info.stages for parameter in stage.parameters}
     return sum(sizes[name] for name in names)
@@ -79,7 +81,7 @@ def test_the_effective_rates_are_those_of_the_descriptions():
     for experiment, rate in (("vgg16_binary", 1e-3), ("vgg16_gap", 1e-3), ("small_cnn_scratch", 1e-3)):
         config = composed(experiment)
         info = built(config, 2 if experiment == "vgg16_binary" else 10, "meta").describe()
-        (phase,) = instantiate(config["strategy"]).phases(info, max_epochs=1)
+        (phase,) = Component.of(config["strategy"]).build().phases(info, max_epochs=1)
         rates = {round(config["optimizer"]["lr"] * group.lr_mult, 12) for group in phase.groups}
         assert rates == {rate}, experiment
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from headstart_testing import tiny_run
 
+from headstart.config.settings import CacheSettings
 from headstart.data import Fractals, InputSpec
 from headstart.data import fractals as drawing
 from headstart.data.fractals import Fractal, attractor, system
 from headstart.store.activations import CachedData
-from headstart.store.decide import Settings
 from headstart.strategies import Full
 
 PINNED = [[170.1, 116.5, 109.0], [63.7, 97.1, 73.1], [66.9, 69.5, 47.1]]
@@ -136,7 +136,7 @@ def test_without_augmentation_images_are_drawn_once_for_all_runs(tmp_path: Path,
             run.module.model,
             run.module.plan.phases,
             run.module.audit.info,
-            settings=Settings(),
+            settings=CacheSettings(),
             folder=tmp_path,
         )
         run.fit()

@@ -9,11 +9,6 @@ from headstart.errors import RunError
 from headstart.runs.ranks import ACTION_VARIABLE, Place, agree, decided, find_place
 from headstart.system.atomic import write_json
 
-
-def trainer(devices=1, num_nodes=1):
-    return {"devices": devices, "num_nodes": num_nodes}
-
-
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "GROUP_RANK": "1"}
 SRUN = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_JOB_NAME": "study"}
 
@@ -21,33 +16,32 @@ SRUN = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_JOB_NAME": "study"}
 @pytest.mark.parametrize(
     ("variables", "choice", "place"),
     [
-        ({}, trainer(), Place(0)),
-        ({}, trainer(4), Place(0)),
-        ({}, trainer([0, 2]), Place(0)),
-        (TORCHRUN, trainer(2, 2), Place(3, (0, 1, 2))),
-        (SRUN, trainer(2, 2), Place(2, (0, 1, 3))),
+        ({}, (1, 1), Place(0)),
+        ({}, (4, 1), Place(0)),
+        (TORCHRUN, (2, 2), Place(3, (0, 1, 2))),
+        (SRUN, (2, 2), Place(2, (0, 1, 3))),
         # A shell on the cluster, or a job with one device: nobody was started beside it for this run.
-        ({**SRUN, "SLURM_JOB_NAME": "bash", "SLURM_PROCID": "0"}, trainer(2), Place(0)),
-        (SRUN, trainer(), Place(0)),
+        ({**SRUN, "SLURM_JOB_NAME": "bash", "SLURM_PROCID": "0"}, (2, 1), Place(0)),
+        (SRUN, (1, 1), Place(0)),
         # One process for each node, which starts the others of its node.
-        ({"NODE_RANK": "1"}, trainer(2, 2), Place(2, (0,))),
-        ({"NODE_RANK": "0"}, trainer(2, 3), Place(0, (2, 4))),
+        ({"NODE_RANK": "1"}, (2, 2), Place(2, (0,))),
+        ({"NODE_RANK": "0"}, (2, 3), Place(0, (2, 4))),
         # Each one started by hand.
-        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, trainer(2, 2), Place(2, (0, 1, 3))),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, (2, 2), Place(2, (0, 1, 3))),
         # Started by Lightning, which repeats the command.
-        ({"LOCAL_RANK": "1", ACTION_VARIABLE: "resume"}, trainer(2), Place(1, told="resume")),
-        ({"NODE_RANK": "1", "LOCAL_RANK": "1", ACTION_VARIABLE: "train"}, trainer(2, 2), Place(3, told="train")),
+        ({"LOCAL_RANK": "1", ACTION_VARIABLE: "resume"}, (2, 1), Place(1, told="resume")),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "1", ACTION_VARIABLE: "train"}, (2, 2), Place(3, told="train")),
     ],
 )
 def test_the_place_is_read_from_the_environment(variables, choice, place):
-    assert find_place(choice, variables) == place
+    assert find_place(*choice, variables) == place
 
 
 def test_another_number_of_processes_than_the_run_needs_is_refused():
     with pytest.raises(RunError, match=r"torchrun has started 4 processes, but trainer\.devices=2 .* make 2"):
-        find_place(trainer(2), TORCHRUN)
+        find_place(2, 1, TORCHRUN)
     with pytest.raises(RunError, match="srun has started 4"):
-        find_place(trainer(2, 4), SRUN)
+        find_place(2, 4, SRUN)
 
 
 def test_all_hear_the_first_ones_decision_whatever_an_earlier_start_left(tmp_path):

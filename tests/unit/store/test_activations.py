@@ -10,9 +10,9 @@ import pytest
 import torch
 from headstart_testing import TinyRun, tiny_model, tiny_run
 
+from headstart.config.settings import CacheSettings
 from headstart.errors import CacheError
 from headstart.store.activations import CachedData, pooling_of
-from headstart.store.decide import Settings
 from headstart.store.loader import StoredBatches
 from headstart.store.store import Store
 from headstart.strategies import Freeze, Full, LpFt, Partial
@@ -34,7 +34,7 @@ def cached(run: TinyRun, folder: Path, *, mode: str = "auto", **settings: Any) -
         run.module.model,
         run.module.plan.phases,
         run.module.audit.info,
-        settings=Settings(mode=mode, **settings),
+        settings=CacheSettings(mode=mode, **settings),
         folder=folder,
     )
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from headstart.config.settings import CacheSettings
 from headstart.errors import CacheError
 from headstart.model.description import ModelInfo, ParameterInfo, StageInfo
 from headstart.model.phases import Group, Phase
-from headstart.store.decide import Decision, Settings, check_required, decide, too_large, trainer_obstacle
+from headstart.store.decide import Decision, check_required, decide, too_large, trainer_obstacle
 
 MODEL = ModelInfo(
     tuple(StageInfo(name, (ParameterInfo(name, "weight", 1, True),)) for name in ("s0", "s1", "s2", "head"))
@@ -19,7 +20,7 @@ def phase(*learning: str, needs_images: str | None = None) -> Phase:
 
 
 def decided(chosen: Phase, **changes: Any) -> Decision:
-    values = {"settings": Settings(), "is_cuttable": lambda count: True, "augmentation": None, **changes}
+    values = {"settings": CacheSettings(), "is_cuttable": lambda count: True, "augmentation": None, **changes}
     return decide(chosen, MODEL, values.pop("settings"), **values)
 
 
@@ -38,8 +39,8 @@ def test_the_deepest_cut_that_works_is_taken():
 @pytest.mark.parametrize(
     ("chosen", "changes", "reason"),
     [
-        (phase("head"), {"settings": Settings(mode="off")}, "cache=off"),
-        (phase("head"), {"settings": Settings(mode="images")}, "cache=images"),
+        (phase("head"), {"settings": CacheSettings(mode="off")}, "cache=off"),
+        (phase("head"), {"settings": CacheSettings(mode="images")}, "cache=images"),
         (phase("s0", "head"), {}, "nothing is frozen before the first stage that learns"),
         (phase("head", needs_images="mixup mixes images"), {}, "mixup mixes images"),
         (phase("head"), {"obstacle": "trainer.fast_dev_run"}, "trainer.fast_dev_run"),
@@ -55,26 +56,26 @@ def test_augmentation_leaves_validation_stored():
     decision = decided(phase("head"), augmentation="datamodule.augment=light")
     assert (decision.train, decision.evaluation) == (False, True)
     assert "datamodule.augment=light" in decision.reason
-    assert decided(phase("head"), augmentation="datamodule.augment=light", settings=Settings(views=4)).train
+    assert decided(phase("head"), augmentation="datamodule.augment=light", settings=CacheSettings(views=4)).train
 
 
 def test_requiring_means_every_phase_that_freezes_something():
-    require = Settings(mode="require")
+    require = CacheSettings(mode="require")
     full, stored, refused = Decision(0, False, "nothing"), Decision(3, True), Decision(3, False, "augment")
     check_required(require, [stored, full])
     for decisions in ([full], [stored, refused]):
         with pytest.raises(CacheError, match="cache=require, but"):
             check_required(require, decisions)
-        check_required(Settings(), decisions)
+        check_required(CacheSettings(), decisions)
 
 
 def test_sizes_that_are_not_stored():
     sizes = {"rows": 1000, "row_bytes": 10**6, "image_bytes": 10**6, "free_bytes": 10**12}
-    assert too_large(Settings(max_gb=20), **sizes) is None
-    assert "cache.max_gb=0.5" in too_large(Settings(max_gb=0.5), **sizes)
-    assert "do not fit on the disk" in too_large(Settings(), **{**sizes, "free_bytes": 10**9})
-    assert "20 times larger" in too_large(Settings(), **{**sizes, "image_bytes": 50_000})
-    assert too_large(Settings(mode="require"), **{**sizes, "image_bytes": 50_000}) is None
+    assert too_large(CacheSettings(max_gb=20), **sizes) is None
+    assert "cache.max_gb=0.5" in too_large(CacheSettings(max_gb=0.5), **sizes)
+    assert "do not fit on the disk" in too_large(CacheSettings(), **{**sizes, "free_bytes": 10**9})
+    assert "20 times larger" in too_large(CacheSettings(), **{**sizes, "image_bytes": 50_000})
+    assert too_large(CacheSettings(mode="require"), **{**sizes, "image_bytes": 50_000}) is None
 
 
 @pytest.mark.parametrize(

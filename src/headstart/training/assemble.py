@@ -1,0 +1,132 @@
+"""From choices to objects: data, task, backbone, head, rates and optimizer of one run.
+
+Components take plain arguments; the sizes that the data or the weights decide are added here, never in a YAML.
+"""
+
+import inspect
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from headstart.backbones.contract import Backbone
+from headstart.config.settings import Component, LossSettings, RunSettings, TrainerSettings
+from headstart.data.datamodule import ImageDataModule
+from headstart.model.description import ModelInfo
+from headstart.strategies.contract import Strategy
+from headstart.strategies.modifiers import on_images, phases_after_head, without
+from headstart.tasks import Task, build_task
+from headstart.training.rates import RatePlan, Schedule, check_phases, optimizer_groups
+from headstart.weights.sources import ResolvedWeights
+
+_SEED_STREAMS = {"backbone": 1, "head": 2, "training": 3, "strategy": 4}
+
+
+def seed_stream(seed: int, stream: str) -> None:
+    """Seed every generator for one purpose, so that a head starts the same whatever was built before it."""
+    value = int(np.random.SeedSequence([seed, _SEED_STREAMS[stream]]).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+def build_data(choice: Component, *, seed: int, task: str = "auto") -> ImageDataModule:
+    """The datamodule, prepared: its classes, sizes and splits are known."""
+    data: ImageDataModule = choice.build(seed=seed, task=task)
+    data.prepare()
+    return data
+
+
+def build_data_task(name: str, loss: LossSettings, data: ImageDataModule) -> Task:
+    """The task over the data's classes; ``auto`` is what the data are."""
+    return build_task(
+        name,
+        data.classes,
+        label_smoothing=loss.label_smoothing,
+        class_weights=loss.class_weights,
+        train_targets=data.targets("train"),
+    )
+
+
+def build_backbone(choice: Component, weights: ResolvedWeights, *, seed: int, image_size: Any = None) -> Backbone:
+    """The backbone with its weights, on the CPU.
+
+    Args:
+        choice: its class and arguments.
+        weights: decided.
+        seed: of what the weights leave open.
+        image_size: pixels, or height and width; None: what the weights expect.
+    """
+    seed_stream(seed, "backbone")
+    backbone: Backbone = choice.without("weights").partial()(weights=weights, image_size=_pair(image_size))
+    return backbone
+
+
+def build_head(choice: Component, backbone: Backbone, task: Task, *, seed: int) -> nn.Module:
+    """A freshly initialised head from the backbone's features to the task's outputs."""
+    seed_stream(seed, "head")
+    head: nn.Module = choice.partial()(backbone.features, task.outputs)
+    return head
+
+
+def build_plan(
+    settings: RunSettings, strategy: Strategy, info: ModelInfo, still: frozenset[str] = frozenset()
+) -> RatePlan:
+    """Phases, parameter groups and rates for a model of this description, checked.
+
+    Args:
+        settings: of the run.
+        strategy: of the run.
+        info: of the model.
+        still: parameters that ``batchnorm=eval`` keeps as they are.
+
+    Raises:
+        ConfigError: the strategy's choices do not fit the model or the number of epochs.
+    """
+    max_epochs = settings.trainer.max_epochs
+    phases = phases_after_head(strategy, info, max_epochs=max_epochs, head_epochs=settings.head_epochs)
+    if settings.batchnorm == "eval":
+        phases = without(phases, still, reason="batchnorm=eval")
+    if settings.batch_transform.name != "none":
+        phases = on_images(phases, f"batch_transform={settings.batch_transform.name} mixes images")
+    check_phases(phases, info, max_epochs=max_epochs)
+    return RatePlan(settings.lr, phases, optimizer_groups(phases, info), Schedule(**settings.scheduler))
+
+
+def ever_learning(plan: RatePlan) -> frozenset[str]:
+    """Names of the parameters that learn in any phase."""
+    return frozenset(name for phase in plan.phases for name in phase.learning)
+
+
+def build_optimizer(choice: Component, trainer: TrainerSettings) -> Callable[[list[dict[str, Any]]], Optimizer]:
+    """What makes the run's optimizer from torch's parameter groups."""
+    made: Callable[[list[dict[str, Any]]], Optimizer] = choice.partial(**_fused(choice, trainer))
+    return made
+
+
+def _fused(choice: Component, trainer: TrainerSettings) -> dict[str, bool]:
+    """``fused=True`` where torch's optimizer has it for this device: the same update in a third of the time."""
+    known = "fused" in inspect.signature(choice.factory).parameters
+    # Lightning unscales 16-bit gradients before clipping, which a fused optimizer does by itself. With bfloat16 there
+    # is nothing to unscale, but Lightning refuses to clip all the same.
+    clips = bool(trainer.gradient_clip_val) and trainer.precision.endswith("-mixed")
+    usable = trainer.accelerator in ("cpu", "cuda", "gpu") and trainer.precision != "16-mixed" and not clips
+    return {"fused": True} if known and usable and "fused" not in choice.arguments else {}
+
+
+def wants_channels_last(choice: bool | str, backbone: Backbone) -> bool:
+    """Whether images and convolutions have their channels last."""
+    return backbone.features.layout == "NCHW" if choice == "auto" else bool(choice)
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if isinstance(size, int):
+        return (size, size)
+    height, width = size
+    return (int(height), int(width))
