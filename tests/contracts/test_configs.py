@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from headstart.config import compose
 from headstart.config.catalog import GROUPS, describe
 from headstart.config.check import check
-from headstart.config.compose import chosen, conf_dir, leaves, plain, reference
+from headstart.config.compose import chosen, conf_dir, plain, reference
 from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, SPEC
+from headstart.system.names import leaves
 
 CONF = conf_dir()
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.execution.predict import find_finished_run
+from headstart.runs.reader import find_finished
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", metavar="DIR", help="folder for the files (default: the run's directory)")
     parser.add_argument("--licence", default="", help="of the weights, for the card (default: that of their source)")
     choices = parser.parse_args(argv)
-    directory = find_finished_run(choices.run)
+    directory = find_finished(choices.run)
 
     from headstart.execution.load import export_run
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from headstart.execution.predict import Prediction, Unreadable, find_finished_run, find_images, predict, write_csv
+from headstart.execution.predict import Prediction, Unreadable, find_images, predict, write_csv
+from headstart.runs.reader import find_finished
 from headstart.system.atomic import atomic_write
 
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if choices.batch_size < 1:
         parser.error(f"--batch-size={choices.batch_size} must be at least 1")
     paths = find_images(choices.images)
-    directory = find_finished_run(choices.run)
+    directory = find_finished(choices.run)
     return _predict_to_csv(
         directory, paths, output=choices.output, batch_size=choices.batch_size, device=choices.device
     )

@@ -5,10 +5,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from headstart.runs.directory import RunDirectory
-from headstart.study.collect import Run, find_runs
+from headstart.runs.reader import RunRecord, read_runs
+from headstart.runs.result import Cost
 
 _GROUPS = ("backbone", "head", "strategy", "datamodule")
 _STYLES = {"done": "green", "running": "cyan", "partial": "yellow", "failed": "red", "unreadable": "red"}
@@ -47,7 +46,7 @@ def list_runs(directory: str | Path) -> list[Listed]:
     Raises:
         RunError: ``directory`` is not a folder.
     """
-    return [_listed(run) for run in find_runs(directory)]
+    return [_listed(run) for run in read_runs(directory)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _listed(run: Run) -> Listed:
-    directory = RunDirectory(run.path, str(run.result.get("fingerprint", "")))
-    running = run.status == "partial" and directory.in_use
+def _listed(run: RunRecord) -> Listed:
+    running = run.status == "partial" and run.directory.in_use
     metric = _metric(run)
     return Listed(
         status="running" if running else run.status,
@@ -80,17 +78,17 @@ def _listed(run: Run) -> Listed:
         metric=metric,
         val=run.metrics.get(f"val/{metric}"),
         test=run.metrics.get(f"test/{metric}"),
-        seconds=run.costs.get("total_seconds") or _recorded_seconds(directory),
+        seconds=run.costs.get("total_seconds") or _recorded_seconds(run),
         reason="" if running else run.reason,
     )
 
 
-def _choices(run: Run) -> str:
+def _choices(run: RunRecord) -> str:
     if not run.choices:
         return run.path.name
     shown = [str(run.choices[group]) for group in _GROUPS if group in run.choices]
     shown += [f"seed {run.seed}"]
-    given = run.result.get("config", {}).get("overrides", [])
+    given = run.result.config.get("overrides", [])
     for override in given if isinstance(given, list) else []:
         name = str(override).lstrip("+~").split("=", 1)[0]
         if name not in (*_GROUPS, "seed", "name") and not name.startswith("paths."):
@@ -98,17 +96,17 @@ def _choices(run: Run) -> str:
     return " · ".join(shown)
 
 
-def _metric(run: Run) -> str | None:
+def _metric(run: RunRecord) -> str | None:
     names = [name.removeprefix("val/") for name in run.metrics if name.startswith("val/")]
-    monitor = str(run.result.get("details", {}).get("monitor", "val/acc")).removeprefix("val/")
+    monitor = str(run.result.details.get("monitor", "val/acc")).removeprefix("val/")
     if monitor in names or not names:
         return monitor if names else None
     return next((name for name in names if name != "loss"), names[0])
 
 
-def _recorded_seconds(directory: RunDirectory) -> float | None:
-    costs: list[dict[str, Any]] = [attempt["cost"] for attempt in directory.attempts()]
-    return sum(max(cost["total_seconds"], cost["fit_seconds"]) for cost in costs) if costs else None
+def _recorded_seconds(run: RunRecord) -> float | None:
+    costs = [Cost.from_dict(attempt["cost"]) for attempt in run.attempts]
+    return sum(max(cost.total_seconds, cost.fit_seconds) for cost in costs) if costs else None
 
 
 def _print_table(runs: Sequence[Listed]) -> None:

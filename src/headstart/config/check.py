@@ -6,14 +6,13 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from headstart.config.compose import leaves
 from headstart.config.fields import Field, like
 from headstart.config.rules import RULES, Choices
 from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, REMOVED, SPEC
 from headstart.config.strategy import strategy_class, strategy_of
 from headstart.errors import ConfigError
 from headstart.strategies import Strategy
-from headstart.system.names import suggestion
+from headstart.system.names import leaves, suggestion
 
 
 def check(

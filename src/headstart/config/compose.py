@@ -121,17 +121,6 @@ def plain_unresolved(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values; an empty mapping is a value."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found.update(leaves(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _searchpath(folders: Sequence[str]) -> str:
     quoted = ",".join("'file://" + folder.replace("'", "\\'") + "'" for folder in folders)
     return f"hydra.searchpath=[{quoted}]"

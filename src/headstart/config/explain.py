@@ -14,10 +14,10 @@ from omegaconf.errors import (
 )
 
 from headstart.config.catalog import GROUPS, options
-from headstart.config.compose import compose, leaves, plain_unresolved
+from headstart.config.compose import compose, plain_unresolved
 from headstart.config.schema import REMOVED
 from headstart.errors import HeadstartError
-from headstart.system.names import nearest, suggestion
+from headstart.system.names import leaves, nearest, suggestion
 
 
 def explain(error: BaseException, arguments: Sequence[str], folders: Sequence[Path]) -> str | None:

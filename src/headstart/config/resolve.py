@@ -11,17 +11,18 @@ from omegaconf import DictConfig
 
 from headstart.config.check import check
 from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
-from headstart.config.compose import chosen, hydra_node, leaves, plain, reference
+from headstart.config.compose import chosen, hydra_node, plain, reference
 from headstart.config.settings import RunSettings
 from headstart.config.strategy import strategy_of
 from headstart.config.weights import resolve_backbone_weights, weights_content
 from headstart.data.scan import content_digest
 from headstart.errors import ConfigError
 from headstart.runs.directory import RunDirectory
-from headstart.runs.other_run import find_run, outcome
+from headstart.runs.reader import find_finished, outcome
 from headstart.system.digests import digest
 from headstart.system.folders import user_cache_dir
 from headstart.system.hardware import detect, resolve_accelerator, resolve_devices, resolve_precision
+from headstart.system.names import leaves
 
 if TYPE_CHECKING:
     from headstart.weights.sources import ResolvedWeights
@@ -285,7 +286,7 @@ def _resolve_paths(config: dict[str, Any]) -> None:
     paths["data_dir"] = str(Path(paths["data_dir"] or cache / "data").expanduser().absolute())
     paths["output_dir"] = str(Path(paths["output_dir"]).expanduser().absolute())
     for name, run in _references(config).items():
-        config["strategy"][name] = str(find_run(run, key=f"strategy.{name}"))
+        config["strategy"][name] = str(find_finished(run, key=f"strategy.{name}"))
     for prefix, datamodule in _datamodules(config).items():
         if "data_dir" in datamodule:
             datamodule["data_dir"] = datamodule["data_dir"] or paths["data_dir"]

@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headstart.config.settings import Component
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
 from headstart.errors import RunError
 from headstart.export.backbone_file import export_model
 from headstart.model.transfer_model import TransferModel
-from headstart.runs.directory import CONFIG_FILE
+from headstart.runs.reader import read_config
 from headstart.runs.result import Result, read_result
 from headstart.tasks import Task, build_task
 from headstart.training.assemble import build_backbone, build_head
@@ -55,10 +53,7 @@ def load_run(path: str | Path) -> LoadedRun:
     result = read_result(path)
     if result.status != "done":
         raise RunError(f"{path} is not finished: {result.error}; run it again first")
-    try:
-        config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise RunError(f"{path / CONFIG_FILE} cannot be read ({error}); copy the run directory again") from None
+    config = read_config(path)
     spec = InputSpec.from_dict(result.details["input_spec"])
     classes = tuple(result.data["classes"])
     task = build_task(result.details["task"], classes, record=result.details.get("task_record"))

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from headstart.data.images import read_image
 from headstart.data.scan import list_images
-from headstart.errors import DataError, RunError
-from headstart.runs.directory import find_runs, is_done
-from headstart.runs.result import read_result
+from headstart.errors import DataError
 from headstart.tasks.multilabel import THRESHOLD
 
 if TYPE_CHECKING:
@@ -65,26 +63,6 @@ def find_images(inputs: Iterable[str | Path]) -> list[str]:
         else:
             raise DataError(f"{given} does not exist; give image files or a folder of them.")
     return list(found)
-
-
-def find_finished_run(path: str | Path) -> Path:
-    """The run directory that ``path`` is, or the only finished run below it.
-
-    Raises:
-        RunError: there is none, it is not finished, or there are several.
-    """
-    runs = find_runs(path)
-    if len(runs) > 1:
-        runs = [run for run in runs if is_done(run)]
-    if not runs:
-        raise RunError(f"{path} holds no finished run; `headstart runs` lists what there is.")
-    if len(runs) > 1:
-        names = ", ".join(run.as_posix() for run in runs[:3])
-        raise RunError(f"{path} holds {len(runs)} finished runs; name one of them, such as {names}.")
-    result = read_result(runs[0])
-    if result.status != "done":
-        raise RunError(f"{runs[0]} failed ({result.error}); only a finished run can predict.")
-    return runs[0]
 
 
 def predict(

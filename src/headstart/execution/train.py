@@ -12,9 +12,10 @@ import yaml
 from headstart.config import ResolvedRun, resolve_run
 from headstart.errors import RunError
 from headstart.execution.summary import show_result
-from headstart.runs.directory import CONFIG_FILE, Action, RunDirectory, find_runs, is_done
+from headstart.runs.directory import Action, RunDirectory
 from headstart.runs.ranks import agree, decided, find_place
-from headstart.runs.result import Result, failed_result, read_result, write_result
+from headstart.runs.reader import read_runs
+from headstart.runs.result import Result, failed_result, write_result
 from headstart.system.atomic import atomic_write
 from headstart.system.console import copied_to, show
 from headstart.system.digests import digest
@@ -92,18 +93,16 @@ def _extension(resolved: ResolvedRun) -> tuple[ResolvedRun, RunDirectory | None]
     if not resolved.settings.extend:
         return resolved, None
     epochs, study = resolved.settings.trainer.max_epochs, Path(resolved.output_dir) / resolved.study
-    found: list[tuple[int, Path]] = []
-    for path in find_runs(study):
-        config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8")) if is_done(path) else {}
-        if config.get("run", {}).get("lineage") == resolved.lineage and config["trainer"]["max_epochs"] < epochs:
-            found.append((config["trainer"]["max_epochs"], path))
+    done = [run for run in read_runs(study) if run.status == "done"] if study.is_dir() else []
+    alike = [run for run in done if run.composed.get("run.lineage") == resolved.lineage]
+    found = {run.composed["trainer.max_epochs"]: run for run in alike if run.composed["trainer.max_epochs"] < epochs}
     if not found:
         raise RunError(
             f"extend=true: {study} holds no finished run of these choices with fewer than trainer.max_epochs={epochs}; "
             "train without extend, or give the study's name"
         )
-    shorter, path = max(found)
-    result = read_result(path)
+    shorter = max(found)
+    path, result = found[shorter].path, found[shorter].result
     if len(result.details["phases"]) > 1:
         raise RunError(
             f"extend=true: strategy={result.config['strategy']} has phases whose lengths follow trainer.max_epochs, so "

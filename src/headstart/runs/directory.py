@@ -177,7 +177,7 @@ class RunDirectory:
         """
         if not earlier.last_checkpoint.exists():
             raise RunError(f"{earlier.path} has no {earlier.last_checkpoint.name} to go on from; use extend=false.")
-        write_json(self._attempts_file, {"fingerprint": self.fingerprint, "attempts": earlier.attempts()})
+        write_json(self.attempts_file, {"fingerprint": self.fingerprint, "attempts": earlier.attempts()})
         if earlier.metrics_file.exists():
             shutil.copyfile(earlier.metrics_file, self.metrics_file)
         self.checkpoints.mkdir(exist_ok=True)
@@ -188,11 +188,11 @@ class RunDirectory:
 
     def attempt(self) -> Attempt:
         """Begin an attempt: from now on its cost can be recorded and survives the process."""
-        return Attempt(self._attempts_file, self.fingerprint, earlier=tuple(self.attempts()))
+        return Attempt(self.attempts_file, self.fingerprint, earlier=tuple(self.attempts()))
 
     def attempts(self) -> list[dict[str, Any]]:
         """What earlier processes recorded, oldest first."""
-        return list(_read_attempts(self._attempts_file).get("attempts", []))
+        return list(_read_attempts(self.attempts_file).get("attempts", []))
 
     def cost(self) -> Cost:
         """What all recorded attempts cost together."""
@@ -243,13 +243,14 @@ class RunDirectory:
         return self.path / f"predictions_{split}.npz"
 
     @property
-    def _attempts_file(self) -> Path:
+    def attempts_file(self) -> Path:
+        """What each process that worked on the run spent."""
         return self.path / ATTEMPTS_FILE
 
     def _recorded_fingerprint(self) -> str | None:
         if (self.path / RESULT_FILE).exists():
             return read_result(self.path).fingerprint
-        return _read_attempts(self._attempts_file).get("fingerprint")
+        return _read_attempts(self.attempts_file).get("fingerprint")
 
 
 class Attempt:
@@ -308,14 +309,6 @@ def find_runs(output_dir: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def is_done(path: Path) -> bool:
-    """Whether a directory holds a complete result."""
-    try:
-        return read_result(path).status == "done"
-    except RunError:
-        return False
-
-
 def _is_run(path: Path) -> bool:
     return any((path / name).exists() for name in (RESULT_FILE, ATTEMPTS_FILE))
 
@@ -335,9 +328,12 @@ def _read_attempts(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); delete the run directory and run again.") from None
-    if not isinstance(values, dict):
+    attempts = values.get("attempts", []) if isinstance(values, dict) else None
+    if not isinstance(attempts, list) or not all(
+        isinstance(a, dict) and isinstance(a.get("cost"), dict) for a in attempts
+    ):
         raise RunError(f"{path} is not a journal of attempts; delete the run directory and run again.")
     return values
 

@@ -32,6 +32,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "params": ("total", "trainable"),
     "cache": ("used", "key", "hit", "reason"),
 }
+_SECTIONS = ("metrics", "config", "weights", "data", "params", "cost", "cache", "versions", "details")
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,9 @@ def read_result(run: str | Path) -> Result:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path.parent} holds no {RESULT_FILE}: it is not a run, or not a finished one.") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: it is not valid JSON ({error}); delete it and run again.") from None
+    except OSError as error:
         raise RunError(f"{path} cannot be read ({error}); delete it and run again.") from None
     _check(values, where=str(path))
     known = {entry.name for entry in dataclasses.fields(Result)} - {"cost"}
@@ -158,16 +161,22 @@ def read_metrics_csv(path: str | Path) -> list[dict[str, float | str | None]]:
     """One row per epoch, in order; numbers as float, empty cells and NaN as None.
 
     A row that a killed process left half-written is dropped; of an epoch that was trained again, the last row counts.
+
+    Raises:
+        RunError: there is no such file, or it is no table.
     """
     rows: dict[Any, dict[str, float | str | None]] = {}
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file)):
-            if None in row or None in row.values():
-                continue
-            values = {name: _cell(text) for name, text in row.items()}
-            key = values.get("epoch", number)
-            rows.pop(key, None)
-            rows[key] = values
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            for number, row in enumerate(csv.DictReader(file)):
+                if None in row or None in row.values():
+                    continue
+                values = {name: _cell(text) for name, text in row.items()}
+                key = values.get("epoch", number)
+                rows.pop(key, None)
+                rows[key] = values
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read ({error}); delete it and run again.") from None
     return list(rows.values())
 
 
@@ -201,6 +210,11 @@ def _check(values: Any, *, where: str) -> None:
         raise RunError(f"{where} has status {values.get('status')!r}; allowed are {', '.join(get_args(Status))}.")
     if not isinstance(values.get("fingerprint"), str):
         raise RunError(f"{where} has no fingerprint.")
+    if odd := [name for name in _SECTIONS if not isinstance(values.get(name, {}), dict)]:
+        raise RunError(f"{where} is damaged: {', '.join(odd)} should be a mapping.")
+    known = {name: amount for name, amount in values.get("cost", {}).items() if name in Cost.__dataclass_fields__}
+    if odd := [name for name in known if not isinstance(known[name], str if name == "device" else int | float)]:
+        raise RunError(f"{where} is damaged: cost.{', cost.'.join(odd)} should be a number.")
     if values["status"] == "failed":
         if not values.get("error"):
             raise RunError(f"{where} is failed without saying why: `error` is empty.")
@@ -210,6 +224,8 @@ def _check(values: Any, *, where: str) -> None:
     ]
     if missing:
         raise RunError(f"{where} lacks {', '.join(missing)}.")
+    if not isinstance(values["data"]["sizes"], dict):
+        raise RunError(f"{where} is damaged: data.sizes should be a mapping.")
     if not values.get("metrics"):
         raise RunError(f"{where} is done without a metric.")
     wrong = [name for name, metric in values["metrics"].items() if not isinstance(metric, int | float | None)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from headstart.errors import RunError
-from headstart.study.collect import Run
+from headstart.runs.reader import RunRecord
 from headstart.study.compare import SHOTS_AXES, Design, Table, choice, short_name, sort_key
 from headstart.study.statistics import (
     Aggregate,
@@ -131,7 +131,7 @@ def primary_metric(table: Table, wanted: str | None = None) -> Metric:
         if wanted not in shared:
             raise RunError(f"metric '{wanted}' is not in every run of {table.title}; they share {sorted(shared)}")
         return _metric(table, wanted)
-    monitor = table.identity.selection.split(" ")[0]
+    monitor = table.identity.selection
     short = monitor.split("/", 1)[-1]
     for name in (f"test/{short}", "test/acc", monitor, "val/acc", *sorted(shared)):
         if name in shared:
@@ -214,7 +214,7 @@ def from_scratch(table: Table, design: Design) -> str | None:
     """The value of the contrast that starts from random weights, if there is exactly one."""
     sources: dict[str, set[bool]] = {}
     for run in table.runs:
-        source = (run.result.get("weights") or {}).get("source")
+        source = run.result.weights["source"]
         sources.setdefault(choice(run, design.contrast), set()).add(source in ("none", "random"))
     random = [value for value, found in sources.items() if found == {True}]
     return random[0] if len(random) == 1 and len(sources) > 1 else None
@@ -236,7 +236,7 @@ def _metric(table: Table, name: str) -> Metric:
     return Metric(name, higher, percent)
 
 
-def _arm(value: str, setting: Setting, cell: Mapping[str, Run]) -> Arm:
+def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord]) -> Arm:
     runs = list(cell.values())
     metrics = sorted({name for run in runs for name in run.metrics})
     costs = sorted({name for run in runs for name in run.costs})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.config.resolve import NOT_IN_RESULT
-from headstart.study.collect import Run, value_text
+from headstart.runs.reader import RunRecord, value_text
 
 AXIS_ORDER = ("strategy", "backbone", "head", "backbone.weights", "datamodule", "optimizer", "scheduler")
 """Axes in this order come first; the first one that varies is what the study contrasts."""
@@ -69,9 +69,9 @@ class Table:
     title: str
     reason: str
     identity: Identity
-    runs: tuple[Run, ...]
+    runs: tuple[RunRecord, ...]
     axes: Mapping[str, tuple[str, ...]]
-    duplicates: tuple[Run, ...] = ()
+    duplicates: tuple[RunRecord, ...] = ()
     cautions: tuple[str, ...] = ()
 
 
@@ -93,7 +93,7 @@ class Design:
     values: tuple[str, ...]
     axes: tuple[str, ...]
     tied: Mapping[str, Mapping[str, str]]
-    cells: Mapping[tuple[str, tuple[str, ...]], Mapping[str, Run]]
+    cells: Mapping[tuple[str, tuple[str, ...]], Mapping[str, RunRecord]]
     settings: tuple[tuple[str, ...], ...]
     shots: int | None
 
@@ -107,12 +107,12 @@ class Design:
         return ", ".join(_setting_words(axis, value, short) for axis, value in zip(self.axes, setting, strict=True))
 
 
-def separate(runs: Iterable[Run]) -> list[Table]:
+def separate(runs: Iterable[RunRecord]) -> list[Table]:
     """Sort finished runs into tables that obey the comparability rule, the largest first."""
     finished = [run for run in runs if run.status == "done"]
     axes = _varying(finished)
     reduced = any(axis in SHOTS_AXES for axis in axes)
-    groups: dict[Identity, list[Run]] = defaultdict(list)
+    groups: dict[Identity, list[RunRecord]] = defaultdict(list)
     undeclared = _undeclared(finished, axes, reduced)
     for run in finished:
         groups[identity(run, by_evaluation=reduced, undeclared=undeclared.get(run.path.as_posix(), ""))].append(run)
@@ -125,7 +125,7 @@ def separate(runs: Iterable[Run]) -> list[Table]:
     return tables
 
 
-def identity(run: Run, *, by_evaluation: bool = False, undeclared: str = "") -> Identity:
+def identity(run: RunRecord, *, by_evaluation: bool = False, undeclared: str = "") -> Identity:
     """What a run must share with others.
 
     Args:
@@ -133,8 +133,8 @@ def identity(run: Run, *, by_evaluation: bool = False, undeclared: str = "") -> 
         by_evaluation: the number of training images is an axis, so that only the images that are evaluated on count.
         undeclared: a difference found between whole configurations.
     """
-    data = run.result.get("data") or {}
-    sizes = data.get("sizes") or {}
+    data = run.result.data
+    sizes = data["sizes"]
     prints = data.get("split_fingerprints")
     if isinstance(prints, Mapping):
         splits = ", ".join(f"{split} {prints[split]}" for split in prints if split != "train" or not by_evaluation)
@@ -145,22 +145,14 @@ def identity(run: Run, *, by_evaluation: bool = False, undeclared: str = "") -> 
         splits = value_text(data.get("fingerprint"))
         test = f"{sizes['test']} images, {splits}" if sizes.get("test") else "none"
     return Identity(
-        task=value_text(_recorded(run, "task")),
+        task=value_text(run.result.details.get("task")),
         data=value_text(data.get("name")),
         classes=value_text(data.get("classes")),
         splits=splits,
         test=test,
-        selection=selection_rule(run),
+        selection=str(run.result.details.get("monitor", "val/acc")),
         undeclared=undeclared,
     )
-
-
-def selection_rule(run: Run) -> str:
-    """By what the checkpoint was chosen, as the run recorded it; ``val/acc`` when it did not."""
-    rule = _recorded(run, "selection") or _recorded(run, "monitor")
-    if isinstance(rule, Mapping):
-        return " ".join(value_text(value) for value in rule.values() if isinstance(value, str))
-    return value_text(rule) if rule else "val/acc"
 
 
 def design(table: Table, *, contrast: str | None = None, reference: str | None = None) -> Design | None:
@@ -178,7 +170,7 @@ def design(table: Table, *, contrast: str | None = None, reference: str | None =
     tied = {axis: follows for axis in table.axes if axis != chosen for follows in [_follows(table, axis, chosen)]}
     # A set of shots per strategy would be an odd study, but never one to hide: shots always stay an axis.
     others = tuple(axis for axis in table.axes if axis != chosen and (tied[axis] is None or axis in SHOTS_AXES))
-    cells: dict[tuple[str, tuple[str, ...]], dict[str, Run]] = defaultdict(dict)
+    cells: dict[tuple[str, tuple[str, ...]], dict[str, RunRecord]] = defaultdict(dict)
     for run in table.runs:
         setting = tuple(choice(run, axis) for axis in others)
         cells[choice(run, chosen), setting][run.seed] = run
@@ -194,7 +186,7 @@ def design(table: Table, *, contrast: str | None = None, reference: str | None =
     )
 
 
-def choice(run: Run, axis: str) -> str:
+def choice(run: RunRecord, axis: str) -> str:
     """A run's value of an axis; one that was not overridden is looked up in the whole configuration.
 
     What lies beside the study, as pretrained weights do, is called by its path from there.
@@ -230,9 +222,9 @@ def sort_key(value: str) -> tuple[int, float, str]:
         return 1, 0.0, value
 
 
-def _table(title: str, known: Identity, members: list[Run], reason: str) -> Table:
+def _table(title: str, known: Identity, members: list[RunRecord], reason: str) -> Table:
     axes = _varying(members)
-    kept: dict[tuple[str, ...], Run] = {}
+    kept: dict[tuple[str, ...], RunRecord] = {}
     duplicates = []
     for run in sorted(members, key=lambda run: run.path.as_posix()):
         key = (run.seed, *(choice(run, axis) for axis in axes))
@@ -243,7 +235,7 @@ def _table(title: str, known: Identity, members: list[Run], reason: str) -> Tabl
     return Table(title, reason, known, tuple(kept.values()), axes, tuple(duplicates), tuple(_cautions(members)))
 
 
-def _varying(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+def _varying(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
     names = {name for run in runs for name in run.choices if not _no_axis(name)}
     axes: dict[str, tuple[str, ...]] = {}
     seen = set()
@@ -276,7 +268,10 @@ def _follows(table: Table, axis: str, contrast: str) -> dict[str, str] | None:
 
 
 def _reference(
-    axis: str, values: Sequence[str], wanted: str | None, cells: Mapping[tuple[str, tuple[str, ...]], Mapping[str, Run]]
+    axis: str,
+    values: Sequence[str],
+    wanted: str | None,
+    cells: Mapping[tuple[str, tuple[str, ...]], Mapping[str, RunRecord]],
 ) -> str:
     for candidate in (wanted, *REFERENCES.get(axis, ())):
         if candidate in values:
@@ -285,7 +280,7 @@ def _reference(
     return max(values, key=lambda value: (runs[value], [-part for part in map(ord, value)]))
 
 
-def _undeclared(runs: Sequence[Run], axes: Mapping[str, Any], reduced: bool) -> dict[str, str]:
+def _undeclared(runs: Sequence[RunRecord], axes: Mapping[str, Any], reduced: bool) -> dict[str, str]:
     """Differences between whole configurations that no axis explains: a default that was edited between runs."""
     kinds: dict[str, dict[tuple[str, ...], set[str]]] = defaultdict(lambda: defaultdict(set))
     named = [run for run in runs if run.composed]
@@ -302,18 +297,12 @@ def _undeclared(runs: Sequence[Run], axes: Mapping[str, Any], reduced: bool) -> 
     }
 
 
-def _evaluated(run: Run, split: str, data: Mapping[str, Any]) -> str:
+def _evaluated(run: RunRecord, split: str, data: Mapping[str, Any]) -> str:
     predictions = run.predictions(split)
     if predictions is None:
         return f"{split} of {value_text(data.get('fingerprint'))}"
     text = "\n".join(f"{name}\t{target}" for name, target in zip(predictions.ids, predictions.targets, strict=True))
     return f"{len(predictions.ids)} images, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def _recorded(run: Run, name: str) -> Any:
-    details = run.result.get("details")
-    places = (run.result, details if isinstance(details, Mapping) else {}, run.choices, run.composed)
-    return next((place[name] for place in places if place.get(name) is not None), None)
 
 
 def _reason(known: Identity, first: Identity) -> str:
@@ -344,14 +333,14 @@ def _shorten(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _cautions(runs: Sequence[Run]) -> list[str]:
+def _cautions(runs: Sequence[RunRecord]) -> list[str]:
     cautions = []
-    devices = {str((run.result.get("cost") or {}).get("device", "")) for run in runs}
+    devices = {run.result.cost.device for run in runs}
     if len(devices) > 1:
         cautions.append(f"Times and memory were measured on different devices: {', '.join(sorted(devices))}.")
     versions: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        for package, version in (run.result.get("versions") or {}).items():
+        for package, version in run.result.versions.items():
             versions[package].add(str(version))
     mixed = [
         f"{package} {' and '.join(sorted(found))}" for package, found in sorted(versions.items()) if len(found) > 1

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from headstart.runs.reader import RunRecord
 from headstart.study.analysis import Analysis, Arm, Metric, Setting, shots_label
-from headstart.study.collect import Run
 from headstart.study.compare import sort_key
 from headstart.study.plot_style import (
     MUTED,
@@ -196,7 +196,7 @@ def _learning(analysis: Analysis, setting: Setting, metric_name: str, folder: Pa
         )
 
 
-def _epochs(run: Run, name: str) -> Iterator[tuple[int, float]]:
+def _epochs(run: RunRecord, name: str) -> Iterator[tuple[int, float]]:
     for row in run.history:
         if "epoch" in row and name in row:
             yield int(row["epoch"]), row[name]

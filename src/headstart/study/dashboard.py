@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError, RunError
-from headstart.study.collect import find_runs
+from headstart.runs.reader import read_runs
 from headstart.tracking.wandb_offline import find_offline_runs, read_offline_run
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def look_at(directory: str | Path, *, project: str | None = None, entity: str | 
         RunError: there is no finished run.
     """
     root = Path(directory)
-    runs = [run for run in find_runs(root) if run.status == "done"]
+    runs = [run for run in read_runs(root) if run.status == "done"]
     if not runs:
         raise RunError(f"'{root}' holds no finished run; give the folder of a study, such as outputs/<study>")
     first = runs[0]
-    monitor = str((first.result.get("details") or {}).get("monitor", "val/acc"))
+    monitor = str(first.result.details.get("monitor", "val/acc"))
     name = monitor.partition("/")[2]
     scores = tuple(score for score in (f"test/{name}", monitor) if all(score in run.metrics for run in runs))
     logged = {key for run in runs for row in run.history for key in row}
@@ -84,7 +84,7 @@ def look_at(directory: str | Path, *, project: str | None = None, entity: str | 
         scores=scores or (monitor,),
         curves=tuple(curve for curve in (monitor, "val/loss", "train/loss") if curve in logged),
         stages=tuple(dict.fromkeys(stage for run in runs for stage, _ in run.drift)),
-        splits=splits if isinstance((first.result.get("data") or {}).get("classes"), list) else (),
+        splits=splits if isinstance(first.result.data["classes"], list) else (),
         pictures=tuple(sorted({f"plots/{path.stem}" for run in runs for path in run.path.glob("plots/*.png")})),
         verdict=verdict,
         gains=gains,
@@ -276,7 +276,7 @@ def _words(root: Path) -> tuple[str, str]:
     from headstart.study.verdict import verdict
 
     texts, gains = [], []
-    for table in separate(find_runs(root)):
+    for table in separate(read_runs(root)):
         layout = design(table)
         if layout is None:
             continue

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headstart.runs.reader import StoredPredictions
 from headstart.study.analysis import Analysis, Setting
 from headstart.study.calibration import Calibration, calibration, two_columns
-from headstart.study.collect import Predictions
 from headstart.study.statistics import MeanInterval, mean_interval
 
 
@@ -33,11 +33,11 @@ def evaluated_split(analysis: Analysis) -> str:
     return "test" if analysis.metric.name.startswith("test/") else "val"
 
 
-def predictions_of(analysis: Analysis, setting: Setting) -> dict[str, list[Predictions]]:
+def predictions_of(analysis: Analysis, setting: Setting) -> dict[str, list[StoredPredictions]]:
     """Per value of the contrast the predictions of its runs in one setting, all over the same images."""
     split = evaluated_split(analysis)
-    found: dict[str, list[Predictions]] = {}
-    first: Predictions | None = None
+    found: dict[str, list[StoredPredictions]] = {}
+    first: StoredPredictions | None = None
     for value in analysis.design.values:
         for run in analysis.design.cells.get((value, setting), {}).values():
             predictions = run.predictions(split)
@@ -50,7 +50,7 @@ def predictions_of(analysis: Analysis, setting: Setting) -> dict[str, list[Predi
     return found
 
 
-def confusion(runs: Sequence[Predictions]) -> np.ndarray:
+def confusion(runs: Sequence[StoredPredictions]) -> np.ndarray:
     """``(C, C)`` counts summed over runs: true class by row, predicted class by column."""
     size = max(len(runs[0].classes), *(two_columns(run.probabilities).shape[1] for run in runs))
     counts = np.zeros((size, size), dtype=int)
@@ -59,18 +59,18 @@ def confusion(runs: Sequence[Predictions]) -> np.ndarray:
     return counts
 
 
-def pooled_calibration(runs: Sequence[Predictions]) -> Calibration:
+def pooled_calibration(runs: Sequence[StoredPredictions]) -> Calibration:
     """Reliability of all runs' predictions together: more images per bin than one run has."""
     chances = np.concatenate([two_columns(run.probabilities) for run in runs])
     return calibration(chances, np.concatenate([run.targets for run in runs]))
 
 
-def calibration_errors(runs: Sequence[Predictions]) -> MeanInterval:
+def calibration_errors(runs: Sequence[StoredPredictions]) -> MeanInterval:
     """Mean over runs of each run's own expected calibration error."""
     return mean_interval([calibration(run.probabilities, run.targets).error for run in runs])
 
 
-def changed_images(runs: Mapping[str, Sequence[Predictions]]) -> list[Changed]:
+def changed_images(runs: Mapping[str, Sequence[StoredPredictions]]) -> list[Changed]:
     """Images whose usual prediction (over seeds) differs between values, the clearest differences first."""
     if len(runs) < 2:
         return []

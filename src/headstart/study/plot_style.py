@@ -17,8 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from headstart.study.analysis import Analysis, Metric, Setting
-from headstart.study.collect import write_rows
-from headstart.system.atomic import atomic_write
+from headstart.system.atomic import atomic_write, write_rows
 
 INK, MUTED, RULE, PAPER = "#1a1f27", "#5b6470", "#d5d9df", "#fefefd"
 SERIES = ("#1d5fa6", "#b8480f", "#20755a", "#83449a", "#85600a", "#ac3157", "#2f6f86", "#555c68")

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from headstart.runs.reader import RunRecord
 from headstart.study.analysis import ALPHA, Analysis, Arm, Difference, Metric, cost_text
-from headstart.study.collect import Run
 from headstart.study.plot_style import (
     INK,
     MUTED,
@@ -209,6 +209,6 @@ def _cost_axis(axes: Axes, name: str, values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost_text(name, value)))
 
 
-def _runs(analysis: Analysis, arm: Arm) -> dict[str, Run]:
+def _runs(analysis: Analysis, arm: Arm) -> dict[str, RunRecord]:
     cell = analysis.design.cells[arm.value, arm.setting]
     return {seed: run for seed, run in cell.items() if analysis.metric.name in run.metrics}

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from headstart.runs.reader import StoredPredictions
 from headstart.study.analysis import Analysis
-from headstart.study.collect import Predictions
 from headstart.study.mistakes import calibration_errors, class_name, confusion, pooled_calibration
 from headstart.study.plot_style import (
     INK,
@@ -28,7 +28,7 @@ MOST_PANELS = 4
 
 
 def reliability(
-    analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], folder: Path, prefix: str
+    analysis: Analysis, runs: Mapping[str, Sequence[StoredPredictions]], folder: Path, prefix: str
 ) -> Plot | None:
     """How often each value is right, by how sure it says it is."""
     if not runs:
@@ -69,7 +69,9 @@ def reliability(
         )
 
 
-def confusions(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], folder: Path, prefix: str) -> list[Plot]:
+def confusions(
+    analysis: Analysis, runs: Mapping[str, Sequence[StoredPredictions]], folder: Path, prefix: str
+) -> list[Plot]:
     """One confusion matrix per value of the contrast; none where there are too many classes to read."""
     plots = []
     for value, members in list(runs.items())[:MOST_PANELS]:

@@ -4,17 +4,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstart.errors import RunError
-from headstart.study.collect import Run, find_runs, run_rows, write_rows
-from headstart.system.atomic import atomic_write
+from headstart.runs.reader import RunRecord, read_runs, value_text
+from headstart.system.atomic import atomic_write, write_rows
 
 if TYPE_CHECKING:
     from headstart.study.analysis import Analysis
     from headstart.study.compare import Table
     from headstart.study.page import Section
     from headstart.study.verdict import Verdict
+
+COSTS = ("total_seconds", "fit_seconds", "extract_seconds", "peak_memory_bytes", "images_seen", "stored_bytes")
+"""The costs that are columns of ``runs.csv``, in this order, before the trainable parameters."""
 
 PAGE, RUNS, PLOTS = "report.html", "runs.csv", "report"
 
@@ -36,7 +39,7 @@ class Report:
     runs_csv: Path
     folder: Path
     analyses: "tuple[tuple[Analysis, Verdict], ...]"
-    runs: tuple[Run, ...]
+    runs: tuple[RunRecord, ...]
     uncounted: tuple[tuple[str, str, str], ...]
 
 
@@ -67,11 +70,11 @@ def write_report(
     from headstart.study.verdict import verdict
 
     root = Path(directory)
-    runs = find_runs(root)
+    runs = read_runs(root)
     if not runs:
         raise RunError(f"'{root}' holds no run; give the folder of a study, such as outputs/<study>")
     target = Path(out) if out else root
-    write_rows(target / RUNS, run_rows(runs))
+    write_rows(target / RUNS, map(run_row, runs))
     tables = separate(runs)
     analyses = []
     for table in tables:
@@ -86,6 +89,23 @@ def write_report(
     with atomic_write(report.page) as file:
         file.write(_page(root.resolve().name, report, tables))
     return report
+
+
+def run_row(run: RunRecord) -> dict[str, Any]:
+    """A run as a row of ``runs.csv``: where it is, how it ended, its choices, metrics, costs and data."""
+    weights, data = run.result.weights, run.result.data
+    return {
+        "run": run.name,
+        "study": run.path.parent.name,
+        "status": run.status,
+        "reason": run.reason,
+        **{key: value_text(value) for key, value in sorted(run.choices.items())},
+        **dict(sorted(run.metrics.items())),
+        **{name: run.costs[name] for name in (*COSTS, "trainable_parameters") if name in run.costs},
+        **{f"weights_{key}": weights.get(key, "") for key in ("source", "sha256")},
+        **{f"data_{key}": data.get(key, "") for key in ("name", "fingerprint")},
+        "fingerprint": run.result.fingerprint,
+    }
 
 
 def print_report(report: Report) -> None:
@@ -183,8 +203,8 @@ def _grouped(parts: "Sequence[Section]", table: "Table", *, first: bool) -> "lis
 def _data_words(tables: "Sequence[Table]") -> str:
     parts: list[str] = []
     for table in tables:
-        data = table.runs[0].result.get("data") or {}
-        sizes, classes = data.get("sizes") or {}, data.get("classes")
+        data = table.runs[0].result.data
+        sizes, classes = data["sizes"], data["classes"]
         facts = [f"{len(classes)} classes"] if isinstance(classes, list) else []
         facts += [f"{sizes[split]} images {words}" for split, words in _SPLITS.items() if sizes.get(split)]
         text = f"{table.identity.data} ({', '.join(facts)})" if facts else table.identity.data
@@ -196,8 +216,8 @@ def _data_words(tables: "Sequence[Table]") -> str:
 _SPLITS = {"val": "for validation", "test": "for testing"}
 
 
-def _uncounted(runs: Sequence[Run], tables: "Sequence[Table]", analysed: set[int]) -> list[tuple[str, str, str]]:
-    rows = [(run.name, run.status, run.reason) for run in runs if run.status != "done"]
+def _uncounted(runs: Sequence[RunRecord], tables: "Sequence[Table]", analysed: set[int]) -> list[tuple[str, str, str]]:
+    rows: list[tuple[str, str, str]] = [(run.name, run.status, run.reason) for run in runs if run.status != "done"]
     for table in tables:
         rows += [(run.name, "set aside", "same choices and seed as another run") for run in table.duplicates]
         if id(table) not in analysed and analysed:

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from headstart.runs.reader import RunRecord, StoredPredictions
 from headstart.study import curve_plots, plots, prediction_plots
 from headstart.study.analysis import DASH, Analysis, Difference, Metric, cost_columns, cost_text, from_scratch
-from headstart.study.collect import Predictions, Run, write_rows
 from headstart.study.compare import short_name
 from headstart.study.mistakes import changed_images, class_name, confusion, evaluated_split, predictions_of
 from headstart.study.page import Cell, Section, bullets, figures, glossary, paragraph, table, verdict_box
@@ -14,6 +14,7 @@ from headstart.study.plot_style import SERIES
 from headstart.study.statistics import Aggregate, MeanInterval
 from headstart.study.thumbnails import thumbnails
 from headstart.study.verdict import GLOSSARY, Verdict, main_setting, p_text, why_too_few
+from headstart.system.atomic import write_rows
 
 MOST_IMAGES = 12
 
@@ -211,7 +212,7 @@ def _gain(analysis: Analysis, folder: Path, prefix: str) -> str:
     return paragraph(words) + _difference_table(analysis, analysis.gains) + figures([plot])
 
 
-def _confusion(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], folder: Path, prefix: str) -> str:
+def _confusion(analysis: Analysis, runs: Mapping[str, Sequence[StoredPredictions]], folder: Path, prefix: str) -> str:
     drawn = prediction_plots.confusions(analysis, runs, folder, prefix)
     rows = []
     for value, members in runs.items():
@@ -233,7 +234,7 @@ def _confusion(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], fo
     )
 
 
-def _changed(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], folder: Path, prefix: str) -> str:
+def _changed(analysis: Analysis, runs: Mapping[str, Sequence[StoredPredictions]], folder: Path, prefix: str) -> str:
     baseline = from_scratch(analysis.table, analysis.design)
     if len(runs) > 2:
         # Training from random weights differs on most images and would drown the interesting ones.
@@ -274,7 +275,7 @@ def _changed(analysis: Analysis, runs: Mapping[str, Sequence[Predictions]], fold
     return paragraph(words) + table(["image", "true class", *runs], rows, _place(analysis))
 
 
-def _any_run(analysis: Analysis) -> Run:
+def _any_run(analysis: Analysis) -> RunRecord:
     """One of those whose predictions are shown."""
     setting = main_setting(analysis)
     cells = (analysis.design.cells.get((value, setting), {}) for value in analysis.design.values)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from headstart.data.images import decode, read_image
-from headstart.study.collect import Run
+from headstart.runs.reader import RunRecord, read_config
 
 LONGEST_SIDE = 96
 MOST_BYTES = 6000
@@ -41,7 +40,7 @@ class Thumbnail:
     coarse: bool
 
 
-def thumbnails(run: Run, ids: Sequence[str]) -> dict[str, Thumbnail]:
+def thumbnails(run: RunRecord, ids: Sequence[str]) -> dict[str, Thumbnail]:
     """Pictures of images by their names; only of those that can be found where the run found them.
 
     Args:
@@ -56,8 +55,8 @@ def thumbnails(run: Run, ids: Sequence[str]) -> dict[str, Thumbnail]:
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
-def _images(run: Run, ids: Sequence[str]) -> dict[str, Image.Image]:
-    config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))["datamodule"]
+def _images(run: RunRecord, ids: Sequence[str]) -> dict[str, Image.Image]:
+    config = read_config(run.path)["datamodule"]
     roots = [Path(config[key]) for key in ("root", "data_dir") if config.get(key)]
     found: dict[str, Image.Image] = {}
     for name in ids:

@@ -1,7 +1,8 @@
-"""The nearest valid name to a misspelt one."""
+"""Dotted names of choices, and the nearest valid one to a misspelt one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
+from typing import Any
 
 _SIMILAR = 0.6
 
@@ -26,6 +27,17 @@ def suggestion(name: str, valid: Iterable[str]) -> str:
     """`` (did you mean X?)`` or an empty text."""
     found = nearest(name, valid)
     return f"; did you mean {found}?" if found else ""
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found.update(leaves(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _similarity(a: str, b: str) -> float:

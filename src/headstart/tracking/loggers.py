@@ -18,11 +18,11 @@ import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from headstart.config.compose import leaves
 from headstart.errors import ConfigError
 from headstart.runs.result import Result
 from headstart.system.console import show
 from headstart.system.digests import digest
+from headstart.system.names import leaves
 from headstart.tracking.wandb_run import start_wandb, wandb_outcome
 
 _log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from torch import nn
 from headstart.commands.predict import main
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
-from headstart.errors import DataError, RunError
-from headstart.execution.predict import Prediction, Unreadable, find_finished_run, find_images, predict, write_csv
+from headstart.errors import DataError
+from headstart.execution.predict import Prediction, Unreadable, find_images, predict, write_csv
 from headstart.runs.directory import RunDirectory
-from headstart.runs.result import failed_result, write_result
+from headstart.runs.result import write_result
 
 
 class Brightness(nn.Module):
@@ -88,22 +88,6 @@ def test_the_csv_can_be_read_back():
         ["path", "class", "probability/a", "probability/b,c"],
         ['x "1", y.png', "b,c", "0.25", "0.75"],
     ]
-
-
-def test_only_a_finished_run_predicts(tmp_path: Path, finished):
-    with pytest.raises(RunError, match="no finished run"):
-        find_finished_run(tmp_path)
-    run = RunDirectory.open(tmp_path, "study", "a", "1" * 8)
-    write_result(run.path, failed_result(ValueError("no luck"), fingerprint="1" * 8))
-    with pytest.raises(RunError, match=r"failed .*no luck"):
-        find_finished_run(run.path)
-    write_result(run.path, finished(fingerprint="1" * 8))
-    other = RunDirectory.open(tmp_path, "study", "b", "2" * 8)
-    other.attempt()
-    assert find_finished_run(tmp_path) == find_finished_run(run.path) == run.path
-    write_result(other.path, finished(fingerprint="2" * 8))
-    with pytest.raises(RunError, match="2 finished runs"):
-        find_finished_run(tmp_path)
 
 
 @pytest.fixture

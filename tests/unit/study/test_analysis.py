@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from headstart.errors import RunError
+from headstart.runs.reader import read_runs
 from headstart.study.analysis import Analysis, aggregate, analyse, primary_metric
-from headstart.study.collect import find_runs
 from headstart.study.compare import design, separate
 from headstart.study.verdict import FULL_NAMES, GLOSSARY, verdict
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def analysed(writer: "StudyWriter", **options: str) -> list[Analysis]:
     found = []
-    for table in separate(find_runs(writer.root)):
+    for table in separate(read_runs(writer.root)):
         layout = design(table)
         assert layout is not None
         found.append(analyse(table, layout, **options))
@@ -30,7 +30,7 @@ def test_numbers_are_those_of_the_runs(writer: "StudyWriter") -> None:
     writer.study(["freeze", "full"], range(1, 9))
     (analysis,) = analysed(writer)
     scores = {
-        name: [run.metrics["test/acc"] for run in find_runs(writer.root) if run.choices["strategy"] == name]
+        name: [run.metrics["test/acc"] for run in read_runs(writer.root) if run.choices["strategy"] == name]
         for name in ("freeze", "full")
     }
     assert analysis.metric.name == "test/acc"
@@ -133,7 +133,7 @@ def test_without_a_test_split_validation_decides(writer: "StudyWriter") -> None:
 def test_an_unknown_metric_is_an_error(writer: "StudyWriter") -> None:
     writer.study(["freeze", "full"], [1])
     with pytest.raises(RunError, match="'test/f1' is not in every run"):
-        primary_metric(separate(find_runs(writer.root))[0], "test/f1")
+        primary_metric(separate(read_runs(writer.root))[0], "test/f1")
 
 
 def test_the_crossing_of_two_curves_is_the_headline(writer: "StudyWriter") -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headstart.study.collect import find_runs
+from headstart.runs.reader import read_runs
 from headstart.study.compare import Table, design, separate
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def tables(writer: "StudyWriter") -> list[Table]:
-    return separate(find_runs(writer.root))
+    return separate(read_runs(writer.root))
 
 
 def test_strategies_and_seeds_share_a_table(writer: "StudyWriter") -> None:
@@ -26,8 +26,8 @@ def test_strategies_and_seeds_share_a_table(writer: "StudyWriter") -> None:
 
 DATA = {"name": "animals", "classes": ["a"], "sizes": {"train": 4, "val": 90, "test": 90}, "fingerprint": "0"}
 DIFFERENCES: list[tuple[dict[str, Any], str]] = [
-    ({"details": {"task": "binary", "selection": "val/acc max"}}, "another task"),
-    ({"details": {"task": "multiclass", "selection": "val/loss min"}}, "another selection rule"),
+    ({"details": {"task": "binary", "monitor": "val/acc"}}, "another task"),
+    ({"details": {"task": "multiclass", "monitor": "val/loss"}}, "another selection rule"),
     ({"data": DATA | {"name": "plants"}}, "other data"),
     ({"data": DATA | {"classes": ["cat", "dog", "fox", "owl"]}}, "other splits"),
 ]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from headstart.runs.reader import StoredPredictions
 from headstart.study.calibration import calibration
-from headstart.study.collect import Predictions
 from headstart.study.mistakes import changed_images, confusion
 
 
@@ -21,10 +21,12 @@ def slow_calibration_error(probabilities: np.ndarray, targets: np.ndarray, bins:
     return total
 
 
-def predictions(labels: list[int], targets: list[int]) -> Predictions:
+def predictions(labels: list[int], targets: list[int]) -> StoredPredictions:
     chances = np.full((len(labels), 3), 0.1)
     chances[np.arange(len(labels)), labels] = 0.8
-    return Predictions(np.array([f"{i}.png" for i in range(len(labels))]), np.array(targets), chances, ("a", "b", "c"))
+    return StoredPredictions(
+        np.array([f"{i}.png" for i in range(len(labels))]), np.array(targets), chances, ("a", "b", "c")
+    )
 
 
 def test_calibration_error_agrees_with_the_slow_version() -> None:

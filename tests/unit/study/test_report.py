@@ -84,7 +84,7 @@ def test_every_section_is_there_when_its_data_is(writer: "StudyWriter") -> None:
 def test_sections_without_data_are_left_out(writer: "StudyWriter") -> None:
     for seed in (1, 2):
         for strategy in ("freeze", "full"):
-            path = writer.run(strategy, seed, result={"cost": {}, "params": {}})
+            path = writer.run(strategy, seed, result={"cost": {}, "params": {"total": None, "trainable": None}})
             for name in ("metrics.csv", "audit.json", "predictions_val.npz", "predictions_test.npz"):
                 (path / name).unlink()
     page = write_report(writer.root).page.read_text()
@@ -162,6 +162,19 @@ def test_a_folder_of_plots_that_is_not_ours_is_not_emptied(writer: "StudyWriter"
     with pytest.raises(RunError, match="thesis"):
         write_report(writer.root)
     assert (writer.root / "report" / "thesis.docx").read_text() == "mine"
+
+
+def test_runs_csv_has_a_row_per_run(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1, 2])
+    writer.failed("lora", 'ValueError: a, "quoted"\nmessage')
+    with write_report(writer.root).runs_csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    failed = next(row for row in rows if row["status"] == "failed")
+    assert failed["reason"] == 'ValueError: a, "quoted"\nmessage'
+    full = next(row for row in rows if row["strategy"] == "full" and row["seed"] == "2")
+    assert 0 < float(full["test/acc"]) < 1
+    assert full["weights_source"] == "bundled"
 
 
 def test_tables_that_may_not_be_joined_are_apart(writer: "StudyWriter") -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.study.collect import Run
+from headstart.runs.reader import RunRecord
 from headstart.study.report import write_report
 from headstart.study.thumbnails import LONGEST_SIDE, MOST_BYTES, thumbnails
 
@@ -21,7 +21,7 @@ def run_over(folder, datamodule):
     import yaml
 
     (folder / "config.yaml").write_text(yaml.safe_dump({"datamodule": datamodule}))
-    return Run(folder, "done")
+    return RunRecord(folder, "done")
 
 
 def opened(thumbnail):
@@ -76,7 +76,7 @@ def test_data_that_are_gone_are_left_out(tmp_path, datamodule):
 
 
 def test_a_run_without_its_configuration_has_no_pictures(tmp_path):
-    assert thumbnails(Run(tmp_path, "done"), ["a.png"]) == {}
+    assert thumbnails(RunRecord(tmp_path, "done"), ["a.png"]) == {}
 
 
 def test_the_page_holds_them_or_does_without(writer):

@@ -72,7 +72,7 @@ class StudyWriter:
             "cost": {"fit_seconds": seconds, "extract_seconds": 0.0, "total_seconds": seconds + 1,
                      "peak_memory_bytes": 700_000_000 + 10_000_000 * seed, "images_seen": 3200, "device": "cpu"},
             "cache": {"used": False, "key": None, "hit": False, "reason": "off"}, "versions": {"torch": "2.15.0"},
-            "details": {"task": "multiclass", "selection": "val/acc max"},
+            "details": {"task": "multiclass", "monitor": "val/acc"},
         }  # fmt: skip
         (path / "result.json").write_text(json.dumps(whole | (result or {})))
         return path
