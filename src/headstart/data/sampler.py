@@ -92,25 +92,24 @@ class EvenBatches(Sampler[list[tuple[int, int]]]):
 
     Processes that evaluate together must make the same number of steps, or one waits for the other for ever. Batches
     are at most ``batch_size`` long and differ by one at most. A process with fewer images than there are steps (a
-    batch size of 1, or fewer images than processes) makes fewer.
+    batch size of 1, or fewer images than processes) repeats one, which counts once when outputs are gathered.
     """
 
     def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, False
 
-    def _sizes(self) -> list[int]:
-        mine = len(self.sampler)
-        largest = -(-self.sampler.length // self.sampler.world_size)
-        steps = min(-(-largest // self.batch_size), mine)
-        return [mine // steps + (step < mine % steps) for step in range(steps)]
-
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        items = iter(self.sampler)
-        for size in self._sizes():
-            yield [next(items) for _ in range(size)]
+        items, steps = list(self.sampler), len(self)
+        repeated = items[-1:] or [(self.sampler.epoch, 0)]
+        items += repeated * (steps - len(items))
+        least, longer = divmod(len(items), steps)
+        dealt = iter(items)
+        for step in range(steps):
+            yield [next(dealt) for _ in range(least + (step < longer))]
 
     def __len__(self) -> int:
-        return len(self._sizes())
+        largest = -(-self.sampler.length // self.sampler.world_size)
+        return -(-largest // self.batch_size)
 
 
 def choose_workers(*, images: int, from_files: bool, on_gpu: bool, cores: int) -> int:

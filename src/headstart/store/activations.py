@@ -222,7 +222,9 @@ class CachedData(pl.LightningDataModule):
         else:
             self._forget(index)
         started = time.perf_counter()
-        loader = self._stored(split, index, may_build=fitting) or self._images(split)
+        loader: Loader | None = self._stored(split, index, may_build=fitting)
+        if loader is None:  # one without batches on this process is false, and would be another than the others'
+            loader = self._images(split)
         self._record.seconds += time.perf_counter() - started
         self._loaders[index, split] = loader
         return loader

@@ -1,5 +1,6 @@
 """Order as a function of seed and epoch, alone and shared between processes."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -59,10 +60,21 @@ def test_evaluation_shards_have_each_image_once_in_equally_many_batches(length: 
         for rank in range(world_size)
     ]
     seen = [index for shard in batches for batch in shard for _, index in batch]
-    assert sorted(seen) == list(range(length))
+    assert sorted(seen) == list(range(length)) if length >= world_size else set(seen) == set(range(length))
     assert all(1 <= len(batch) <= 8 for shard in batches for batch in shard)
-    if length >= world_size:
-        assert len({len(shard) for shard in batches}) == 1
+    assert len({len(shard) for shard in batches}) == 1
+
+
+@pytest.mark.parametrize(("length", "world_size", "batch_size"), [(2, 3, 8), (1, 4, 1), (7, 3, 1), (9, 4, 2)])
+def test_a_process_without_enough_images_repeats_one(length: int, world_size: int, batch_size: int) -> None:
+    """It must neither wait for the others nor let them wait."""
+    batches = [
+        list(EvenBatches(EpochSampler(length, seed=0, shuffle=False, rank=rank, world_size=world_size), batch_size))
+        for rank in range(world_size)
+    ]
+    assert {len(shard) for shard in batches} == {math.ceil(math.ceil(length / world_size) / batch_size)}
+    assert {index for shard in batches for batch in shard for _, index in batch} == set(range(length))
+    assert all(1 <= len(batch) <= batch_size for shard in batches for batch in shard)
 
 
 def test_rank_must_be_below_world_size() -> None:
