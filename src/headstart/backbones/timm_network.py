@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headstart.backbones.trace import Trace
 from headstart.data.input_spec import InputSpec
 from headstart.errors import ConfigError, WeightsError
-from headstart.system.digests import digest_file
+from headstart.system.digest_memory import digest_file
 from headstart.weights import cards
 from headstart.weights import loading as weights
 from headstart.weights.report import SourceClassifier

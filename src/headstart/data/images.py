@@ -17,7 +17,7 @@ import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headstart.errors import DataError
-from headstart.system.digest_memory import UNREADABLE, Memory, check_regular, file_digests, in_threads
+from headstart.system.digest_memory import UNREADABLE, DigestMemory, check_regular, file_digests, in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def find_bad_images(
     """
     digests = file_digests(paths, memory_path)
     reader = f"{_READER}-{max_pixels}"
-    with Memory(memory_path) as memory:
+    with DigestMemory(memory_path) as memory:
         errors = memory.checks(digests, reader)
         first_with = {digest: path for path, digest in zip(reversed(paths), reversed(digests), strict=True)}
         errors |= {digest: digest.removeprefix(UNREADABLE) for digest in digests if digest.startswith(UNREADABLE)}

@@ -1,7 +1,6 @@
 """A search over choices with Optuna: every arm (a strategy, say) gets the same budget, so that none is tuned less."""
 
 import csv
-import fcntl
 import logging
 import math
 import warnings
@@ -21,6 +20,7 @@ from headstart.runs.result import Result, read_metrics_csv
 from headstart.system.atomic import atomic_write
 from headstart.system.console import show
 from headstart.system.digests import digest
+from headstart.system.locks import holding
 
 if TYPE_CHECKING:
     import optuna
@@ -288,12 +288,9 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         RunError: there is one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another search works in {folder}; wait for it, or give this one another `name`") from None
+    with holding(folder / _LOCK_FILE, wait=False) as alone:
+        if not alone:
+            raise RunError(f"another search works in {folder}; wait for it, or give this one another `name`")
         yield
 
 

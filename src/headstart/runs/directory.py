@@ -22,16 +22,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from headstart.errors import ConfigError, RunError
 from headstart.runs.result import RESULT_FILE, Cost, Result, read_result
 from headstart.system.atomic import write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: there, two processes that want the same run are not kept apart.
-    fcntl = None  # type: ignore[assignment]
+from headstart.system.locks import FileLock, is_held
 
 State = Literal["new", "partial", "done", "failed"]
 Action = Literal["train", "resume", "return"]
@@ -129,34 +125,29 @@ class RunDirectory:
             owner: False for the helper processes of a distributed run, whose first process holds the lock.
 
         Raises:
-            RunError: ``wait`` is False and another process holds it.
+            RunError: ``wait`` is False and another process holds it, or there can be no lock file.
         """
-        if not owner or fcntl is None:
+        if not owner:
             yield
             return
-        with (self.path / LOCK_FILE).open("a+", encoding="utf-8") as file:
-            if not _try_lock(file):
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+        lock = FileLock(self.path / LOCK_FILE)
+        try:
+            if not lock.acquire(wait=False):
                 if not wait:
-                    raise RunError(f"{self.path} is in use by {holder}; wait for it to end.")
-                _log.info("Waiting for %s, which runs %s", holder, self.path)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            try:
-                yield
-            finally:
-                file.truncate(0)
+                    raise RunError(f"{self.path} is in use by {lock.holder}; wait for it to end.")
+                _log.info("Waiting for %s, which runs %s", lock.holder, self.path)
+                lock.acquire()
+        except OSError as error:
+            raise RunError(f"{lock.path} cannot be locked ({error}); it must be a file that you may write.") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def in_use(self) -> bool:
         """Whether a process holds the lock now."""
-        if fcntl is None or not (self.path / LOCK_FILE).exists():
-            return False
-        with (self.path / LOCK_FILE).open(encoding="utf-8") as file:
-            return not _try_lock(file, shared=True)
+        return is_held(self.path / LOCK_FILE)
 
     def clear(self) -> None:
         """Remove everything that an earlier attempt left, the lock aside. The result goes first."""
@@ -311,16 +302,6 @@ def find_runs(output_dir: str | Path) -> list[Path]:
 
 def _is_run(path: Path) -> bool:
     return any((path / name).exists() for name in (RESULT_FILE, ATTEMPTS_FILE))
-
-
-def _try_lock(file: IO[str], *, shared: bool = False) -> bool:
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        _log.warning("This file system has no locks (%s): do not start the same run twice at a time", error)
-    return True
 
 
 def _read_attempts(path: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def file_digests(paths: Sequence[Path], memory_path: str | Path | None = None) -
 
     Of a file that is missing or cannot be read it is ``unreadable:`` and the reason instead.
     """
-    with Memory(memory_path) as memory:
+    with DigestMemory(memory_path) as memory:
         known = memory.digests(paths)
         unknown = [path for path in paths if path not in known]
         for path, (digest, stat) in zip(unknown, in_threads(_digest_of, unknown), strict=True):
@@ -61,6 +61,21 @@ def file_digests(paths: Sequence[Path], memory_path: str | Path | None = None) -
             if stat is not None:
                 memory.remember_digest(path, stat, digest)
     return [known[path] for path in paths]
+
+
+def digest_file(path: str | Path, memory_path: str | Path | None = None) -> str:
+    """SHA-256 of one file's bytes, remembered likewise.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    path = Path(path).resolve()  # The hub's cache names one file by many links.
+    with DigestMemory(memory_path) as memory:
+        if known := memory.digests([path]):
+            return known[path]
+        digest, stat = _read(path)
+        memory.remember_digest(path, stat, digest)
+        return digest
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -71,7 +86,7 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Re
         return list(pool.map(work, items))
 
 
-class Memory:
+class DigestMemory:
     """The SQLite file behind the digests; a context manager that writes what it learnt when it closes.
 
     Every failure of the file itself (read-only folder, lock, damage) is logged and otherwise means "not remembered".
@@ -83,7 +98,7 @@ class Memory:
         self._new_files: list[tuple[str, int, int, str]] = []
         self._new_checks: list[tuple[str, str, str]] = []
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> "DigestMemory":
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=10)
@@ -174,11 +189,15 @@ def check_regular(path: str | Path) -> None:
         raise OSError(f"it is {found}, not a file")
 
 
+def _read(path: Path) -> tuple[str, os.stat_result]:
+    check_regular(path)
+    with path.open("rb") as file:
+        stat = os.fstat(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest(), stat
+
+
 def _digest_of(path: Path) -> tuple[str, os.stat_result | None]:
     try:
-        check_regular(path)
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            return hashlib.file_digest(file, "sha256").hexdigest(), stat
+        return _read(path)
     except OSError as error:
         return f"{UNREADABLE}{error.strerror or error}", None

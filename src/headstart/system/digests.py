@@ -1,26 +1,16 @@
-"""Canonical digests of plain values, files and arrays.
+"""Canonical digests of plain values and arrays.
 
 Equal content has one digest on every machine and in every version of Python: mappings are sorted, numbers that
 are equal are one (``1`` and ``1.0``, but not ``True``), and each value is tagged with its kind, so that ``"1"``,
 ``1`` and ``[1]`` differ.
 """
 
-import contextlib
 import hashlib
-import json
 import math
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
-
-from headstart.system.atomic import write_json
-from headstart.system.folders import user_cache_dir
-
-_CHUNK_BYTES = 1 << 20
-# A file that changed this recently could change again within the resolution of its time stamp.
-_SETTLED_S = 2.0
 
 
 def digest(value: Any) -> str:
@@ -44,51 +34,6 @@ def digest_array(array: Any) -> str:
     for part in _encode_array(array):
         sha.update(part)
     return sha.hexdigest()
-
-
-def digest_file(path: str | Path, *, memory: Path | None = None) -> str:
-    """SHA-256 of a file's bytes, remembered by its path, size and time of change.
-
-    Args:
-        path: of the file.
-        memory: folder of remembered digests; by default in the user's cache folder.
-
-    Raises:
-        OSError: the file cannot be read. A memory that cannot be written is no error: the file is read again next time.
-    """
-    path = Path(path).resolve()
-    before = path.stat()
-    folder = memory if memory is not None else user_cache_dir() / "digests"
-    note = folder / f"{digest(path)[:32]}.json"
-    stamp = [before.st_size, before.st_mtime_ns]
-    known = _recall(note, path, stamp)
-    if known is not None:
-        return known
-    with path.open("rb") as file:
-        sha = hashlib.sha256()
-        while chunk := file.read(_CHUNK_BYTES):
-            sha.update(chunk)
-    after = path.stat()
-    settled = time.time() - after.st_mtime > _SETTLED_S
-    if settled and stamp == [after.st_size, after.st_mtime_ns]:
-        _remember(note, path, stamp, sha.hexdigest())
-    return sha.hexdigest()
-
-
-def _recall(note: Path, path: Path, stamp: list[int]) -> str | None:
-    try:
-        entry = json.loads(note.read_text(encoding="utf-8"))
-        if entry["path"] == str(path) and entry["stamp"] == stamp and len(entry["sha256"]) == 64:
-            return str(entry["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return None
-
-
-def _remember(note: Path, path: Path, stamp: list[int], sha256: str) -> None:
-    # In a read-only home the digest is right, it is only not remembered.
-    with contextlib.suppress(OSError):
-        write_json(note, {"path": str(path), "stamp": stamp, "sha256": sha256})
 
 
 def _encode(value: Any) -> Iterator[bytes | memoryview]:

@@ -7,18 +7,14 @@ takes seconds and is not needed to decide where weights come from.
 import ast
 import importlib.util
 import os
-import socket
-import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-REACH_TIMEOUT_S = 3.0
+from headstart.system.network import reachable
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -77,43 +73,11 @@ def torch_cache_dir() -> Path:
 
 
 @cache
-def reachable() -> bool:
-    """Whether the hub answers within three seconds; asked once per process."""
+def hub_reachable() -> bool:
+    """Whether the hub may be asked and answers within three seconds; asked once per process."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return False
-    answers: list[bool] = []
-    # Name resolution has no time limit of its own, so the whole attempt runs beside this thread.
-    thread = threading.Thread(target=lambda: answers.append(_answers(constants.ENDPOINT)), daemon=True)
-    thread.start()
-    thread.join(REACH_TIMEOUT_S)
-    return bool(answers and answers[0])
-
-
-def _answers(endpoint: str) -> bool:
-    parts = urllib.parse.urlparse(endpoint)
-    host = parts.hostname or ""
-    proxies = urllib.request.getproxies()
-    if parts.scheme in proxies and not urllib.request.proxy_bypass(host):
-        return _answers_through_proxy(endpoint)
-    try:
-        with socket.create_connection(
-            (host, parts.port or (80 if parts.scheme == "http" else 443)), timeout=REACH_TIMEOUT_S
-        ):
-            return True
-    except OSError:
-        return False
-
-
-def _answers_through_proxy(endpoint: str) -> bool:
-    # A proxy always accepts the connection; only a request shows whether it lets this one through.
-    try:
-        request = urllib.request.Request(endpoint, method="HEAD")
-        with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S) as response:
-            return bool(response.status < 400)
-    except (OSError, ValueError):
-        return False
+    return not constants.HF_HUB_OFFLINE and reachable(constants.ENDPOINT)
 
 
 def _offers(architecture: str) -> Iterator[tuple[str, ast.Call]]:

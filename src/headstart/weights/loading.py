@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
-from headstart.system.digests import digest_file
+from headstart.system.digest_memory import digest_file
 from headstart.weights import cards
 from headstart.weights.hub import HubEntry, cached_file, torch_cache_dir
 from headstart.weights.packages import timm_name

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from headstart.errors import WeightsError
-from headstart.system.digests import digest_file
+from headstart.system.digest_memory import digest_file
 from headstart.weights.cards import Card, architecture, read_card
 
 _CARDS = Path(__file__).parent / "package_cards"

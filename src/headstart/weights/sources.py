@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from headstart.errors import WeightsError
-from headstart.system.digests import digest_file
+from headstart.system.digest_memory import digest_file
 from headstart.weights.cards import architecture, header_card, read_card
-from headstart.weights.hub import HubEntry, cached_file, hub_entry, reachable
+from headstart.weights.hub import HubEntry, cached_file, hub_entry, hub_reachable
 from headstart.weights.packages import installed_file, package_cards, requirement
 
 Kind = Literal["package", "hub", "bundled", "none", "file"]
@@ -52,7 +52,7 @@ NO_WEIGHTS = ResolvedWeights("none", "none", "none")
 
 
 def resolve_weights(
-    name: str, choice: str = "auto", *, scratch: bool = False, probe: Callable[[], bool] = reachable
+    name: str, choice: str = "auto", *, scratch: bool = False, probe: Callable[[], bool] = hub_reachable
 ) -> ResolvedWeights:
     """Decide where the weights of network ``name`` come from; ``auto`` never becomes random.
 

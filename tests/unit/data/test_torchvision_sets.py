@@ -2,7 +2,6 @@
 
 import pickle
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,33 +34,6 @@ def test_without_a_network_the_options_are_named(kind: type[TorchvisionDataModul
     assert all(option in message for option in ("datamodule=digits", "datamodule.root=", "paths.data_dir="))
     assert "://" not in message
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_silent_network_is_given_up_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stay_silent(*_: Any, **__: Any) -> None:
-        time.sleep(2)
-        raise OSError("timed out")
-
-    monkeypatch.setattr(socket, "create_connection", stay_silent)
-    start = time.monotonic()
-    assert not download.reachable("https://images.invalid/data.tgz", timeout_s=0.2)
-    assert time.monotonic() - start < 1
-    assert download.PROBE_TIMEOUT_S <= 3
-
-
-def test_a_server_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert download.reachable(f"http://127.0.0.1:{server.getsockname()[1]}/x")
-
-
-def test_the_proxy_is_asked_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "proxy_bypass", lambda _: False)
-    monkeypatch.setattr(download, "getproxies", lambda: {"https": "http://proxy.invalid:3128"})
-    assert download._endpoint("https://images.invalid/a") == ("proxy.invalid", 3128)
-    monkeypatch.setattr(download, "getproxies", dict)
-    assert download._endpoint("https://images.invalid/a") == ("images.invalid", 443)
 
 
 def test_a_download_that_breaks_off_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

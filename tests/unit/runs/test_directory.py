@@ -159,6 +159,15 @@ def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path: Path, holder: 
     assert not run.in_use
 
 
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path):
+    run, target = open_run(tmp_path), tmp_path / "thesis.tex"
+    target.write_text("years of work")
+    (run.path / ".lock").symlink_to(target)
+    with pytest.raises(RunError, match="cannot be locked"), run.lock():
+        pass
+    assert target.read_text() == "years of work"
+
+
 def test_a_waiting_process_goes_on_when_the_lock_is_free(tmp_path: Path, holder: subprocess.Popen):
     waiting = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:

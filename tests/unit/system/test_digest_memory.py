@@ -1,8 +1,11 @@
 """Content digests and their memory."""
 
 import contextlib
+import hashlib
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from headstart.data.scan import content_digest
 from headstart.errors import DataError
 from headstart.system import digest_memory as content
-from headstart.system.digest_memory import file_digests
+from headstart.system.digest_memory import digest_file, file_digests
 
 
 def write(path: Path, data: bytes, *, age_s: float = 60) -> Path:
@@ -89,3 +92,66 @@ def test_many_files_are_looked_up_in_parts(tmp_path: Path, memory: Path) -> None
     assert file_digests(paths, memory) == first
     with contextlib.closing(sqlite3.connect(memory)) as connection:
         assert connection.execute("SELECT count(*) FROM files").fetchone() == (1203,)
+
+
+def test_a_file_is_remembered_until_it_changes(tmp_path: Path):
+    path, memory = tmp_path / "weights.bin", tmp_path / "memory.sqlite"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(1, 1_000_000_000))
+    first = digest_file(path, memory_path=memory)
+    # Same size and time: the memory answers, which shows that the file is not read again.
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1_000_000_000))
+    assert digest_file(path, memory_path=memory) == first
+    os.utime(path, ns=(1, 2_000_000_000))
+    assert digest_file(path, memory_path=memory) != first
+
+
+def test_a_file_that_just_changed_is_not_remembered(tmp_path: Path):
+    path, memory = tmp_path / "weights.bin", tmp_path / "memory.sqlite"
+    path.write_bytes(b"one")
+    stamp = path.stat().st_mtime_ns
+    first = digest_file(path, memory_path=memory)
+    path.write_bytes(b"two")
+    os.utime(path, ns=(stamp, stamp))
+    assert digest_file(path, memory_path=memory) != first
+
+
+def test_a_damaged_or_unwritable_memory_is_no_error(tmp_path: Path):
+    path, memory = tmp_path / "weights.bin", tmp_path / "memory.sqlite"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(1, 1))
+    expected = digest_file(path, memory_path=memory)
+    memory.write_text("{" * 9000)
+    assert digest_file(path, memory_path=memory) == expected
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the folder should be")
+    assert digest_file(path, memory_path=blocked / "memory.sqlite") == expected
+
+
+def test_links_to_a_file_share_its_digest_and_follow_it(tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch):
+    one, two = write(tmp_path / "one", b"one"), write(tmp_path / "two", b"two")
+    (tmp_path / "link").symlink_to(one)
+    first = digest_file(one, memory)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError):
+        digest_file(tmp_path / "gone", memory)
+    second = digest_file(two, memory)
+    monkeypatch.setattr(content, "_read", lambda path: pytest.fail(f"{path} was read again"))
+    assert digest_file(tmp_path / "link", memory) == first
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(two)
+    assert digest_file(tmp_path / "link", memory) == second
+
+
+def test_processes_that_learn_at_once_all_learn(tmp_path: Path, memory: Path):
+    paths = [write(tmp_path / str(number), str(number).encode()) for number in range(6)]
+    code = "import sys; from headstart.system.digest_memory import digest_file as f; print(f(*sys.argv[1:]))"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), str(memory)], stdout=subprocess.PIPE, text=True)
+        for path in paths
+    ]
+    told = [process.communicate()[0].strip() for process in started]
+    assert told == [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    with contextlib.closing(sqlite3.connect(memory)) as connection:
+        assert connection.execute("SELECT count(*) FROM files").fetchone() == (6,)

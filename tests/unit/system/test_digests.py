@@ -1,6 +1,5 @@
 """Digests: equal content has one, different content has another, and files are remembered safely."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.system.digests import digest, digest_array, digest_file
+from headstart.system.digests import digest, digest_array
 
 #: Each pair differs in content and must differ in digest; the encoding has no ambiguity to exploit.
 DIFFERENT = [
@@ -75,37 +74,3 @@ def test_a_tensor_and_its_array_agree_and_bfloat16_works():
     assert digest_array(tensor.bfloat16()) != digest_array(tensor.half())
     assert digest_array(torch.zeros(0, 3)) != digest_array(torch.zeros(3, 0))
     assert digest_array(torch.tensor(1.0)) == digest_array(torch.tensor(1.0, requires_grad=True))
-
-
-def test_a_file_is_remembered_until_it_changes(tmp_path: Path):
-    path, memory = tmp_path / "weights.bin", tmp_path / "memory"
-    path.write_bytes(b"one")
-    os.utime(path, ns=(1, 1_000_000_000))
-    first = digest_file(path, memory=memory)
-    assert len(list(memory.iterdir())) == 1
-    # Same size and time: the memory answers, which shows that the file is not read again.
-    path.write_bytes(b"two")
-    os.utime(path, ns=(1, 1_000_000_000))
-    assert digest_file(path, memory=memory) == first
-    os.utime(path, ns=(1, 2_000_000_000))
-    assert digest_file(path, memory=memory) != first
-
-
-def test_a_file_that_just_changed_is_not_remembered(tmp_path: Path):
-    path, memory = tmp_path / "weights.bin", tmp_path / "memory"
-    path.write_bytes(b"one")
-    digest_file(path, memory=memory)
-    assert not memory.exists()
-
-
-def test_a_damaged_or_unwritable_memory_is_no_error(tmp_path: Path):
-    path, memory = tmp_path / "weights.bin", tmp_path / "memory"
-    path.write_bytes(b"one")
-    os.utime(path, ns=(1, 1))
-    expected = digest_file(path, memory=memory)
-    (note,) = memory.iterdir()
-    note.write_text("{")
-    assert digest_file(path, memory=memory) == expected
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where the folder should be")
-    assert digest_file(path, memory=blocked) == expected

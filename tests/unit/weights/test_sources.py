@@ -2,11 +2,13 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from headstart.errors import WeightsError
+from headstart.system import network
 from headstart.weights import hub
 from headstart.weights import sources as weights_source
 from headstart.weights.sources import bundled_cards, resolve_weights
@@ -190,12 +192,12 @@ def test_offline_mode_is_out_of_reach_at_once(monkeypatch: pytest.MonkeyPatch) -
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub, "_answers", lambda endpoint: pytest.fail("the network was touched"))
-    hub.reachable.cache_clear()
+    monkeypatch.setattr(hub, "reachable", lambda endpoint: pytest.fail("the network was touched"))
+    hub.hub_reachable.cache_clear()
     try:
-        assert not hub.reachable()
+        assert not hub.hub_reachable()
     finally:
-        hub.reachable.cache_clear()
+        hub.hub_reachable.cache_clear()
 
 
 def test_a_silent_network_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,20 +207,20 @@ def test_a_silent_network_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked: list[str] = []
 
-    def silent(endpoint: str) -> bool:
+    def silent(endpoint: str, timeout_s: float) -> bool:
         asked.append(endpoint)
         time.sleep(1)
         return True
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "REACH_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(hub, "_answers", silent)
-    hub.reachable.cache_clear()
+    monkeypatch.setattr(hub, "reachable", partial(network.reachable, timeout_s=0.05))
+    monkeypatch.setattr(network, "_answers", silent)
+    hub.hub_reachable.cache_clear()
     try:
         started = time.monotonic()
-        assert not hub.reachable()
-        assert not hub.reachable()
+        assert not hub.hub_reachable()
+        assert not hub.hub_reachable()
         assert time.monotonic() - started < 0.9
         assert len(asked) == 1
     finally:
-        hub.reachable.cache_clear()
+        hub.hub_reachable.cache_clear()
