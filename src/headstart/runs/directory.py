@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from headstart.errors import ConfigError, RunError
 from headstart.runs.result import RESULT_FILE, Cost, Result, read_result
-from headstart.system.atomic import write_json
+from headstart.system.atomic import copy_file, remove_leftovers, write_json
 from headstart.system.locks import FileLock, is_held
 
 State = Literal["new", "partial", "done", "failed"]
@@ -170,15 +170,19 @@ class RunDirectory:
             raise RunError(f"{earlier.path} has no {earlier.last_checkpoint.name} to go on from; use extend=false.")
         write_json(self.attempts_file, {"fingerprint": self.fingerprint, "attempts": earlier.attempts()})
         if earlier.metrics_file.exists():
-            shutil.copyfile(earlier.metrics_file, self.metrics_file)
-        self.checkpoints.mkdir(exist_ok=True)
-        others = [path for path in earlier.checkpoints.iterdir() if path.is_file() and path != earlier.last_checkpoint]
+            copy_file(earlier.metrics_file, self.metrics_file)
+        kept = [path for path in earlier.checkpoints.iterdir() if path.is_file() and not path.name.endswith(".tmp")]
+        others = [path for path in kept if path != earlier.last_checkpoint]
         for path in [*others, earlier.last_checkpoint]:  # the last one makes this run partial, so it comes last
-            shutil.copyfile(path, self.checkpoints / f".{path.name}.tmp")
-            (self.checkpoints / f".{path.name}.tmp").replace(self.checkpoints / path.name)
+            copy_file(path, self.checkpoints / path.name)
 
     def attempt(self) -> Attempt:
-        """Begin an attempt: from now on its cost can be recorded and survives the process."""
+        """Begin an attempt, holding :meth:`lock`: from now on its cost can be recorded and survives the process.
+
+        What earlier attempts left half-written is removed.
+        """
+        for folder in (self.path, self.checkpoints, self.plots):
+            remove_leftovers(folder)
         return Attempt(self.attempts_file, self.fingerprint, earlier=tuple(self.attempts()))
 
     def attempts(self) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from headstart.errors import CacheError
 from headstart.store.entry import META, USED, Meta, Shard
-from headstart.system.atomic import write_json
+from headstart.system.atomic import flush_folder, write_json
 
 SHARD_BYTES = 256 * 2**20
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -139,7 +139,9 @@ class Build:
         if self.final.exists():  # only where there are no locks: another process was faster
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
+            flush_folder(self.folder)
             self.folder.rename(self.final)
+            flush_folder(self.final.parent)
         self.finished = True
 
 

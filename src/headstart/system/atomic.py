@@ -1,9 +1,11 @@
 """Files appear complete or not at all: written under a temporary name, flushed to disk, then renamed."""
 
+import contextlib
 import csv
 import json
 import os
-import tempfile
+import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +20,23 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         path: the final name; missing parent folders are made.
         mode: ``"w"`` for UTF-8 text or ``"wb"`` for bytes.
     """
+    with atomic_path(path) as temporary, temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        yield file
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write a file under, for libraries that want a name; else as above."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -50,7 +56,29 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def copy_file(source: str | Path, path: str | Path) -> None:
+    """Copy a file's content, atomically."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def flush_folder(folder: str | Path) -> None:
+    """Let the names in a folder survive a loss of power; where folders cannot be flushed, nothing happens."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError):  # some network file systems
+            _flush(folder)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove temporary files that processes which were killed have left; the caller knows that nobody writes there."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.is_file() or path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def _flush(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

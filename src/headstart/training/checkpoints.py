@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headstart.errors import RunError
 from headstart.model.transfer_model import TransferModel
+from headstart.system.atomic import atomic_path, atomic_write, copy_file
 from headstart.system.digests import digest
 
 BEST, LAST = "best", "last"
@@ -21,17 +22,13 @@ _AUXILIARY = "auxiliary."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name and renames it: a kill leaves the old one or the new one."""
+    """Writes a checkpoint atomically: a kill leaves the old one or the new one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """See :class:`TorchCheckpointIO`."""
-        final = Path(path)
-        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-        try:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-            temporary.replace(final)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # Lightning's own goes through memory and the folder for temporary files, which may be another disk.
+        with atomic_write(path, "wb") as file:
+            torch.save(checkpoint, file)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -81,18 +78,13 @@ def share_static(
     name = f"frozen-{(known_digest or digest(state))[:16]}.safetensors"
     target, original = folder / name, shared / name
     folder.mkdir(parents=True, exist_ok=True)
-    shared.mkdir(parents=True, exist_ok=True)
     if not original.exists():
-        temporary = original.with_name(f".{name}.{os.getpid()}.tmp")
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}, temporary)
-        temporary.replace(original)
+        _save_tensors(state, original)
     if not target.exists():
         try:
             os.link(original, target)
         except OSError:  # a file system without hard links
-            temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
-            temporary.write_bytes(original.read_bytes())
-            temporary.replace(target)
+            copy_file(original, target)
     return target
 
 
@@ -128,9 +120,7 @@ def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> in
 def save_final(model: TransferModel, folder: Path) -> None:
     """Store a model whose weights were changed after training, so that it is not that of the best checkpoint."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_AUXILIARY)}
-    temporary = folder / f".{FINAL_FILE}.{os.getpid()}.tmp"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
-    temporary.replace(folder / FINAL_FILE)
+    _save_tensors(state, folder / FINAL_FILE)
 
 
 def load_final(model: TransferModel, folder: Path) -> bool:
@@ -144,6 +134,11 @@ def load_final(model: TransferModel, folder: Path) -> bool:
         raise RunError(f"{path} cannot be read ({error}); start the run again with rerun=all") from error
     _load_exactly(model, state, path)
     return True
+
+
+def _save_tensors(state: dict[str, Tensor], path: Path) -> None:
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
 
 
 def _load_exactly(model: TransferModel, state: dict[str, Tensor], path: Path) -> None:

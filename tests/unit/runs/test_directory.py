@@ -123,6 +123,20 @@ def test_a_moved_directory_means_the_same(tmp_path: Path):
     assert str(tmp_path) not in (moved.path / "attempts.json").read_text()
 
 
+def test_a_new_attempt_sweeps_what_killed_ones_left_half_written(tmp_path: Path):
+    run = open_run(tmp_path)
+    give_checkpoint(run)
+    left = [run.path / ".result.json.0123abcd.tmp", run.checkpoints / ".last.ckpt.0123abcd.tmp"]
+    for path in left:
+        path.write_text("half")
+    longer = open_run(tmp_path, fingerprint="fedcba9876543210")
+    longer.continue_from(run)
+    assert [path.name for path in longer.checkpoints.iterdir()] == ["last.ckpt"]
+    run.attempt()
+    assert not any(path.exists() for path in left)
+    assert run.state == "partial"
+
+
 HOLD = """
 import sys, time
 from headstart.runs.directory import RunDirectory

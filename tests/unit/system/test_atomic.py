@@ -1,0 +1,76 @@
+"""Files that appear complete or not at all."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from headstart.system.atomic import atomic_path, atomic_write, copy_file, remove_leftovers, write_json
+
+
+def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def write_half() -> None:
+        with atomic_write(path) as file:
+            file.write("half")
+            raise KeyError
+
+    def fill_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyError
+
+    for fail in (write_half, fill_half):
+        with pytest.raises(KeyError):
+            fail()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"loss": float("nan")})
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_new_files_have_the_rights_that_the_user_gives_files(tmp_path: Path, umask: int):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "text.json", {})
+        with atomic_write(tmp_path / "bytes", "wb") as file:
+            file.write(b"1")
+        copy_file(tmp_path / "bytes", tmp_path / "copy")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+def test_content_and_name_are_on_the_disk_in_this_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    flush, replace = os.fsync, Path.replace
+
+    def watch_flush(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else f"{os.fstat(descriptor).st_size} bytes"
+        done.append(f"flush {kind}")
+        flush(descriptor)
+
+    def watch_replace(self: Path, target: Path) -> Path:
+        done.append(f"name {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", watch_flush)
+    monkeypatch.setattr(Path, "replace", watch_replace)
+    for write in (lambda: write_json(tmp_path / "a", 1), lambda: copy_file(tmp_path / "a", tmp_path / "b")):
+        done.clear()
+        write()
+        assert [step.split()[0] for step in done] == ["flush", "name", "flush"]
+        assert (done[0], done[2]) == ("flush 2 bytes", "flush folder")
+
+
+def test_leftovers_are_files_under_temporary_names(tmp_path: Path):
+    for name in (".last.ckpt.0123abcd.tmp", ".hidden", "notes.tmp"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".folder.tmp").mkdir()
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "nowhere")
+    assert {path.name for path in tmp_path.iterdir()} == {".hidden", "notes.tmp", ".folder.tmp"}
