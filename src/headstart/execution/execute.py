@@ -25,7 +25,7 @@ from headstart.model.description import ModelInfo
 from headstart.model.head_init import initialise_head
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
-from headstart.plots.run_pictures import draw_run
+from headstart.plots.run import draw_run
 from headstart.runs.directory import Attempt, RunDirectory
 from headstart.runs.result import Result, to_plain, write_result
 from headstart.store.activations import CachedData

@@ -1,4 +1,4 @@
-"""The confusion matrix of one run, readable from 2 to a few hundred classes."""
+"""The confusion matrix of a run or of a study's runs, readable from 2 to a few hundred classes."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from headstart.plots.style import INK, ORANGE, counted, save_figure, save_sentence, shorten
+from headstart.plots.style import BLUE, ORANGE, RULE, counted, save_figure, save_sentence, shorten
 
 COUNTED_CLASSES = 20
 """Up to this many classes every cell of a confusion matrix carries its count."""
@@ -53,7 +55,8 @@ def plot_confusion_matrix(
         width, height = side + margin + (4.2 if listed else 0.6), side + margin + 0.6
         figure.set_size_inches(width, height)
         matrix = figure.subplots()
-        _draw_matrix(matrix, counts, names, side)
+        draw_confusion(matrix, counts, names, row_inches=side / number)
+        matrix.set_aspect("equal")
         heading = f"{counted(int(counts.sum()), 'image')}, {accuracy:.1%} correct"
         matrix.set_title(f"{title}: {heading}" if title else heading)
         if listed:
@@ -68,44 +71,45 @@ def confusion_counts(targets: np.ndarray, predictions: np.ndarray, classes: int)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def _draw_matrix(axis: Axes, counts: np.ndarray, names: Sequence[str], side: float) -> None:
+def draw_confusion(axis: Axes, counts: np.ndarray, names: Sequence[str], *, row_inches: float) -> None:
+    """A confusion matrix on one pair of axes, as drawn for a run and for the runs of a study.
+
+    Args:
+        axis: empty.
+        counts: ``(C, C)``, true class by row, predicted class by column; correct cells are blue, mistakes orange, as
+            dark as their share of the row.
+        names: of the classes, already short.
+        row_inches: the height that a row will have.
+    """
     number = len(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # Mistakes are rare: the square root keeps a few per cent visible.
-    strength = np.sqrt(shares)
-    diagonal = np.eye(number, dtype=bool)
-    for mask, colours in ((~diagonal, "Oranges"), (diagonal, "Blues")):
-        # White at 0, and never so dark that a count cannot be read on it.
-        colormap = ListedColormap(np.vstack([[1, 1, 1, 1], mpl.colormaps[colours](np.linspace(0.08, 0.85, 255))]))
-        axis.imshow(np.ma.array(strength, mask=~mask), cmap=colormap, norm=Normalize(0, 1), interpolation="nearest")
-    if number <= COUNTED_CLASSES:
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if strength[row, column] > 0.75 else INK
-            share = f"\n{shares[row, column]:.0%}" if number <= 10 else ""
-            axis.text(
-                column,
-                row,
-                f"{counts[row, column]}{share}",
-                ha="center",
-                va="center",
-                color=colour,
-                fontsize=9 if number <= 12 else 7.5,
-            )
+    cells = list(zip(*np.nonzero(counts), strict=True))
+    # Mistakes are rare: the square root keeps a few per cent visible; never so dark that a count cannot be read on it.
+    darkest = 0.68 if number <= COUNTED_CLASSES else 1.0
+    shade = darkest * np.sqrt(shares)
+    colours = [to_rgba(BLUE if row == column else ORANGE, shade[row, column]) for row, column in cells]
+    boxes = [Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in cells]
+    axis.add_collection(PatchCollection(boxes, facecolors=colours, linewidths=0))
+    axis.set(xlim=(-0.5, number - 0.5), ylim=(number - 0.5, -0.5))
+    for row, column in cells if number <= COUNTED_CLASSES else ():
+        share = f"\n{shares[row, column]:.0%}" if number <= 10 else ""
+        size = 9 if number <= 12 else 7.5
+        axis.text(column, row, f"{counts[row, column]}{share}", ha="center", va="center", fontsize=size)
     # A name needs a little less than a row's height; below 3.2 points even a zoom does not help.
-    row_points = side * 72 / number
+    row_points = 72 * row_inches
     step = math.ceil(3.6 / row_points)
     ticks = range(0, number, step)
-    size = min(9.0, 0.85 * row_points * step)
+    size = min(mpl.rcParams["ytick.labelsize"], 0.85 * row_points * step)
     axis.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90 if _crowded(names) else 0, fontsize=size)
     axis.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size)
-    for label in (*axis.get_xticklabels(), *axis.get_yticklabels()):
-        label.set_parse_math(False)
     axis.set(xlabel="predicted", ylabel="true")
     axis.tick_params(length=0)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
     if number <= NAMED_CLASSES:
         axis.set_xticks(np.arange(number + 1) - 0.5, minor=True)
         axis.set_yticks(np.arange(number + 1) - 0.5, minor=True)
-        axis.grid(which="minor", color="#e6e9ec", linewidth=0.6)
+        axis.grid(which="minor", color=RULE, linewidth=0.6)
         axis.tick_params(which="minor", length=0)
 
 
@@ -125,4 +129,4 @@ def _list_confusions(axis: Axes, counts: np.ndarray, names: Sequence[str], limit
 
 
 def _crowded(names: Sequence[str]) -> bool:
-    return len(names) > 4 and max(map(len, names)) > 3
+    return len(names) * max(map(len, names)) >= 45

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headstart.plots.confusion import confusion_counts
 from headstart.runs.reader import StoredPredictions
 from headstart.study.analysis import Analysis, Setting
 from headstart.study.calibration import Calibration, calibration, two_columns
@@ -53,10 +54,8 @@ def predictions_of(analysis: Analysis, setting: Setting) -> dict[str, list[Store
 def confusion(runs: Sequence[StoredPredictions]) -> np.ndarray:
     """``(C, C)`` counts summed over runs: true class by row, predicted class by column."""
     size = max(len(runs[0].classes), *(two_columns(run.probabilities).shape[1] for run in runs))
-    counts = np.zeros((size, size), dtype=int)
-    for run in runs:
-        np.add.at(counts, (run.targets, two_columns(run.probabilities).argmax(axis=1)), 1)
-    return counts
+    predicted = np.concatenate([two_columns(run.probabilities).argmax(axis=1) for run in runs])
+    return confusion_counts(np.concatenate([run.targets for run in runs]), predicted, size)
 
 
 def pooled_calibration(runs: Sequence[StoredPredictions]) -> Calibration:

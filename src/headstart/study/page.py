@@ -7,7 +7,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from headstart.study.plot_style import Plot
+from headstart.plots.style import Plot
 from headstart.study.thumbnails import Thumbnail
 
 # Nothing may be fetched or run, whatever a class name or an error message contains.

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from headstart.plots.style import SERIES
 from headstart.runs.reader import RunRecord, StoredPredictions
-from headstart.study import curve_plots, plots, prediction_plots
+from headstart.study import curves, predictions, scores
 from headstart.study.analysis import DASH, Analysis, Difference, Metric, cost_columns, cost_text, from_scratch
 from headstart.study.compare import short_name
 from headstart.study.mistakes import changed_images, class_name, confusion, evaluated_split, predictions_of
 from headstart.study.page import Cell, Section, bullets, figures, glossary, paragraph, table, verdict_box
-from headstart.study.plot_style import SERIES
 from headstart.study.statistics import Aggregate, MeanInterval
 from headstart.study.thumbnails import thumbnails
 from headstart.study.verdict import GLOSSARY, Verdict, main_setting, p_text, why_too_few
@@ -34,15 +34,15 @@ def analysis_sections(analysis: Analysis, verdict: Verdict, folder: Path, prefix
         ("verdict", "Verdict", _verdict(analysis, verdict)),
         ("results", "Results", _results(analysis, folder, prefix)),
         ("differences", "Paired differences", _differences(analysis, folder, prefix)),
-        ("shots", "How many images does it take?", figures(curve_plots.shots(analysis, folder, prefix))),
+        ("shots", "How many images does it take?", figures(curves.shots(analysis, folder, prefix))),
         ("cost", "What it costs", _costs(analysis, folder, prefix)),
         ("gain", "What pretraining brings", _gain(analysis, folder, prefix)),
-        ("learning", "Learning curves", figures(curve_plots.learning(analysis, folder, prefix))),
-        ("drift", "What moved", figures([curve_plots.drift(analysis, folder, prefix)])),
+        ("learning", "Learning curves", figures(curves.learning(analysis, folder, prefix))),
+        ("drift", "What moved", figures([curves.drift(analysis, folder, prefix)])),
         (
             "calibration",
             "Can its confidence be trusted?",
-            figures([prediction_plots.reliability(analysis, runs, folder, prefix)]),
+            figures([predictions.reliability(analysis, runs, folder, prefix)]),
         ),
         ("confusion", "What is taken for what", _confusion(analysis, runs, folder, prefix)),
         ("images", "Images on which they disagree", _changed(analysis, runs, folder, prefix)),
@@ -128,7 +128,7 @@ def _results(analysis: Analysis, folder: Path, prefix: str) -> str:
     columns = [analysis.design.contrast, *(short_name(axis) for axis in analysis.design.axes), "n"]
     caption = "Mean over seeds, with the 95 % interval of the mean (Student's t) below it; n is the number of seeds."
     html = table([*columns, *(metric.label for metric in shown)], rows, caption)
-    return html + figures([plots.scores(analysis, folder, prefix)])
+    return html + figures([scores.scores(analysis, folder, prefix)])
 
 
 def _differences(analysis: Analysis, folder: Path, prefix: str) -> str:
@@ -141,7 +141,7 @@ def _differences(analysis: Analysis, folder: Path, prefix: str) -> str:
         f"two-sided). With several comparisons it is corrected by Holm's method, those with training from random "
         f"weights among themselves. The interval is a bootstrap (expanded percentile, 10,000 draws), not corrected."
     )
-    plot = plots.differences(
+    plot = scores.differences(
         analysis, analysis.differences, analysis.design.reference, folder, prefix, name="differences"
     )
     return paragraph(words) + _difference_table(analysis, analysis.differences) + figures([plot])
@@ -191,12 +191,12 @@ def _costs(analysis: Analysis, folder: Path, prefix: str) -> str:
         for arm in analysis.arms
     ]
     axes = [short_name(axis) for axis in analysis.design.axes]
-    columns = [analysis.design.contrast, *axes, analysis.metric.label, *(plots.COST_WORDS[name] for name in names)]
+    columns = [analysis.design.contrast, *axes, analysis.metric.label, *(scores.COST_WORDS[name] for name in names)]
     words = (
         "Means over seeds. Times are cold: activations that came from a cache count what it took to build them. "
         "Stored per task is what each further task adds to the disk: four bytes for each parameter that learns."
     )
-    drawn = [plots.cost(analysis, name, folder, prefix) for name in names]
+    drawn = [scores.cost(analysis, name, folder, prefix) for name in names]
     return paragraph(words) + table(columns, rows) + figures(drawn)
 
 
@@ -208,18 +208,18 @@ def _gain(analysis: Analysis, folder: Path, prefix: str) -> str:
         f"Transfer gain is the score minus that of the same network trained from random weights ({scratch}). "
         "Below zero, pretraining hurt."
     )
-    plot = plots.differences(analysis, analysis.gains, scratch, folder, prefix, name="transfer-gain")
+    plot = scores.differences(analysis, analysis.gains, scratch, folder, prefix, name="transfer-gain")
     return paragraph(words) + _difference_table(analysis, analysis.gains) + figures([plot])
 
 
 def _confusion(analysis: Analysis, runs: Mapping[str, Sequence[StoredPredictions]], folder: Path, prefix: str) -> str:
-    drawn = prediction_plots.confusions(analysis, runs, folder, prefix)
+    drawn = predictions.confusions(analysis, runs, folder, prefix)
     rows = []
     for value, members in runs.items():
         counts, classes = confusion(members), members[0].classes
         recall = counts.diagonal() / counts.sum(axis=1).clip(min=1)
         hardest = int(min((place for place in range(len(counts)) if counts[place].sum()), key=lambda p: recall[p]))
-        worst = prediction_plots.mix_ups(counts, classes, 3)
+        worst = predictions.mix_ups(counts, classes, 3)
         rows.append(
             [
                 _name(analysis, value),

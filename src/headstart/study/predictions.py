@@ -4,25 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.patches import Rectangle
 
+from headstart.plots.confusion import COUNTED_CLASSES, draw_confusion
+from headstart.plots.style import MUTED, Plot, canvas, finish, legend_above, shorten
 from headstart.runs.reader import StoredPredictions
 from headstart.study.analysis import Analysis
+from headstart.study.labels import dash, look
 from headstart.study.mistakes import calibration_errors, class_name, confusion, pooled_calibration
-from headstart.study.plot_style import (
-    INK,
-    MUTED,
-    SERIES,
-    Plot,
-    canvas,
-    dash,
-    finish,
-    legend_above,
-    look,
-)
-
-MOST_CLASSES = 20
-"""Confusion of more classes than this is given as a list of the most frequent mix-ups only."""
 
 MOST_PANELS = 4
 
@@ -76,7 +64,7 @@ def confusions(
     plots = []
     for value, members in list(runs.items())[:MOST_PANELS]:
         counts = confusion(members)
-        if len(counts) <= MOST_CLASSES:
+        if len(counts) <= COUNTED_CLASSES:  # of more, the table gives the most frequent mix-ups only
             name = f"{prefix}confusion-{analysis.design.values.index(value) + 1}"
             plots.append(_confusion(value, counts, members[0].classes, folder, name))
     return plots
@@ -103,7 +91,6 @@ def mix_ups(counts: np.ndarray, classes: Sequence[str], most: int = 5) -> list[t
 def _confusion(value: str, counts: np.ndarray, classes: Sequence[str], folder: Path, name: str) -> Plot:
     size, shares = len(counts), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [class_name(classes, place) for place in range(size)]
-    short = [text if len(text) <= 14 else f"{text[:13]}…" for text in names]
     rows = [
         {
             "true": names[row],
@@ -114,25 +101,9 @@ def _confusion(value: str, counts: np.ndarray, classes: Sequence[str], folder: P
         for row in range(size)
         for column in range(size)
     ]
-    with canvas(min(6.2, 1.6 + 0.46 * size)) as (figure, axes):
-        axes.grid(visible=False)
-        for row in range(size):
-            for column in range(size):
-                share = shares[row, column]
-                colour = SERIES[0] if row == column else SERIES[1]
-                box = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.75 * share**0.7, linewidth=0)
-                axes.add_patch(box)
-                if counts[row, column] and size <= 12:
-                    axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=INK, fontsize=11)
-        axes.set_xlim(-0.5, size - 0.5)
-        axes.set_ylim(size - 0.5, -0.5)
-        axes.set_xticks(range(size), short, rotation=0 if size * max(map(len, short)) < 50 else 90)
-        axes.set_yticks(range(size), short)
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
+    height = min(6.2, 1.6 + 0.46 * size)
+    with canvas(height) as (figure, axes):
+        draw_confusion(axes, counts, [shorten(text, 14) for text in names], row_inches=(height - 1) / size)
         worst = [
             f"{true} taken for {said} ({100 * share:.0f} %)" for true, said, _, share in mix_ups(counts, classes, 3)
         ]
@@ -142,7 +113,7 @@ def _confusion(value: str, counts: np.ndarray, classes: Sequence[str], folder: P
             folder,
             name=name,
             title=f"What {value} confuses",
-            caption=f"Percent of each true class (row), over all seeds. Most often: {most}.",
+            caption=f"Images, and percent of each true class (row), over all seeds. Most often: {most}.",
             alt=f"Confusion matrix of {value} over {size} classes. Most frequent mistakes: {most}.",
             rows=rows,
         )

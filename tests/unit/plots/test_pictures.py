@@ -13,18 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from headstart.plots import confusion
-from headstart.plots import run_plots as plots
+from headstart.plots import confident_errors, confusion, curves, predicted_vs_true
 from headstart.plots import style as figures
-from headstart.plots.run_plots import (
-    confusion_counts,
-    most_confident_errors,
-    phases_from,
-    plot_confident_errors,
-    plot_confusion_matrix,
-    plot_learning_curves,
-    plot_predicted_vs_true,
-)
+from headstart.plots.confident_errors import most_confident_errors, plot_confident_errors
+from headstart.plots.confusion import confusion_counts, plot_confusion_matrix
+from headstart.plots.curves import phases_from, plot_learning_curves
+from headstart.plots.predicted_vs_true import plot_predicted_vs_true
 
 
 @pytest.fixture
@@ -33,14 +27,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     kept: list[Figure] = []
 
     def keep(draw: Callable[[Figure], None], path: str | Path, *, dpi: int = 130) -> Path:
-        with mpl.rc_context(figures.STYLE):
+        with mpl.rc_context(figures.SMALL):
             figure = Figure(layout="constrained")
             FigureCanvasAgg(figure)
             draw(figure)
         kept.append(figure)
         return Path(path)
 
-    for module in (plots, confusion, figures):
+    for module in (confident_errors, confusion, curves, predicted_vs_true, figures):
         monkeypatch.setattr(module, "save_figure", keep)
     return kept
 
@@ -209,5 +203,18 @@ def test_a_failing_picture_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_no_window_system_is_touched() -> None:
-    code = "import sys, headstart.plots.run_plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    modules = "confident_errors, confusion, curves, predicted_vs_true, style"
+    code = f"import sys; from headstart.plots import {modules}; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_many_cells_are_one_drawing_and_every_count_has_its_cell(drawn: list[Figure]) -> None:
+    plot_confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), ["a", "b", "c"], "x.png")
+    (cells,) = drawn[0].axes[0].collections
+    places = [tuple(path.get_extents().get_points().mean(axis=0)) for path in cells.get_paths()]
+    assert places == [(0, 0), (1, 0), (1, 1), (0, 2)]  # predicted, true
+    shades = cells.get_facecolors()
+    assert shades[:, 3] == pytest.approx(0.68 * np.sqrt([0.5, 0.5, 1, 1]))
+    assert (shades[0, :3] == shades[2, :3]).all()  # right answers
+    assert (shades[1, :3] == shades[3, :3]).all()  # mistakes
+    assert (shades[0, :3] != shades[1, :3]).any()

@@ -10,8 +10,10 @@ import numpy as np
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.images import read_image
 from headstart.data.records import Records
+from headstart.plots.confident_errors import plot_confident_errors
 from headstart.plots.confusion import plot_confusion_matrix
-from headstart.plots.run_plots import phases_from, plot_confident_errors, plot_learning_curves, plot_predicted_vs_true
+from headstart.plots.curves import phases_from, plot_learning_curves
+from headstart.plots.predicted_vs_true import plot_predicted_vs_true
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import read_metrics_csv
 from headstart.tasks.predictions import Predictions, ScoredModel

@@ -7,22 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from headstart.plots.style import MUTED, Plot, canvas, capital, finish, legend_above, row_names
 from headstart.runs.reader import RunRecord
 from headstart.study.analysis import Analysis, Arm, Metric, Setting, shots_label
 from headstart.study.compare import sort_key
-from headstart.study.plot_style import (
-    MUTED,
-    Plot,
-    axis_text,
-    canvas,
-    capital,
-    dash,
-    finish,
-    legend_above,
-    look,
-    row_names,
-    scaled,
-)
+from headstart.study.labels import axis_text, dash, look, scaled
 from headstart.study.verdict import crossover_interval, main_setting
 
 MOST_PANELS = 4

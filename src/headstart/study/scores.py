@@ -8,24 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from headstart.plots.style import INK, MUTED, PAPER, Plot, canvas, capital, finish, legend_above, row_names
 from headstart.runs.reader import RunRecord
 from headstart.study.analysis import ALPHA, Analysis, Arm, Difference, Metric, cost_text
-from headstart.study.plot_style import (
-    INK,
-    MUTED,
-    PAPER,
-    Plot,
-    arm_name,
-    axis_text,
-    canvas,
-    capital,
-    finish,
-    legend_above,
-    look,
-    row_names,
-    scaled,
-    setting_columns,
-)
+from headstart.study.labels import arm_name, axis_text, look, scaled, setting_columns
 from headstart.study.statistics import pareto_front
 from headstart.study.verdict import arms_in, main_setting
 
