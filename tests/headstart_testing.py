@@ -10,7 +10,7 @@ from headstart.backbones import TimmBackbone
 from headstart.data import Digits
 from headstart.heads import Linear
 from headstart.model.transfer_model import TransferModel
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import Extras, Strategy
 from headstart.tasks import build_task
 from headstart.training.assemble import seed_stream
 from headstart.training.audit import Audit
@@ -81,7 +81,7 @@ def tiny_run(
         plan,
         audit,
         optimizer=lambda groups: torch.optim.SGD(groups, lr=lr, momentum=0.9),
-        losses=strategy.losses(model),
+        extras=Extras(strategy.losses(model)),
         batchnorm=batchnorm,
     )
     audit.start()

@@ -120,12 +120,13 @@ def build(folder: Path, strategy: str, backbone: str, *extra: str) -> Built:
         torch.manual_seed(6)
         teacher = untrained(settings)
         other = TransferModel(teacher, build_head(settings.head, teacher, task, seed=settings.seed))
-        choice.connect(Surroundings(torch.device("cpu"), {"teacher": OtherRun(other, task.classes, data.spec)}))
+        runs = {"teacher": OtherRun(other, task.classes, data.spec)}
+        surroundings = Surroundings(task, data, torch.device("cpu"), runs)
     else:
-        choice.connect(build_surroundings(settings, choice, network))
+        surroundings = build_surroundings(settings, choice, network, task, data)
     seed_stream(settings.seed, "strategy")
-    choice.prepare(model, task, data)
-    module = build_module(settings, choice, model, task)
+    choice.prepare(model, surroundings)
+    module = build_module(settings, choice, model, surroundings)
     module.audit.start()
     return Built(config, choice, module, data)
 

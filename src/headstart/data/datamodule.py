@@ -267,8 +267,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             random=augmented and self.augmentation.random,
         )
 
-    def train_dataloader(self) -> DataLoader:
-        """Augmented training images, in an order that seed and epoch alone decide."""
+    def train_dataloader(self, *, batch_size: int | None = None, drop_last: bool | None = None) -> DataLoader:
+        """Augmented training images, in an order that seed and epoch alone decide.
+
+        Args:
+            batch_size: None: the datamodule's own.
+            drop_last: None: the datamodule's own.
+        """
+        batch_size = self.batch_size if batch_size is None else batch_size
+        drop_last = self.drop_last if drop_last is None else drop_last
         rank, world_size = self._rank()
         shuffled = EpochSampler(
             self.sizes["train"],
@@ -276,19 +283,19 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             shuffle=True,
             rank=rank,
             world_size=world_size,
-            drop_last=self.drop_last,
+            drop_last=drop_last,
         )
         if self.trainer is not None:
             # Lightning makes the first iterator of a resumed fit before it calls set_epoch.
             shuffled.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         if self.steps_per_epoch is not None:
-            stream = RepeatedBatches(shuffled, self.batch_size, steps=self.steps_per_epoch, drop_last=self.drop_last)
+            stream = RepeatedBatches(shuffled, batch_size, steps=self.steps_per_epoch, drop_last=drop_last)
             return DataLoader(self.dataset("train", augmented=True), batch_sampler=stream, **self._loading("train"))
         return DataLoader(
             self.dataset("train", augmented=True),
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             sampler=shuffled,
-            drop_last=self.drop_last,
+            drop_last=drop_last,
             **self._loading("train"),
         )
 

@@ -11,7 +11,7 @@ from headstart.model.modes import batchnorm_parameters
 from headstart.model.transfer_model import TransferModel
 from headstart.store.activations import CachedData
 from headstart.store.decide import trainer_obstacle
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import Strategy, Surroundings
 from headstart.tasks import Task
 from headstart.training.assemble import build_optimizer, build_plan, ever_learning, wants_channels_last
 from headstart.training.audit import Audit
@@ -44,8 +44,11 @@ def prepare_strategy(settings: RunSettings, strategy: Strategy, model: TransferM
     return Prepared(plan, Audit(model, info, ever_learning(plan)))
 
 
-def build_module(settings: RunSettings, strategy: Strategy, model: TransferModel, task: Task) -> TransferModule:
+def build_module(
+    settings: RunSettings, strategy: Strategy, model: TransferModel, surroundings: Surroundings
+) -> TransferModule:
     """The LightningModule of a run."""
+    task = surroundings.task
     prepared = prepare_strategy(settings, strategy, model)
     trainer = settings.trainer
     channels_last = wants_channels_last(trainer.channels_last, model.backbone)
@@ -58,8 +61,7 @@ def build_module(settings: RunSettings, strategy: Strategy, model: TransferModel
         prepared.audit,
         optimizer=build_optimizer(settings.optimizer, trainer),
         weight_decay=settings.weight_decay,
-        losses=strategy.losses(model),
-        scores=strategy.scores(model),
+        extras=strategy.start(model, surroundings),
         batch_transform=_batch_transform(settings, task),
         ema_decay=settings.ema_decay,
         batchnorm=settings.batchnorm,
@@ -82,7 +84,7 @@ def build_loaders(settings: RunSettings, data: ImageDataModule, module: Transfer
         settings=settings.cache,
         folder=settings.paths.cache_dir,
         channels_last=module.channels_last,
-        whole_features=bool(module.losses),
+        whole_features=bool(module.extras.losses),
         obstacle=trainer_obstacle(settings.trainer.switches),
     )
 

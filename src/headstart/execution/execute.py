@@ -29,10 +29,9 @@ from headstart.plots.run import draw_run
 from headstart.runs.directory import Attempt, RunDirectory
 from headstart.runs.result import Result, to_plain, write_result
 from headstart.store.activations import CachedData
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import Strategy, Surroundings
 from headstart.system.atomic import atomic_write, write_json
 from headstart.system.console import show
-from headstart.tasks import Task
 from headstart.tasks.predictions import ScoredModel
 from headstart.tracking.loggers import build_loggers, finish_loggers, log_outcome, measurements
 from headstart.training.assemble import build_backbone, build_data, build_data_task, build_head, seed_stream
@@ -64,8 +63,9 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
     quiet_lightning()
     attempt = run.attempt() if owner else None
     settings = resolved.settings
-    strategy, data, task, model = prepare_model(resolved)
-    module = build_module(settings, strategy, model, task)
+    strategy, surroundings, model = prepare_model(resolved)
+    data = surroundings.data
+    module = build_module(settings, strategy, model, surroundings)
     loaders = build_loaders(settings, data, module)
     module.audit.start()
     if owner:
@@ -88,8 +88,8 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
     return result
 
 
-def prepare_model(resolved: ResolvedRun) -> tuple[Strategy, ImageDataModule, Task, TransferModel]:
-    """The strategy, the data it looks at, the task, and the model as the strategy wants it before training."""
+def prepare_model(resolved: ResolvedRun) -> tuple[Strategy, Surroundings, TransferModel]:
+    """The strategy, what it gets to see (data and task among it), and the model as it wants it before training."""
     settings, seed = resolved.settings, resolved.settings.seed
     strategy: Strategy = settings.strategy.build()
     check_strategy(resolved.config, strategy)
@@ -99,12 +99,12 @@ def prepare_model(resolved: ResolvedRun) -> tuple[Strategy, ImageDataModule, Tas
     data.configure(backbone.input_spec)
     task = build_data_task(settings.task, settings.loss, data)
     model = TransferModel(backbone, build_head(settings.head, backbone, task, seed=seed))
-    strategy.connect(build_surroundings(settings, strategy, backbone))
+    surroundings = build_surroundings(settings, strategy, backbone, task, data)
     if settings.head_init != "default":
-        initialise_head(model, settings.head_init, data, strategy.surroundings.device)
+        initialise_head(model, settings.head_init, data, surroundings.device)
     seed_stream(seed, "strategy")
-    strategy.prepare(model, task, data)
-    return strategy, data, task, model
+    strategy.prepare(model, surroundings)
+    return strategy, surroundings, model
 
 
 def build_trainer(
@@ -183,7 +183,7 @@ def conclude(
     epochs = trainer.current_epoch
     best = load_weights(module.model, run.checkpoints) if run.best_checkpoint.exists() else None
     strategy.merge(module.model)
-    chosen = strategy.finish(module.model, lambda: _validate(trainer, module, loaders))
+    chosen = module.extras.finish(module.model, lambda: _validate(trainer, module, loaders))
     if chosen and trainer.is_global_zero:
         save_final(module.model, run.checkpoints)
     _validate(trainer, module, loaders)

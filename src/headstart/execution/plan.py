@@ -57,7 +57,8 @@ def show_plan(resolved: ResolvedRun) -> None:
     """
     quiet_lightning()
     settings = resolved.settings
-    strategy, data, _, model = prepare_model(resolved)
+    strategy, surroundings, model = prepare_model(resolved)
+    data = surroundings.data
     prepared = prepare_strategy(settings, strategy, model)
     plan, batchnorm = prepared.plan, settings.batchnorm
     show(f"Plan of {resolved.key} (nothing is trained)")

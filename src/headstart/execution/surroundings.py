@@ -5,22 +5,25 @@ from pathlib import Path
 import torch
 
 from headstart.backbones.contract import Backbone
-from headstart.config.settings import RunSettings, TrainerSettings
+from headstart.config.settings import Component, RunSettings, TrainerSettings
+from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError
 from headstart.execution.load import load_run
 from headstart.strategies.contract import OtherRun, OtherTask, Strategy, Surroundings
-from headstart.tasks import build_task
+from headstart.tasks import Task, build_task
 from headstart.training.assemble import build_data, build_head
 
 
-def build_surroundings(settings: RunSettings, strategy: Strategy, backbone: Backbone) -> Surroundings:
+def build_surroundings(
+    settings: RunSettings, strategy: Strategy, backbone: Backbone, task: Task, data: ImageDataModule
+) -> Surroundings:
     """Load and build what a strategy may ask for.
 
     Raises:
         HeadstartError: another run cannot be loaded, or another task's data cannot be used.
     """
     runs = {name: _other_run(name, path) for name, path in strategy.references.items()}
-    return Surroundings(device_of(settings.trainer), runs, _other_tasks(settings, backbone))
+    return Surroundings(task, data, device_of(settings.trainer), runs, _other_tasks(settings, backbone))
 
 
 def device_of(trainer: TrainerSettings) -> torch.device:
@@ -44,8 +47,9 @@ def _other_run(name: str, path: str) -> OtherRun:
 def _other_tasks(settings: RunSettings, backbone: Backbone) -> dict[str, OtherTask]:
     tasks = {}
     for name, choice in settings.sources.items():
-        data = build_data(choice.datamodule, seed=settings.seed, task=choice.task)
-        data.image_size = (backbone.input_spec.height, backbone.input_spec.width)
+        size = [backbone.input_spec.height, backbone.input_spec.width]
+        sized = Component(choice.datamodule.target, {**choice.datamodule.arguments, "image_size": size})
+        data = build_data(sized, seed=settings.seed, task=choice.task)
         data.configure(backbone.input_spec)
         task = build_task(
             choice.task,

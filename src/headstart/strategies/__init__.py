@@ -3,7 +3,7 @@
 from headstart.model.description import ModelInfo, ParameterInfo, StageInfo
 from headstart.model.phases import Group, Phase, one_phase, stage_group
 from headstart.strategies.bss import BSS
-from headstart.strategies.contract import OtherRun, OtherTask, Step, Strategy, Surroundings
+from headstart.strategies.contract import Extras, OtherRun, OtherTask, Step, Strategy, Surroundings
 from headstart.strategies.cotuning import CoTuning
 from headstart.strategies.delta import Delta
 from headstart.strategies.distill import Distill
@@ -26,6 +26,7 @@ __all__ = [
     "CoTuning",
     "Delta",
     "Distill",
+    "Extras",
     "Freeze",
     "Full",
     "Gradual",

@@ -78,26 +78,46 @@ class OtherTask:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run offers its strategy besides model, task and data.
+    """What a run offers its strategy besides the model.
 
     Attributes:
+        task: of the run.
+        data: of the run, prepared and configured.
         device: for passes over data before training.
         runs: of :attr:`Strategy.references`, by name.
         tasks: of ``sources``, by name.
     """
 
+    task: Task
+    data: ImageDataModule
     device: torch.device
     runs: Mapping[str, OtherRun] = field(default_factory=dict)
     tasks: Mapping[str, OtherTask] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What a strategy adds to one training. Whatever it remembers lives in these, never in the strategy.
+
+    Attributes:
+        losses: added to the task's own, by name.
+        scores: further metrics: each takes ``val`` or ``test`` and is logged as ``<name>/<split>/<metric>``.
+        finish: as :meth:`Strategy.finish`.
+    """
+
+    losses: Mapping[str, Callable[[Step], Tensor]] = field(default_factory=dict)
+    scores: Mapping[str, Callable[[str], Mapping[str, float]]] = field(default_factory=dict)
+    finish: Callable[[TransferModel, Callable[[], float]], dict[str, Any]] = lambda model, evaluate: {}
+
+
+@dataclass(frozen=True)
 class Strategy:
     """Base of every strategy. A subclass must give :meth:`phases`; the rest has defaults.
 
-    The hooks are called in this order: :meth:`connect`, :meth:`prepare`, :meth:`phases`, :meth:`losses` and
-    :meth:`scores` before training, :meth:`merge` and :meth:`finish` after it. A finished run is rebuilt by
-    :meth:`restore` and :meth:`merge`.
+    The hooks are called in this order: :meth:`prepare`, :meth:`phases` and :meth:`start` before training,
+    :meth:`merge` and the ``finish`` that :meth:`start` gave after it; of a plan, the first two. A finished run is
+    rebuilt by :meth:`restore` and :meth:`merge`. A strategy itself never changes: what one hook has to remember for
+    a later one, :meth:`start` puts into what it returns.
 
     Rules that decide which choices go together ask these attributes, before anything is built; a subclass sets what
     is true of it (``only_head_learns = True``), or computes it as a property.
@@ -109,7 +129,6 @@ class Strategy:
         averages_weights: the model that is tested is an average over the training, its start included.
         one_class_only: makes sense only where each image has one class.
         trains_other_tasks: takes part of its batches from ``sources``.
-        held: what the hooks hand on to each other; never part of the configuration or of checkpoints.
     """
 
     only_head_learns: ClassVar[bool] = False
@@ -117,7 +136,6 @@ class Strategy:
     averages_weights: ClassVar[bool] = False
     one_class_only: ClassVar[bool] = False
     trains_other_tasks: ClassVar[bool] = False
-    held: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def references(self) -> Mapping[str, str]:
@@ -132,28 +150,26 @@ class Strategy:
         """
         raise NotImplementedError
 
-    def connect(self, surroundings: Surroundings) -> None:
-        """Receive what the run offers; kept as ``held["surroundings"]``."""
-        self.held["surroundings"] = surroundings
-
-    @property
-    def surroundings(self) -> Surroundings:
-        """What :meth:`connect` received."""
-        received: Surroundings = self.held["surroundings"]
-        return received
-
-    def prepare(self, model: TransferModel, task: Any, data: Any) -> None:
+    def prepare(self, model: TransferModel, run: Surroundings) -> None:
         """Change the model's shape before anything is described (adapters, auxiliary heads).
 
         Modules in ``model.auxiliary`` learn with the head, and are no part of the finished model.
         """
 
+    def start(self, model: TransferModel, run: Surroundings) -> Extras:
+        """Called once, on the model as training finds it: extra losses and metrics, and what comes after training.
+
+        Overridden where these need the run or must remember something; else :meth:`losses`, :meth:`scores` and
+        :meth:`finish` are enough.
+        """
+        return Extras(self.losses(model), self.scores(model), self.finish)
+
     def losses(self, model: TransferModel) -> Mapping[str, Callable[[Step], Tensor]]:
-        """Named extra losses, added to the task's own; called once, before training."""
+        """Named extra losses that need only the model; see :class:`Extras`."""
         return {}
 
     def scores(self, model: TransferModel) -> Mapping[str, Callable[[str], Mapping[str, float]]]:
-        """Further named metrics: each takes ``val`` or ``test`` and is logged as ``<name>/<split>/<metric>``."""
+        """Further named metrics that need only the model; see :class:`Extras`."""
         return {}
 
     def restore(self, model: TransferModel) -> None:

@@ -1,13 +1,12 @@
 """Go on training the source classifier too, on what the target's classes look like to it."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Group, Phase, one_phase, stage_group
-from headstart.strategies.contract import Step
+from headstart.strategies.contract import Extras, Step, Surroundings
 from headstart.strategies.full import Full
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class CoTuning(Full):
     relationship: Literal["reverse", "direct"] = "reverse"
     temperature: float = 1.0
 
-    def prepare(self, model: "TransferModel", task: Any, data: Any) -> None:
+    def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Add the source classifier as an auxiliary head.
 
         Raises:
@@ -64,7 +63,6 @@ class CoTuning(Full):
             head.linear.weight.copy_(classifier.weight)
             head.linear.bias.copy_(classifier.bias)
         model.auxiliary[_SOURCE] = head
-        self.held["data"] = data
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which everything learns, the source classifier at the backbone's rate."""
@@ -73,26 +71,25 @@ class CoTuning(Full):
         head = stage_group(model.head, keep=lambda p: p.name not in names)
         return one_phase("all", [*backbone, head, Group(_SOURCE, names, self.backbone_lr_mult)], max_epochs)
 
-    def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
-        """``cotuning``; estimates the relationship first."""
+    def start(self, model: "TransferModel", run: Surroundings) -> Extras:
+        """Estimate the relationship, for the loss ``cotuning``."""
         import torch
 
         from headstart.model.features import pooled_features
 
-        data, device = self.held["data"], self.surroundings.device
-        features, targets = pooled_features(model.backbone, data, "train", device)
+        features, targets = pooled_features(model.backbone, run.data, "train", run.device)
         source: Any = model.auxiliary[_SOURCE]
         with torch.no_grad():
             logits = torch.nn.functional.linear(features, source.linear.weight, source.linear.bias)
         estimate = direct_relationship if self.relationship == "direct" else reverse_relationship
-        relationship = estimate(torch.softmax(logits / self.temperature, dim=1), targets, len(data.classes))
+        relationship = estimate(torch.softmax(logits / self.temperature, dim=1), targets, len(run.data.classes))
 
         def cotuning(step: Step) -> "Tensor":
             wanted = source_targets(relationship.to(step.outputs.device), step.targets)
             outputs = model.auxiliary[_SOURCE](step.features).float()
             return self.weight * torch.nn.functional.cross_entropy(outputs, wanted)
 
-        return {"cotuning": cotuning}
+        return Extras({"cotuning": cotuning})
 
 
 def source_targets(relationship: "Tensor", targets: "Tensor") -> "Tensor":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from headstart.strategies.contract import Step
+from headstart.strategies.contract import Extras, Step, Surroundings
 from headstart.strategies.full import Full
 from headstart.strategies.l2sp import head_norm, without_decay
 
@@ -59,19 +59,15 @@ class Delta(Full):
         phases = without_decay(super().phases(model, max_epochs=max_epochs))
         return tuple(replace(phase, needs_images=reason) for phase in phases)
 
-    def prepare(self, model: "TransferModel", task: object, data: object) -> None:
-        """Keep the data for the pass over them."""
-        self.held["data"] = data
-
-    def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
-        """``delta``, and ``l2`` of the head."""
+    def start(self, model: "TransferModel", run: Surroundings) -> Extras:
+        """Copy the source network, for the losses ``delta`` and ``l2`` of the head."""
         weights: dict[str, Tensor] = {}
         if self.attention == "loss":
             from headstart.strategies.delta_attention import channel_attention
 
-            weights = channel_attention(model.backbone, self.held["data"], self.surroundings.device)
+            weights = channel_attention(model.backbone, run.data, run.device)
         penalty = FeatureMapPenalty(model.backbone, self.alpha, weights)
-        return {"delta": penalty, "l2": head_norm(model, self.beta)}
+        return Extras({"delta": penalty, "l2": head_norm(model, self.beta)})
 
 
 class FeatureMapPenalty:

@@ -1,13 +1,13 @@
 """A student learns from a fine-tuned teacher."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
-from headstart.strategies.contract import Step
+from headstart.strategies.contract import Extras, Step, Surroundings
 from headstart.strategies.full import Full
 from headstart.strategies.modifiers import on_images
 
@@ -64,35 +64,35 @@ class Distill(Full):
         """One phase in which everything learns."""
         return on_images(super().phases(model, max_epochs=max_epochs), "strategy=distill shows images to the teacher")
 
-    def prepare(self, model: "TransferModel", task: Any, data: Any) -> None:
+    def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Check that the teacher knows these classes; add the regressor where features are matched.
 
         Raises:
             ConfigError: the teacher tells other classes apart, or sees images of other channels.
         """
-        run = self.surroundings.runs["teacher"]
-        if run.classes != tuple(task.classes):
-            theirs, ours = (f"{len(names)} ({', '.join(names[:3])}, ...)" for names in (run.classes, task.classes))
+        other, channels = run.runs["teacher"], run.data.eval_transform.spec.channels
+        if other.classes != tuple(run.task.classes):
+            known = (other.classes, run.task.classes)
+            theirs, ours = (f"{len(names)} ({', '.join(names[:3])}, ...)" for names in known)
             raise ConfigError(
                 f"strategy.teacher={self.teacher} tells {theirs} classes apart and the data has {ours}; they must be "
                 "the same, in the same order"
             )
-        if run.input_spec.channels != data.spec.channels:
+        if other.input_spec.channels != channels:
             raise ConfigError(
-                f"strategy.teacher={self.teacher} sees {run.input_spec.channels}-channel images and the student "
-                f"{data.spec.channels}; set backbone.in_channels={run.input_spec.channels}"
+                f"strategy.teacher={self.teacher} sees {other.input_spec.channels}-channel images and the student "
+                f"{channels}; set backbone.in_channels={other.input_spec.channels}"
             )
-        self.held["spec"] = data.spec
         if self.feature_weight > 0:
             from headstart.heads import Linear
 
-            teacher: Any = run.model
+            teacher: Any = other.model
             model.auxiliary[_REGRESSOR] = Linear(model.backbone.features, teacher.backbone.features.dim)
 
-    def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
-        """``distill``, and ``features`` where they are matched."""
-        run = self.surroundings.runs["teacher"]
-        teacher = Teacher(run.model, run.input_spec, self.held["spec"])
+    def start(self, model: "TransferModel", run: Surroundings) -> Extras:
+        """The losses ``distill``, and ``features`` where they are matched."""
+        other = run.runs["teacher"]
+        teacher = Teacher(other.model, other.input_spec, run.data.eval_transform.spec)
 
         def distill(step: Step) -> "Tensor":
             return self.weight * soft_divergence(teacher(step)[1], step.outputs, self.temperature)
@@ -101,7 +101,7 @@ class Distill(Full):
             wanted, found = teacher(step)[0], model.auxiliary[_REGRESSOR](step.features)
             return self.feature_weight / 2 * (standardised(found) - standardised(wanted)).square().mean()
 
-        return {"distill": distill} | ({"features": features} if self.feature_weight > 0 else {})
+        return Extras({"distill": distill} | ({"features": features} if self.feature_weight > 0 else {}))
 
 
 class Teacher:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, one_phase, stage_group
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import Strategy, Surroundings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ class LoRA(Strategy):
     lr_mult: float = 10.0
     adapter_lr_mult: float = 0.2
 
-    def prepare(self, model: "TransferModel", task: Any, data: Any) -> None:
+    def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Put an adapter beside every target layer."""
         self.restore(model)
 
@@ -75,7 +75,6 @@ class LoRA(Strategy):
             target_modules="|".join(re.escape(name) for name in names),
             bias="none",
         )
-        self.held["stages"], self.held["layers"] = backbone.stages, names
         inject_adapter_in_model(choice, backbone)
         backbone.stages = tuple(with_adapters(stage, backbone, frozenset(names)) for stage in backbone.stages)
 
@@ -90,12 +89,13 @@ class LoRA(Strategy):
     def merge(self, model: "TransferModel") -> None:
         """Fold the adapters into the weights: the backbone has its own layers again."""
         backbone = model.backbone
-        for name in self.held["layers"]:
+        layers = [name for name, module in backbone.named_modules() if hasattr(module, "lora_A")]
+        for name in layers:
             adapted: Any = backbone.get_submodule(name)
             adapted.merge()
             parent, _, child = name.rpartition(".")
             setattr(backbone.get_submodule(parent), child, adapted.get_base_layer())
-        backbone.stages = self.held["stages"]
+        backbone.stages = tuple(without_adapters(stage, layers) for stage in backbone.stages)
 
 
 def target_layers(backbone: "Backbone", kinds: Iterable[Target]) -> tuple[str, ...]:
@@ -158,3 +158,11 @@ def with_adapters(stage: "Stage", backbone: "nn.Module", layers: frozenset[str])
         parameters += [name for name in names if _ADAPTER.search(name)]
     inner = [f"{layer}.{name}" for layer in own for name, _ in backbone.get_submodule(layer).named_modules() if name]
     return replace(stage, parameters=tuple(parameters), modules=(*stage.modules, *inner))
+
+
+def without_adapters(stage: "Stage", layers: Iterable[str]) -> "Stage":
+    """The stage as it was before :func:`with_adapters`."""
+    inside = tuple(f"{layer}." for layer in layers)
+    parameters = [name.replace(".base_layer.", ".") for name in stage.parameters if not _ADAPTER.search(name)]
+    modules = [name for name in stage.modules if not name.startswith(inside)]
+    return replace(stage, parameters=tuple(parameters), modules=tuple(modules))

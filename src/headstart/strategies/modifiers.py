@@ -8,7 +8,7 @@ from headstart.model.phases import Phase, stage_group
 from headstart.strategies.contract import Strategy
 from headstart.strategies.freeze import Freeze
 
-_BESIDE_PHASES = ("prepare", "losses", "scores", "restore", "merge", "finish")
+_BESIDE_PHASES = ("prepare", "start", "losses", "scores", "restore", "merge", "finish")
 
 
 def own_phases(strategy: Strategy, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:

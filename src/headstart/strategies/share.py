@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
-from headstart.strategies.contract import OtherTask, Step
+from headstart.strategies.contract import Extras, OtherTask, Step, Surroundings
 from headstart.strategies.full import Full
 from headstart.strategies.modifiers import on_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from headstart.data.datamodule import ImageDataModule
     from headstart.model.transfer_model import TransferModel
 
 # The orders of an epoch's second, third, ... pass over a task's images must not be those of other epochs.
@@ -46,13 +47,13 @@ class Share(Full):
         """One phase in which everything learns."""
         return on_images(super().phases(model, max_epochs=max_epochs), "strategy=share trains on other images too")
 
-    def prepare(self, model: "TransferModel", task: Any, data: Any) -> None:
+    def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Add a head for each other task.
 
         Raises:
             ConfigError: there are no other tasks, or a weight is given for one that is not there.
         """
-        tasks = self.surroundings.tasks
+        tasks = run.tasks
         if not tasks:
             raise ConfigError("strategy=share needs another task: +datamodule@sources.NAME.datamodule=digits")
         if unknown := sorted(set(self.loss_weights or {}) - set(tasks)):
@@ -62,19 +63,18 @@ class Share(Full):
 
         for name, other in tasks.items():
             model.auxiliary[name] = TaskHead(other.head, model.backbone)
-        self.held["target"] = data
 
-    def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
-        """The loss of each other task, by its name."""
-        return {name: self._loss(name, other, model) for name, other in self.surroundings.tasks.items()}
+    def start(self, model: "TransferModel", run: Surroundings) -> Extras:
+        """The loss and the metrics of each other task, by its name."""
+        return Extras(
+            {name: self._loss(name, other, model, run.data) for name, other in run.tasks.items()},
+            {name: _score(name, other, model) for name, other in run.tasks.items()},
+        )
 
-    def scores(self, model: "TransferModel") -> Mapping[str, Callable[[str], Mapping[str, float]]]:
-        """The metrics of each other task, by its name."""
-        return {name: _score(name, other, model) for name, other in self.surroundings.tasks.items()}
-
-    def _loss(self, name: str, other: OtherTask, model: "TransferModel") -> "Callable[[Step], Tensor]":
-        weight, target = (self.loss_weights or {}).get(name, 1.0), self.held["target"]
-        size = target.batch_size
+    def _loss(
+        self, name: str, other: OtherTask, model: "TransferModel", target: "ImageDataModule"
+    ) -> "Callable[[Step], Tensor]":
+        weight, size = (self.loss_weights or {}).get(name, 1.0), target.batch_size
         if self.sampling == "proportional":
             size = max(1, round(size * other.data.sizes["train"] / target.sizes["train"]))
         stream = BatchStream(other.data, size)
@@ -91,11 +91,10 @@ class Share(Full):
 class BatchStream:
     """Training batches of a task for as long as they are asked for; their order is a function of seed and epoch."""
 
-    def __init__(self, data: Any, batch_size: int) -> None:
-        self.data = data
-        data.batch_size = min(batch_size, data.sizes["train"])
+    def __init__(self, data: "ImageDataModule", batch_size: int) -> None:
+        self.data, self.batch_size = data, min(batch_size, data.sizes["train"])
         # A last batch of one image would upset BatchNorm, but a small data set needs it.
-        data.drop_last = data.sizes["train"] >= 8 * batch_size
+        self.drop_last = data.sizes["train"] >= 8 * batch_size
         self._epoch: int | None = None
         self._batches: Iterator[dict[str, Tensor]] = iter(())
         self._loader: Any = None
@@ -108,7 +107,7 @@ class BatchStream:
 
     def _forever(self, epoch: int) -> "Iterator[dict[str, Tensor]]":
         if self._loader is None:  # not before the processes of a distributed training know each other
-            self._loader = self.data.train_dataloader()
+            self._loader = self.data.train_dataloader(batch_size=self.batch_size, drop_last=self.drop_last)
         for number in range(_PASSES):
             self._loader.sampler.set_epoch(epoch * _PASSES + number)
             yield from self._loader

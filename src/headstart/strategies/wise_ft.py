@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
-from headstart.strategies.contract import Step
+from headstart.strategies.contract import Extras, Surroundings
 from headstart.strategies.full import Full
 
 if TYPE_CHECKING:
@@ -45,15 +45,16 @@ class WiseFt(Full):
             raise ConfigError(f"strategy.alphas={list(self.alphas)} must be numbers from 0 to 1, at least one")
         return super().phases(model, max_epochs=max_epochs)
 
-    def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
-        """None; remembers where training starts."""
-        self.held["start"] = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        return {}
+    def start(self, model: "TransferModel", run: Surroundings) -> Extras:
+        """Remember where training starts, for what comes after it."""
+        start = weights_of(model)
+        return Extras(finish=lambda trained, evaluate: self.interpolated(trained, start, evaluate))
 
-    def finish(self, model: "TransferModel", evaluate: Callable[[], float]) -> dict[str, Any]:
+    def interpolated(
+        self, model: "TransferModel", start: "Mapping[str, Tensor]", evaluate: Callable[[], float]
+    ) -> dict[str, Any]:
         """Leave the best interpolation in the model."""
-        start: dict[str, Tensor] = self.held["start"]
-        end = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        end = weights_of(model)
         scores = {}
         for alpha in sorted(set(self.alphas), reverse=True):
             model.load_state_dict(interpolate(start, end, alpha))
@@ -61,6 +62,11 @@ class WiseFt(Full):
         best = max(scores, key=lambda alpha: -math.inf if math.isnan(scores[alpha]) else scores[alpha])
         model.load_state_dict(interpolate(start, end, best))
         return {"alpha": best, "scores": {str(alpha): score for alpha, score in sorted(scores.items())}}
+
+
+def weights_of(model: "TransferModel") -> "dict[str, Tensor]":
+    """Copies on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def interpolate(start: "Mapping[str, Tensor]", end: "Mapping[str, Tensor]", alpha: float) -> "dict[str, Tensor]":

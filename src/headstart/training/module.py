@@ -1,6 +1,6 @@
 """The one LightningModule: it runs any strategy's phases and knows none of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from headstart.errors import DivergedError, RunError
 from headstart.model.modes import BatchNormMode, apply_gradients, apply_modes, moving_buffers, named_state
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
-from headstart.strategies.contract import Step
+from headstart.strategies.contract import Extras, Step
 from headstart.system.digests import digest
 from headstart.tasks import Task
 from headstart.tasks.predictions import EpochOutputs, Predictions
@@ -38,8 +38,7 @@ class TransferModule(pl.LightningModule):
         audit: started before training.
         optimizer: takes torch parameter groups.
         weight_decay: for the groups that decay.
-        losses: named extra losses of the strategy.
-        scores: further named metrics of the strategy.
+        extras: losses and metrics of the strategy.
         batch_transform: mixes training images.
         ema_decay: of the moving average of the weights, which is then what is evaluated and kept; None: no average.
         batchnorm: ``train``; ``eval`` and ``affine`` keep all running statistics of the backbone's BatchNorm layers.
@@ -56,8 +55,7 @@ class TransferModule(pl.LightningModule):
         *,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         weight_decay: float = 0.0,
-        losses: Mapping[str, Callable[[Step], Tensor]] | None = None,
-        scores: Mapping[str, Callable[[str], Mapping[str, float]]] | None = None,
+        extras: Extras | None = None,
         batch_transform: BatchTransform | None = None,
         ema_decay: float | None = None,
         batchnorm: BatchNormMode = "train",
@@ -69,8 +67,7 @@ class TransferModule(pl.LightningModule):
         self.task = task
         self.plan = plan
         self.audit = audit
-        self.losses = dict(losses or {})
-        self.scores = dict(scores or {})
+        self.extras = extras or Extras()
         self.other_metrics: dict[str, float] = {}
         self.predictions: dict[str, Predictions] = {}
         self._optimizer = optimizer
@@ -164,7 +161,7 @@ class TransferModule(pl.LightningModule):
         inputs = batch.get("activations", batch.get("images"))
         assert inputs is not None
         step = Step(inputs, targets, features, outputs, self.current_epoch, batch_idx)
-        for name, extra in self.losses.items():
+        for name, extra in self.extras.losses.items():
             value = extra(step)
             self._extra[name] = self._extra.get(name, torch.zeros_like(value)) + value.detach()
             loss = loss + value
@@ -248,7 +245,7 @@ class TransferModule(pl.LightningModule):
         predictions = self._evaluated.gather(self.task)
         self.predictions[split] = predictions
         values = {f"{split}/{name}": value for name, value in predictions.metrics.items()}
-        for name, score in self.scores.items():
+        for name, score in self.extras.scores.items():
             self.other_metrics |= {f"{name}/{split}/{metric}": value for metric, value in score(split).items()}
         values |= {name: value for name, value in self.other_metrics.items() if f"/{split}/" in name}
         # The scores of the chosen checkpoint are the run's outcome and no point of a curve.

@@ -33,7 +33,7 @@ def test_lora_starts_exactly_at_the_pretrained_function_and_merges_exactly(name)
     state, images = {k: v.clone() for k, v in model.state_dict().items()}, torch.randn(2, 3, 32, 32)
     before, stages = model(images), model.backbone.stages
     strategy = LoRA(rank=2)
-    strategy.prepare(model, None, None)
+    strategy.prepare(model, None)
     assert torch.equal(model(images), before)
 
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_lora_starts_exactly_at_the_pretrained_function_and_merges_exactly(name)
 def test_every_adapter_belongs_to_the_stage_of_its_layer(name):
     model = network(name)
     strategy = LoRA(rank=2)
-    strategy.prepare(model, None, None)
+    strategy.prepare(model, None)
     info = model.describe()
     owned = [parameter.name for stage in info.stages for parameter in stage.parameters]
     assert sorted(owned) == sorted(name for name, _ in model.named_parameters())
@@ -67,7 +67,7 @@ def test_every_adapter_belongs_to_the_stage_of_its_layer(name):
 
 def test_restoring_gives_a_checkpoint_its_place():
     trained = network("resnet18")
-    LoRA(rank=2).prepare(trained, None, None)
+    LoRA(rank=2).prepare(trained, None)
     rebuilt = network("resnet18")
     strategy = LoRA(rank=2)
     strategy.restore(rebuilt)

@@ -92,7 +92,7 @@ def test_delta_compares_every_channel_of_every_stage_with_the_source(model):
     torch.manual_seed(1)
     source = Tiny()
     source.load_state_dict(model.backbone.state_dict())
-    penalty = Delta(alpha=0.2).losses(model)["delta"]
+    penalty = Delta(alpha=0.2).start(model, None).losses["delta"]
     moved(model)
     images = torch.randn(2, 3, 6, 6)
     value = penalty(step_of(model, images)).item()
@@ -241,13 +241,13 @@ def test_mixed_images_belong_to_mixed_source_classes():
 
 def test_cotuning_needs_the_source_classifier(model):
     with pytest.raises(ConfigError, match="source task's classifier"):
-        CoTuning().prepare(model, None, None)
+        CoTuning().prepare(model, None)
 
 
 def test_cotuning_trains_the_source_classifier_at_the_backbones_rate(model):
     model.backbone.source_classifier = SourceClassifier(torch.randn(5, 4), torch.randn(5))
     strategy = CoTuning(backbone_lr_mult=0.1)
-    strategy.prepare(model, None, None)
+    strategy.prepare(model, None)
     (phase,) = strategy.phases(model.describe(), max_epochs=2)
     rates = {group.name: group.lr_mult for group in phase.groups}
     assert rates == {"one": 0.1, "two": 0.1, "head": 1.0, "source_classifier": 0.1}
@@ -264,25 +264,44 @@ def test_interpolation_is_exact_at_its_ends_and_linear_between():
 
 
 def test_wise_ft_keeps_the_alpha_that_validates_best(model):
-    strategy = WiseFt(alphas=(0.0, 0.5, 1.0))
-    strategy.losses(model)
+    extras = WiseFt(alphas=(0.0, 0.5, 1.0)).start(model, None)
     start = model.head.linear.bias.detach().clone()
     moved(model)
     end = model.head.linear.bias.detach().clone()
     halfway = (start + end) / 2
-    chosen = strategy.finish(model, lambda: -float((model.head.linear.bias - halfway).abs().sum().detach()))
+    chosen = extras.finish(model, lambda: -float((model.head.linear.bias - halfway).abs().sum().detach()))
     assert chosen["alpha"] == 0.5
     assert set(chosen["scores"]) == {"0.0", "0.5", "1.0"}
     torch.testing.assert_close(model.head.linear.bias.detach(), halfway)
 
 
 def test_wise_ft_prefers_fine_tuned_weights_when_nothing_tells_them_apart(model):
-    strategy = WiseFt()
-    strategy.losses(model)
+    extras = WiseFt().start(model, None)
     moved(model)
-    assert strategy.finish(model, lambda: math.nan)["alpha"] == 1.0
+    assert extras.finish(model, lambda: math.nan)["alpha"] == 1.0
 
 
 def test_wise_ft_refuses_alphas_outside(model):
     with pytest.raises(ConfigError, match=r"strategy\.alphas"):
         WiseFt(alphas=(0.5, 1.5)).phases(model.describe(), max_epochs=2)
+
+
+def test_one_strategy_serves_two_trainings_with_a_start_each(model):
+    """What is remembered belongs to a training, not to the strategy."""
+    strategy = WiseFt(alphas=(0.0,))
+    starts = []
+    for _ in range(2):
+        moved(model)
+        starts.append((model.head.linear.bias.detach().clone(), strategy.start(model, None)))
+    for bias, extras in starts:
+        moved(model)
+        extras.finish(model, lambda: 1.0)
+        assert torch.equal(model.head.linear.bias.detach(), bias)
+    assert vars(strategy) == vars(WiseFt(alphas=(0.0,)))
+
+
+def test_hooks_that_need_only_the_model_are_part_of_what_starts(model):
+    extras = L2SP(alpha=0.3).start(model, None)
+    assert set(extras.losses) == {"l2sp", "l2"}
+    assert extras.scores == {}
+    assert extras.finish(model, lambda: 1.0) == {}
