@@ -2,15 +2,16 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sweep_testing import Command, told
+from wandb_offline import find_offline_runs, read_offline_run
 
 from headstart.commands.wandb_dashboard import main
 from headstart.runs.result import read_result
 from headstart.study.dashboard import look_at, unknown_keys
-from headstart.tracking.wandb_offline import find_offline_runs, read_offline_run
 
 
 @pytest.mark.slow
@@ -43,7 +44,11 @@ def test_one_record_for_each_job_with_all_that_the_dashboard_shows(tmp_path: Pat
         assert [row["epoch"] for row in run.history if "val/acc" in row][:2] == [0, 1]
     shown = look_at(study)
     assert unknown_keys(shown, study) == ([], 4)
+    logged = {key for run in runs.values() for values in (run.summary, *run.history) for key in values}
+    assert logged >= {*shown.scores, *shown.curves, *(f"drift/{stage}" for stage in shown.stages)}
+    without = replace(shown, stages=("nowhere",), scores=("test/f9",))
+    assert unknown_keys(without, study) == (["drift/nowhere", "test/f9"], 4)
     if importlib.util.find_spec("wandb_workspaces") is not None:
         assert main([str(study)]) == 0
-        assert "not in the" not in capsys.readouterr().out
+        assert "logged by no run" not in capsys.readouterr().out
         assert json.loads((study / "wandb_dashboard.json").read_text())["study"] == "study"

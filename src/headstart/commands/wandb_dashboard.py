@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"written and checked: {path} ({panels} panels, {len(report.blocks)} blocks)")
         missing, count = unknown_keys(shown, choices.directory)
         if missing:
-            print(f"not in the {count} offline runs here, so these panels stay empty: {', '.join(missing)}")
+            print(f"logged by no run here, so these panels stay empty: {', '.join(missing)}")
         if count:
             print(f"upload the runs: wandb sync {choices.directory}/*/wandb/offline-run-*")
         for address in save(shown) if choices.save else ():

@@ -28,7 +28,7 @@ _SHELLS = ("bash", "interactive")
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessPlace:
     """This process among those of its run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place:
         return self.rank == 0
 
 
-def find_place(devices: int, nodes: int = 1, environment: Mapping[str, str] | None = None) -> Place:
+def find_place(devices: int, nodes: int = 1, environment: Mapping[str, str] | None = None) -> ProcessPlace:
     """What the variables of torchrun, SLURM or Lightning say, for a run of this many devices and nodes.
 
     Args:
@@ -62,20 +62,20 @@ def find_place(devices: int, nodes: int = 1, environment: Mapping[str, str] | No
     local = int(given.get("LOCAL_RANK", "0"))
     if given.get(ACTION_VARIABLE) in get_args(Action):
         told: Any = given[ACTION_VARIABLE]
-        return Place(_node(given) * devices + local, told=told)
+        return ProcessPlace(_node(given) * devices + local, told=told)
     if "TORCHELASTIC_RUN_ID" in given:
         return _started(int(given["RANK"]), int(given["WORLD_SIZE"]), devices, nodes, "torchrun")
     if devices * nodes == 1:
-        return Place(local)
+        return ProcessPlace(local)
     if "SLURM_NTASKS" in given and given.get("SLURM_JOB_NAME") not in _SHELLS:
         return _started(int(given["SLURM_PROCID"]), int(given["SLURM_NTASKS"]), devices, nodes, "srun")
     rank = _node(given) * devices + local
     if "LOCAL_RANK" in given:
-        return Place(rank, _others(rank, range(devices * nodes)))
-    return Place(rank, _others(rank, range(0, devices * nodes, devices)))
+        return ProcessPlace(rank, _others(rank, range(devices * nodes)))
+    return ProcessPlace(rank, _others(rank, range(0, devices * nodes, devices)))
 
 
-def agree(place: Place, folder: Path, action: Action | None, *, timeout_s: float = _TIMEOUT_S) -> Action:
+def agree(place: ProcessPlace, folder: Path, action: Action | None, *, timeout_s: float = _TIMEOUT_S) -> Action:
     """The first process says what to do and waits until all that were started beside it ask; the others hear it.
 
     Answers name the random words of those that asked, so that nothing an earlier start left is taken for one.
@@ -104,7 +104,7 @@ def decided(action: Action) -> AbstractContextManager[None]:
     return variable_set(ACTION_VARIABLE, action)
 
 
-def _answer(place: Place, folder: Path, action: Action, timeout_s: float) -> None:
+def _answer(place: ProcessPlace, folder: Path, action: Action, timeout_s: float) -> None:
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.json"):  # Those who still ask will ask again.
         path.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ def _answer(place: Place, folder: Path, action: Action, timeout_s: float) -> Non
     write_json(folder / "answer.json", {"action": action, "words": words})
 
 
-def _ask(place: Place, folder: Path, timeout_s: float) -> Action:
+def _ask(place: ProcessPlace, folder: Path, timeout_s: float) -> Action:
     word, name = secrets.token_hex(8), f"rank-{place.rank}.json"
     limit = time.monotonic() + timeout_s
     while time.monotonic() < limit:
@@ -152,13 +152,13 @@ def _leave(folder: Path, name: str) -> None:
             folder.rmdir()
 
 
-def _started(rank: int, world: int, devices: int, nodes: int, by: str) -> Place:
+def _started(rank: int, world: int, devices: int, nodes: int, by: str) -> ProcessPlace:
     if world != devices * nodes:
         raise RunError(
             f"{by} has started {world} processes, but trainer.devices={devices} and trainer.num_nodes={nodes} make "
             f"{devices * nodes}; start one for each device of each node"
         )
-    return Place(rank, _others(rank, range(world)))
+    return ProcessPlace(rank, _others(rank, range(world)))
 
 
 def _others(rank: int, ranks: range) -> tuple[int, ...]:

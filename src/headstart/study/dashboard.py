@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError, RunError
 from headstart.runs.reader import read_runs
-from headstart.tracking.wandb_offline import find_offline_runs, read_offline_run
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -173,14 +172,14 @@ def read_specification(path: str | Path) -> "tuple[Workspace, Report]":
 
 
 def unknown_keys(shown: Shown, directory: str | Path) -> tuple[list[str], int]:
-    """What the panels ask for and no offline run of the study has logged, and how many such runs there are."""
-    wanted = {*shown.scores, *shown.curves, *_costs(), *(f"drift/{stage}" for stage in shown.stages)}
-    files = find_offline_runs(directory)
+    """What the panels ask for and no run of the study has logged, and how many offline runs wait to be uploaded."""
     known: set[str] = set()
-    for path in files:
-        run = read_offline_run(path)
-        known |= {*run.summary, *(key for row in run.history for key in row)}
-    return (sorted(wanted - known) if files else []), len(files)
+    for run in read_runs(directory):
+        known |= {*run.metrics, *(key for row in run.history for key in row)}
+        known |= {*(f"cost/{name}" for name in run.costs), *(f"params/{name}" for name in run.result.params)}
+        known |= {f"drift/{stage}" for stage, _ in run.drift}
+    wanted = {*shown.scores, *shown.curves, *_costs(), *(f"drift/{stage}" for stage in shown.stages)}
+    return sorted(wanted - known), len(list(Path(directory).rglob("offline-run-*/run-*.wandb")))
 
 
 def save(shown: Shown) -> list[str]:

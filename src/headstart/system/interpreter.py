@@ -51,6 +51,7 @@ def collector_at_rest() -> Iterator[None]:
 
 def leave(code: int) -> NoReturn:
     """End the process: threads end, what was registered for the exit is done, the interpreter is not taken apart."""
+    # Python ends itself with these two; they have no public names.
     for finish in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):  # type: ignore[attr-defined]
         try:
             finish()

@@ -206,8 +206,8 @@ def _wandb(options: Options, run_dir: Path, resolved: RunChoices) -> list[Logger
 
 
 def _finish_wandb(logger: WandbLogger, exit_code: int) -> None:
-    if _is_rank_zero() and logger._experiment is not None:
-        logger._experiment.finish(exit_code=exit_code)
+    if _is_rank_zero():
+        logger.experiment.finish(exit_code=exit_code)
 
 
 def _mlflow(options: Options, run_dir: Path, resolved: RunChoices) -> list[Logger]:

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from headstart.errors import RunError
-from headstart.runs.ranks import ACTION_VARIABLE, Place, agree, decided, find_place
+from headstart.runs.ranks import ACTION_VARIABLE, ProcessPlace, agree, decided, find_place
 from headstart.system.atomic import write_json
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "GROUP_RANK": "1"}
@@ -16,21 +16,21 @@ SRUN = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_JOB_NAME": "study"}
 @pytest.mark.parametrize(
     ("variables", "choice", "place"),
     [
-        ({}, (1, 1), Place(0)),
-        ({}, (4, 1), Place(0)),
-        (TORCHRUN, (2, 2), Place(3, (0, 1, 2))),
-        (SRUN, (2, 2), Place(2, (0, 1, 3))),
+        ({}, (1, 1), ProcessPlace(0)),
+        ({}, (4, 1), ProcessPlace(0)),
+        (TORCHRUN, (2, 2), ProcessPlace(3, (0, 1, 2))),
+        (SRUN, (2, 2), ProcessPlace(2, (0, 1, 3))),
         # A shell on the cluster, or a job with one device: nobody was started beside it for this run.
-        ({**SRUN, "SLURM_JOB_NAME": "bash", "SLURM_PROCID": "0"}, (2, 1), Place(0)),
-        (SRUN, (1, 1), Place(0)),
+        ({**SRUN, "SLURM_JOB_NAME": "bash", "SLURM_PROCID": "0"}, (2, 1), ProcessPlace(0)),
+        (SRUN, (1, 1), ProcessPlace(0)),
         # One process for each node, which starts the others of its node.
-        ({"NODE_RANK": "1"}, (2, 2), Place(2, (0,))),
-        ({"NODE_RANK": "0"}, (2, 3), Place(0, (2, 4))),
+        ({"NODE_RANK": "1"}, (2, 2), ProcessPlace(2, (0,))),
+        ({"NODE_RANK": "0"}, (2, 3), ProcessPlace(0, (2, 4))),
         # Each one started by hand.
-        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, (2, 2), Place(2, (0, 1, 3))),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, (2, 2), ProcessPlace(2, (0, 1, 3))),
         # Started by Lightning, which repeats the command.
-        ({"LOCAL_RANK": "1", ACTION_VARIABLE: "resume"}, (2, 1), Place(1, told="resume")),
-        ({"NODE_RANK": "1", "LOCAL_RANK": "1", ACTION_VARIABLE: "train"}, (2, 2), Place(3, told="train")),
+        ({"LOCAL_RANK": "1", ACTION_VARIABLE: "resume"}, (2, 1), ProcessPlace(1, told="resume")),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "1", ACTION_VARIABLE: "train"}, (2, 2), ProcessPlace(3, told="train")),
     ],
 )
 def test_the_place_is_read_from_the_environment(variables, choice, place):
@@ -53,7 +53,7 @@ def test_all_hear_the_first_ones_decision_whatever_an_earlier_start_left(tmp_pat
 
     def take_part(rank):
         others = tuple(other for other in range(3) if other != rank)
-        heard[rank] = agree(Place(rank, others), folder, "resume" if rank == 0 else None, timeout_s=20)
+        heard[rank] = agree(ProcessPlace(rank, others), folder, "resume" if rank == 0 else None, timeout_s=20)
 
     threads = [threading.Thread(target=take_part, args=(rank,)) for rank in (2, 0, 1)]
     for thread in threads:
@@ -66,14 +66,14 @@ def test_all_hear_the_first_ones_decision_whatever_an_earlier_start_left(tmp_pat
 
 def test_a_process_that_does_not_come_is_named(tmp_path):
     with pytest.raises(RunError, match=r"processes \[1\] did not come within 0\.3 s"):
-        agree(Place(0, (1,)), tmp_path, "train", timeout_s=0.3)
+        agree(ProcessPlace(0, (1,)), tmp_path, "train", timeout_s=0.3)
     with pytest.raises(RunError, match="process 1 heard nothing from process 0"):
-        agree(Place(1, (0,)), tmp_path, None, timeout_s=0.3)
+        agree(ProcessPlace(1, (0,)), tmp_path, None, timeout_s=0.3)
 
 
 def test_who_is_alone_or_told_waits_for_nobody(tmp_path):
-    assert agree(Place(0), tmp_path / "a", "train") == "train"
-    assert agree(Place(1, told="return"), tmp_path / "a", None) == "return"
+    assert agree(ProcessPlace(0), tmp_path / "a", "train") == "train"
+    assert agree(ProcessPlace(1, told="return"), tmp_path / "a", None) == "return"
     assert not (tmp_path / "a").exists()
 
 

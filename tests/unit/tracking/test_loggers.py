@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import wandb
 from PIL import Image
+from wandb_offline import OfflineRun, find_offline_runs, read_offline_run
 
 from headstart.errors import ConfigError
 from headstart.runs.result import Cost, Result
 from headstart.tasks.predictions import Predictions
 from headstart.tracking import wandb_run
 from headstart.tracking.loggers import build_loggers, finish_loggers, flat_choices, log_outcome, measurements, stable_id
-from headstart.tracking.wandb_offline import OfflineRun, find_offline_runs, read_offline_run
 from headstart.tracking.wandb_run import choose_mode
 
 URL = "https://wandb.invalid"
