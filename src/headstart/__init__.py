@@ -1,3 +1,99 @@
-"""Headstart: config-driven transfer-learning experiments on images."""
+"""Headstart: config-driven transfer-learning experiments on images.
+
+::
+
+    import headstart
+    run = headstart.train("strategy=freeze", "trainer.max_epochs=2")
+    print(run.metrics["test/acc"], run.load().predict("image.png").label)
+
+Choices are written as on the command line. Importing this needs no torch; it comes with the first call that does.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.execution.load import Model
+    from headstart.execution.plan import Plan
+    from headstart.execution.train import Run
+    from headstart.study.study import Study
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "compose", "load", "plan", "sweep", "train"]
+
+
+def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":
+    """Train one run, or return it where it is finished, as ``python train.py OVERRIDES`` does.
+
+    Args:
+        overrides: choices, such as ``"strategy=full"``.
+        config_dir: a folder of your own YAML files, searched before the package's.
+
+    Raises:
+        HeadstartError: the choices, the data or the weights cannot be used, or the run failed.
+    """
+    from headstart.config import compose as composed
+    from headstart.config import resolve_run
+    from headstart.execution.train import train as train_run
+
+    return train_run(resolve_run(composed(overrides, config_dir=config_dir)))
+
+
+def sweep(*overrides: str, config_dir: str | Path | None = None) -> "Study":
+    """Run a study, as ``python train.py -m OVERRIDES`` does: ``sweep("strategy=freeze,full", "seed=1,2,3")``.
+
+    Args:
+        overrides: choices; several values of one are separated by commas.
+        config_dir: as for :func:`train`.
+
+    Raises:
+        HeadstartError: the same mistake is in every run, or some failed; the others are then complete.
+    """
+    from headstart.commands.sweep import sweep as run_sweep
+
+    return run_sweep(overrides, config_dir=config_dir)
+
+
+def load(run: str | Path) -> "Model":
+    """The model of a finished run: ``load("outputs/study/run").predict(images)``.
+
+    Args:
+        run: its directory, or a folder that holds one finished run.
+
+    Raises:
+        RunError: there is no finished run, or a file of it is missing or damaged.
+    """
+    from headstart.execution.load import load as load_model
+    from headstart.runs.reader import find_finished
+
+    return load_model(find_finished(run))
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> dict[str, Any]:
+    """The configuration of these choices in plain containers, unchecked: what ``python train.py --cfg job`` prints.
+
+    Args:
+        overrides: choices.
+        config_dir: as for :func:`train`.
+    """
+    from headstart.config import compose as composed
+    from headstart.config.compose import plain
+
+    return plain(composed(overrides, config_dir=config_dir))
+
+
+def plan(*overrides: str, config_dir: str | Path | None = None) -> "Plan":
+    """What a run would do, without training: what learns, how fast, and the memory it takes. ``plan(...).show()``.
+
+    Args:
+        overrides: choices.
+        config_dir: as for :func:`train`.
+
+    Raises:
+        HeadstartError: the choices, the data or the weights cannot be used; training would fail alike.
+    """
+    from headstart.config import compose as composed
+    from headstart.config import resolve_run
+    from headstart.execution.plan import plan_run
+
+    return plan_run(resolve_run(composed(overrides, config_dir=config_dir)))

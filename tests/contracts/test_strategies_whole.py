@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from headstart.commands.cli import main
-from headstart.config import compose
-from headstart.execution.load import load_run
+from headstart.config import compose, resolve_run
+from headstart.execution.load import load
 from headstart.runs.directory import find_runs
 from headstart.runs.result import Result
 from headstart.training.checkpoints import BEST, FINAL_FILE
@@ -70,7 +70,7 @@ def train(image_folder: Callable[..., Path], tmp_path: Path) -> Callable[..., tu
         output = tmp_path / "outputs"
         before = set(find_runs(output))
         chosen = [*TINY, f"datamodule.root={root}", f"paths.output_dir={output}", *overrides]
-        result = train_one(compose(chosen, config_dir=config_dir))
+        result = train_one(resolve_run(compose(chosen, config_dir=config_dir))).result
         (made,) = set(find_runs(output)) - before
         return made, result
 
@@ -115,7 +115,7 @@ def _audit(path: Path) -> dict:
 
 def validated(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of the validation images, as recorded by the run and as given by the model that it left."""
-    loaded = load_run(path)
+    loaded = load(path)
     recorded = np.load(path / "predictions_val.npz")
     from PIL import Image
 
@@ -124,7 +124,7 @@ def validated(path: Path) -> tuple[np.ndarray, np.ndarray]:
     images = [names[str(name).removeprefix("val/")] for name in recorded["ids"]]
     batch = torch.stack([loaded.eval_transform(Image.open(image).convert("RGB")) for image in images])
     with torch.no_grad():
-        outputs = loaded.model(batch)
+        outputs = loaded.network(batch)
     return recorded["probabilities"], loaded.task.probabilities(outputs).numpy()
 
 
@@ -154,12 +154,12 @@ def test_a_finished_run_gives_the_model_that_was_scored(overrides, train, image_
     np.testing.assert_allclose(rebuilt, recorded, rtol=1e-3, atol=1e-4)
     if "strategy=share" in overrides:
         assert {"other/val/acc", "other/val/loss", "val/acc"} <= result.metrics.keys()
-        assert not any(name.startswith("auxiliary") for name, _ in load_run(path).model.named_parameters())
+        assert not any(name.startswith("auxiliary") for name, _ in load(path).network.named_parameters())
     if "strategy=lora" in overrides:
         saved = torch.load(path / "checkpoints" / f"{BEST}.ckpt", weights_only=True)["state_dict"]
         assert all(".lora_" in name or name.startswith("model.head.") for name in saved)
         assert any(".lora_" in name for name in saved)
-        assert not any(".lora_" in name for name, _ in load_run(path).model.named_parameters())
+        assert not any(".lora_" in name for name, _ in load(path).network.named_parameters())
     if "strategy=wise_ft" in overrides:
         assert (path / "checkpoints" / FINAL_FILE).exists()
         assert set(result.details["strategy"]["scores"]) == {"0.0", "0.5"}

@@ -52,12 +52,13 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
     """Trains in this process, on digits unless ``root`` is an image folder: ``train("strategy=full", output="a")``."""
 
     def run(*overrides: str, output: str = "outputs", root: Path | None = None) -> Trained:
-        from headstart.config.compose import compose
+        from headstart.config import compose, resolve_run
         from headstart.execution.train import train as train_one
 
         data = DIGITS if root is None else ("datamodule=folder", f"datamodule.root={root}")
         before = set(find_runs(tmp_path / output))
-        result = train_one(compose([*TINY, *data, *overrides, f"paths.output_dir={tmp_path / output}"]))
+        chosen = [*TINY, *data, *overrides, f"paths.output_dir={tmp_path / output}"]
+        result = train_one(resolve_run(compose(chosen))).result
         after = find_runs(tmp_path / output)
         made = [path for path in after if path not in before] or [
             path for path in after if RunDirectory(path, "").result().fingerprint == result.fingerprint

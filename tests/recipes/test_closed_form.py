@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from headstart.commands.predict import main as predict
 from headstart.errors import AuditError, CacheError, ConfigError
-from headstart.execution.load import load_run
+from headstart.execution.load import load
 from headstart.runs.directory import find_runs
 from headstart.runs.result import read_metrics_csv
 from headstart.training.audit import Audit
@@ -89,7 +89,7 @@ def test_a_loaded_run_says_what_the_run_said(train, image_folder, head: str, tmp
             predicted = [float(rows[name][f"probability/{label}"]) for label in result.data["classes"]]
             np.testing.assert_allclose(predicted, probabilities, atol=2e-4)
     if head == "knn":
-        assert load_run(run.path).model.head.bank.shape == (18, 512)
+        assert load(run.path).network.head.bank.shape == (18, 512)
         assert result.params["stored"] == 18 * 512 + 18 + 1
 
 
@@ -201,5 +201,5 @@ def test_ridge_learns_numbers_and_labels(train, tmp_path: Path, task: str, metri
     table = ("datamodule=csv", f"datamodule.manifest={tmp_path / 'table.csv'}", "datamodule.shots=null")
     run, result = train(*table, "datamodule.val_fraction=0.2", "head=ridge", f"task={task}")
     assert result.metrics[metric] > 0.8
-    model = load_run(run.path).model
+    model = load(run.path).network
     assert model.head.linear.weight.shape == (2, 512)

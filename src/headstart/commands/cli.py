@@ -6,9 +6,11 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headstart import __version__
 from headstart.config.compose import CONFIG_NAME, conf_dir
@@ -17,6 +19,8 @@ from headstart.system.interpreter import collector_at_rest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from headstart.runs.result import Result
 
 INTERRUPTED = 130
 
@@ -52,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Commands: {', '.join(names)}", file=sys.stderr)
         return 2
     with collector_at_rest():
-        run: Callable[[list[str]], int | None] = importlib.import_module(COMMANDS[command][0]).main
-    return _guarded(lambda: run(rest), rest)
+        run = importlib.import_module(COMMANDS[command][0]).main
+    with _reported(rest) as exit_code:
+        exit_code.value = run(rest) or 0
+    return exit_code.value
 
 
 def train_main(argv: Sequence[str] | None = None, *, command: str | None = None) -> int:
@@ -71,30 +77,33 @@ def train_main(argv: Sequence[str] | None = None, *, command: str | None = None)
 
         print(help_text(command or f"python {Path(sys.argv[0]).name}", _folders(arguments)))
         return 0
-    return _guarded(lambda: _run_hydra(arguments), arguments)
+    job = _Job(arguments, sys.argv)
+    with _reported(arguments) as exit_code, _hydra_arguments(arguments):
+        import hydra
 
-
-def _run_hydra(arguments: list[str]) -> int:
-    import hydra
-
-    from headstart.config.switches import ordered
-
-    # Errors come back here as they are; Hydra would print its own text and leave.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    process = sys.argv
-    job = _Job(arguments, process)
-    hydra_main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
-    try:
-        sys.argv = [process[0], *ordered(arguments)]
-        hydra_main(job)()
-    except Exception:
-        if not job.failures:
-            raise
-    finally:
-        sys.argv = process
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)()
+        except Exception:
+            if not job.failures:
+                raise
+        exit_code.value = 1 if job.failures else 0
     if job.sweeps and job.failures:
         print(f"error: {len(job.failures)} of {job.started} runs failed; the others are complete", file=sys.stderr)
-    return 1 if job.failures else 0
+    return exit_code.value
+
+
+@contextmanager
+def _hydra_arguments(arguments: list[str]) -> Iterator[None]:
+    """Within the block, Hydra finds the arguments where it looks, and its errors come back as they are."""
+    from headstart.config.switches import ordered
+
+    process = sys.argv
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own text and leave.
+    try:
+        sys.argv = [process[0], *ordered(arguments)]
+        yield
+    finally:
+        sys.argv = process
 
 
 class _Job:
@@ -111,8 +120,10 @@ class _Job:
         self.__name__ = "job"
 
     def __call__(self, config: "DictConfig") -> float | None:
-        """Hydra's task function; returns the validation metric that chose the checkpoint."""
+        """Hydra's task function: resolve, then train; returns the validation metric that chose the checkpoint."""
         from hydra.core.hydra_config import HydraConfig
+
+        from headstart.config.resolve import resolve_run
 
         self.started += 1
         node = HydraConfig.get()
@@ -120,7 +131,13 @@ class _Job:
         # Lightning starts the other ranks by repeating the command of the process.
         sys.argv = self.process
         try:
-            return _train(config)
+            resolved = resolve_run(config)  # What can be wrong without torch is found before it is imported.
+            if resolved.settings.plan:
+                importlib.import_module("headstart.execution.plan").plan_run(resolved).show()
+                return None
+            from headstart.execution.train import train
+
+            return _monitored(train(resolved).result)
         except Exception as error:
             label = " ".join(node.overrides.task) if self.sweeps else ""
             _report(error, self.arguments, label=label)
@@ -130,39 +147,43 @@ class _Job:
             return None
 
 
-def _train(config: "DictConfig") -> float | None:
-    from headstart.config.resolve import resolve_run
+def _monitored(result: "Result") -> float | None:
+    """The metric that chose the checkpoint.
 
-    resolved = resolve_run(config)  # Everything that can be wrong without torch is found before it is imported.
-    if resolved.settings.plan:
-        importlib.import_module("headstart.execution.plan").show_plan(resolved)
-        return None
-    training: Any = importlib.import_module("headstart.execution.train")
-    result = training.train(config)
-    if result is None:
-        return None
+    Raises:
+        RunError: the run is not complete.
+    """
     if result.status != "done":
         raise RunError(f"the run is not complete: {result.error or result.status}")
     metric = result.metrics.get(result.details.get("monitor", "val/acc"))
     return None if metric is None else float(metric)
 
 
-def _guarded(run: Callable[[], int | None], arguments: Sequence[str]) -> int:
-    """Run a command; a fixable error becomes one line, Ctrl-C a short one."""
+@dataclass
+class _ExitCode:
+    """What the process ends with; 0 only for a complete result."""
+
+    value: int = 1
+
+
+@contextmanager
+def _reported(arguments: Sequence[str]) -> Iterator[_ExitCode]:
+    """Within the block a fixable error becomes one line, Ctrl-C a short one; the exit code says which."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # A log shows each epoch when it ends, in order with the errors.
+    code = _ExitCode()
     try:
-        return run() or 0
+        yield code
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return INTERRUPTED
+        code.value = INTERRUPTED
     except BrokenPipeError:
         # The reader (`head`, `less`) has gone; what is left must not be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code.value = 1
     except Exception as error:
         _report(error, arguments)
-        return 1
+        code.value = 1
 
 
 def _report(error: BaseException, arguments: Sequence[str], *, label: str = "") -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from headstart.execution.predict import Prediction, Unreadable, find_images, predict, write_csv
+from headstart.execution.predict import Prediction, Unreadable, find_images, write_csv
 from headstart.runs.reader import find_finished
 from headstart.system.atomic import atomic_write
 
@@ -35,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, batch_size: int, device: str) -> int:
-    from headstart.execution.load import load_run
+    from headstart.execution.load import load
 
-    run = load_run(directory)
+    model = load(directory)
     started = time.perf_counter()
     labels: Counter[str] = Counter()
     unreadable: list[Unreadable] = []
 
     def readable() -> Iterator[Prediction]:
-        for outcome in predict(run, paths, batch_size=batch_size, device=device):
+        for outcome in model.stream(paths, batch_size=batch_size, device=device):
             if isinstance(outcome, Unreadable):
                 unreadable.append(outcome)
             else:
@@ -51,8 +51,8 @@ def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, ba
                 yield outcome
 
     with _output(output) as file:
-        write_csv(file, run.classes, readable(), task=run.task.name)
-    if not run.task.one_class:
+        write_csv(file, model.classes, readable(), task=model.task.name)
+    if not model.task.one_class:
         _summarise_count(labels.total(), unreadable, output=output)
         return 0 if labels else 1
     _summarise(labels, unreadable, seconds=time.perf_counter() - started, output=output)

@@ -1,6 +1,6 @@
 """Where the configuration lies and how it is composed outside of Hydra's own command line."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -40,11 +40,34 @@ def compose(overrides: Sequence[str] = (), *, config_dir: str | Path | None = No
 
     Returns: the configuration with its ``hydra`` node, which holds the choices that were made.
     """
-    given = list(overrides)
-    if config_dir is not None:
-        given.append(_searchpath([str(Path(config_dir).resolve())]))
     with _loader() as loader:
-        return loader.load_configuration(CONFIG_NAME, overrides=given, run_mode=RunMode.RUN)
+        return loader.load_configuration(CONFIG_NAME, overrides=_given(overrides, config_dir), run_mode=RunMode.RUN)
+
+
+def multirun(
+    overrides: Sequence[str], job: Callable[[DictConfig], Any], *, config_dir: str | Path | None = None
+) -> tuple[Path, Any]:
+    """Start a sweep as the command line would with ``-m``.
+
+    Args:
+        overrides: as on the command line, with several values separated by commas.
+        job: what launchers call that keep a job in this process.
+        config_dir: as for :func:`compose`.
+
+    Returns: the folder of the study, and what the sweeper gives back.
+    """
+    given = _given(overrides, config_dir)
+    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3", job_name="headstart"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        config = hydra.config_loader.load_configuration(CONFIG_NAME, overrides=given, run_mode=RunMode.MULTIRUN)
+        folder = Path(str(config.paths.output_dir)).expanduser().absolute() / str(config.name)
+        return folder, hydra.multirun(CONFIG_NAME, job, overrides=given, with_log_configuration=False)
+
+
+def _given(overrides: Sequence[str], config_dir: str | Path | None) -> list[str]:
+    own = [] if config_dir is None else [_searchpath([str(Path(config_dir).resolve())])]
+    return [*overrides, *own]
 
 
 def hydra_node(config: DictConfig) -> DictConfig | None:

@@ -1,49 +1,161 @@
-"""A finished run, ready to use again: its model, classes and preprocessing."""
+"""A finished run, ready to use again: its network, classes and preprocessing, on images of any kind."""
 
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 
 from headstart.config.settings import Component
+from headstart.data.images import decode, read_image
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
-from headstart.errors import RunError
+from headstart.errors import DataError, RunError
+from headstart.execution.predict import Prediction, Unreadable
 from headstart.export.backbone_file import export_model
+from headstart.heads.pool import Pool
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.reader import read_config
 from headstart.runs.result import Result, read_result
 from headstart.tasks import Task, build_task
+from headstart.tasks.multilabel import THRESHOLD
 from headstart.training.assemble import build_backbone, build_head
 from headstart.training.checkpoints import load_final, load_weights
 from headstart.weights.sources import NO_WEIGHTS
 
+_DECODERS = 8
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+"""One image: a file, Pillow's, an array ``(H, W[, C])`` of bytes, or a tensor ``(C, H, W)`` of bytes or of 0 to 1."""
+
+_Row = TypeVar("_Row")
+
 
 @dataclass(frozen=True)
-class LoadedRun:
+class Model:
     """What a finished run learned.
 
     Attributes:
         path: the run directory.
         config: its resolved choices.
         result: its ``result.json``.
-        model: with the weights of the chosen checkpoint, in evaluation mode, on the CPU.
+        network: with the weights of the chosen checkpoint, in evaluation mode; on the CPU until it is asked elsewhere.
         task: turns outputs into probabilities.
         classes: in the order of the probabilities.
-        input_spec: of the images.
-        eval_transform: from a decoded image to ``(C, H, W)``, exactly as in the run.
+        transform: from a decoded image to ``(C, H, W)``, exactly as in the run; ``transform.spec`` says its size.
     """
 
     path: Path
     config: dict[str, Any]
     result: Result
-    model: TransferModel
+    network: TransferModel
     task: Task
     classes: tuple[str, ...]
-    input_spec: InputSpec
-    eval_transform: EvalTransform
+    transform: EvalTransform
+
+    def predict(self, images: Picture | Sequence[Picture], *, batch_size: int = 32, device: str = "auto") -> Any:
+        """Classify images, preprocessed exactly as in the run.
+
+        Args:
+            images: one, or several: a sequence, an array ``(B, H, W, C)`` or a tensor ``(B, C, H, W)``. Pixels are
+                bytes, or in tensors numbers from 0 to 1; nothing is normalised yet.
+            batch_size: images at a time.
+            device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+        Returns: a :class:`Prediction`, of several images a list of them.
+
+        Raises:
+            DataError: something is no image.
+        """
+        several, found = _listed(images), []
+        for outcome in self.stream(several, batch_size=batch_size, device=device):
+            if isinstance(outcome, Unreadable):
+                raise DataError(outcome.reason)
+            found.append(outcome)
+        return found[0] if _is_single(images) else found
+
+    def features(self, images: Picture | Sequence[Picture], *, batch_size: int = 32, device: str = "auto") -> Tensor:
+        """Pooled features of the backbone, ``(N, C)`` float32 on the CPU; ``(C,)`` of a single image.
+
+        Args:
+            images: as for :meth:`predict`.
+            batch_size: images at a time.
+            device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+        Raises:
+            DataError: something is no image.
+        """
+        pool, several, found = Pool(self.network.backbone.features), _listed(images), []
+
+        def rows(batch: Tensor) -> Sequence[Tensor]:
+            return list(pool(self.network.features(batch)).float().cpu())
+
+        for _, outcome in self._stream(several, rows, batch_size=batch_size, device=device):
+            if isinstance(outcome, DataError):
+                raise outcome
+            found.append(outcome)
+        if _is_single(images):
+            return found[0]
+        return torch.stack(found) if found else torch.zeros(0, self.network.backbone.feature_dim)
+
+    def stream(
+        self, images: Sequence[Picture], *, batch_size: int = 32, device: str = "auto"
+    ) -> Iterator[Prediction | Unreadable]:
+        """Classify images one batch at a time, in their order; what is no image comes out as :class:`Unreadable`.
+
+        The next batch is decoded while the network works on the present one.
+        """
+
+        def rows(batch: Tensor) -> list[list[float]]:
+            probabilities: list[list[float]] = self.task.probabilities(self.network(batch).float()).cpu().tolist()
+            return probabilities
+
+        for image, outcome in self._stream(images, rows, batch_size=batch_size, device=device):
+            path = str(image) if isinstance(image, str | Path) else ""
+            if isinstance(outcome, DataError):
+                yield Unreadable(path, str(outcome))
+            else:
+                yield Prediction(path, self._label(outcome), tuple(outcome))
+
+    def _stream(
+        self, images: Sequence[Picture], rows: Callable[[Tensor], Sequence[_Row]], *, batch_size: int, device: str
+    ) -> Iterator[tuple[Picture, _Row | DataError]]:
+        place = torch.device(_best_device() if device == "auto" else device)
+        self.network.to(place).eval()
+
+        def load(image: Picture) -> Tensor | DataError:
+            try:
+                return self.transform(to_image(image, self.transform.spec.channels))
+            except DataError as error:
+                return error
+
+        batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+        with ThreadPoolExecutor(_DECODERS) as pool:
+            coming = [pool.submit(load, image) for image in batches[0]] if batches else []
+            for number, batch in enumerate(batches):
+                loaded = [future.result() for future in coming]
+                coming = [pool.submit(load, item) for item in batches[number + 1]] if number + 1 < len(batches) else []
+                tensors = [item for item in loaded if isinstance(item, Tensor)]
+                with torch.inference_mode():
+                    made = iter(rows(torch.stack(tensors).to(place)) if tensors else ())
+                for image, item in zip(batch, loaded, strict=True):
+                    yield image, next(made) if isinstance(item, Tensor) else item
+
+    def _label(self, probabilities: Sequence[float]) -> str:
+        if self.task.name == "regression":
+            return ""
+        if self.task.name == "multilabel":
+            chosen = (name for name, value in zip(self.classes, probabilities, strict=True) if value >= THRESHOLD)
+            return "|".join(chosen)
+        return self.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
 
 
-def load_run(path: str | Path) -> LoadedRun:
+def load(path: str | Path) -> Model:
     """Rebuild the model of a finished run from its directory alone.
 
     Raises:
@@ -59,13 +171,40 @@ def load_run(path: str | Path) -> LoadedRun:
     task = build_task(result.details["task"], classes, record=result.details.get("task_record"))
     seed, size = config["seed"], (spec.height, spec.width)
     backbone = build_backbone(Component.of(config["backbone"]), NO_WEIGHTS, seed=seed, image_size=size)
-    model = TransferModel(backbone, build_head(Component.of(config["head"]), backbone, task, seed=seed))
+    network = TransferModel(backbone, build_head(Component.of(config["head"]), backbone, task, seed=seed))
     strategy = Component.of(config["strategy"]).build()
-    if not load_final(model, path / "checkpoints"):
-        strategy.restore(model)
-        load_weights(model, path / "checkpoints")
-        strategy.merge(model)
-    return LoadedRun(path, config, result, model.eval(), task, classes, spec, EvalTransform(spec))
+    if not load_final(network, path / "checkpoints"):
+        strategy.restore(network)
+        load_weights(network, path / "checkpoints")
+        strategy.merge(network)
+    return Model(path, config, result, network.eval(), task, classes, EvalTransform(spec))
+
+
+def to_image(image: Picture, channels: int) -> Image.Image:
+    """Any image as 8 bits of this many channels.
+
+    Raises:
+        DataError: it cannot be read, or its type, shape or range is not one that :data:`Picture` allows.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image, channels)
+    if isinstance(image, Image.Image):
+        return decode(image, channels)
+    given = f"{type(image).__name__} {getattr(image, 'dtype', '')} {tuple(getattr(image, 'shape', ()))}"
+    if isinstance(image, Tensor):
+        if image.ndim != 3:
+            raise DataError(f"{given} is no image; give a tensor (C, H, W), or (B, C, H, W) for several")
+        if image.is_floating_point():
+            if not (image.numel() and float(image.min()) >= 0 and float(image.max()) <= 1):
+                raise DataError(f"{given} goes beyond 0 to 1; give pixels that are not normalised")
+            image = (image * 255).round().to(torch.uint8)
+        image = image.permute(1, 2, 0).cpu().numpy()
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise DataError(f"{given} is no image; give a path, a PIL image, an array (H, W, C) of uint8 or a tensor")
+    if image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4):
+        raise DataError(f"{given} has no 1 to 4 channels; give an array (H, W, C) or a tensor (C, H, W)")
+    squeezed = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    return decode(Image.fromarray(np.ascontiguousarray(squeezed)), channels)
 
 
 def export_run(run: str | Path, output: str | Path | None = None, *, licence: str = "") -> Path:
@@ -81,8 +220,23 @@ def export_run(run: str | Path, output: str | Path | None = None, *, licence: st
     Raises:
         RunError: the run is not finished, or a file of it is missing or damaged.
     """
-    loaded = load_run(run)
-    folder = Path(output) if output is not None else loaded.path
-    return export_model(
-        folder, loaded.model, loaded.task, loaded.result, loaded.config, loaded.input_spec, licence=licence
-    )
+    model = load(run)
+    folder = Path(output) if output is not None else model.path
+    spec = model.transform.spec
+    return export_model(folder, model.network, model.task, model.result, model.config, spec, licence=licence)
+
+
+def _is_single(images: Any) -> bool:
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim != 4
+    return isinstance(images, str | Path | Image.Image)
+
+
+def _listed(images: Any) -> Sequence[Picture]:
+    return [images] if _is_single(images) else list(images)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
@@ -49,8 +50,28 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def show_plan(resolved: ResolvedRun) -> None:
-    """Print what learns, how fast, and what it takes.
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        key: of the run.
+        rates: phases, parameter groups and learning rates.
+        said: what :meth:`show` prints: text and tables.
+    """
+
+    key: str
+    rates: RatePlan
+    said: tuple[RenderableType, ...]
+
+    def show(self) -> None:
+        """Print it."""
+        for part in self.said:
+            show(part)
+
+
+def plan_run(resolved: ResolvedRun) -> Plan:
+    """What learns, how fast, and what it takes; nothing is trained and no run directory is made.
 
     Raises:
         HeadstartError: the data, the weights or the strategy's choices cannot be used; training would fail alike.
@@ -61,18 +82,20 @@ def show_plan(resolved: ResolvedRun) -> None:
     data = surroundings.data
     prepared = prepare_strategy(settings, strategy, model)
     plan, batchnorm = prepared.plan, settings.batchnorm
-    show(f"Plan of {resolved.key} (nothing is trained)")
-    show(weights_notice(model.backbone.weights))
-    show(_images(data, plan))
+    said: list[RenderableType] = [
+        f"Plan of {resolved.key} (nothing is trained)",
+        weights_notice(model.backbone.weights),
+        _images(data, plan),
+    ]
     for index, phase in enumerate(plan.phases):
         apply_modes(model, phase, batchnorm=batchnorm)
         title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}"
-        show(audit_table(stage_rows(model, prepared.audit.info, plan, index), title=title))
+        said.append(audit_table(stage_rows(model, prepared.audit.info, plan, index), title=title))
     if isinstance(model.head, ClosedForm):
-        show("The head is solved for in closed form, after one pass over the images: there are no rates and no steps.")
-        return
-    show(rate_table(plan))
-    show(_memory_table(settings, model, plan, data))
+        said.append("The head is solved for in closed form, after one pass over the images: there are no steps.")
+    else:
+        said += [rate_table(plan), _memory_table(settings, model, plan, data)]
+    return Plan(resolved.key, plan, tuple(said))
 
 
 def rate_table(plan: RatePlan) -> Table:

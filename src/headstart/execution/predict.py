@@ -1,24 +1,13 @@
-"""Classifying new images with a finished run, preprocessed exactly as in that run."""
+"""Which images to classify with which finished run, and the table of the outcome. No torch here."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-import torch
-from torch import Tensor
-
-from headstart.data.images import read_image
 from headstart.data.scan import list_images
 from headstart.errors import DataError
-from headstart.tasks.multilabel import THRESHOLD
-
-if TYPE_CHECKING:
-    from headstart.execution.load import LoadedRun
-
-_DECODERS = 8
 
 
 @dataclass(frozen=True)
@@ -26,7 +15,7 @@ class Prediction:
     """What a run says about one image.
 
     Attributes:
-        path: of the image, as it was found.
+        path: of the image, as it was found; empty for one that came as pixels.
         label: the most probable class; of several labels those predicted, with ``|`` between; of numbers nothing.
         probabilities: of every class, in the run's order; of numbers the predicted values.
     """
@@ -65,34 +54,6 @@ def find_images(inputs: Iterable[str | Path]) -> list[str]:
     return list(found)
 
 
-def predict(
-    run: "LoadedRun", paths: Sequence[str], *, batch_size: int = 32, device: str = "auto"
-) -> Iterator[Prediction | Unreadable]:
-    """Classify images one batch at a time, in the order of ``paths``.
-
-    The next batch is decoded while the network works on the present one.
-    """
-    place = torch.device(_best_device() if device == "auto" else device)
-    model = run.model.to(place).eval()
-
-    def load(path: str) -> Tensor | Unreadable:
-        try:
-            return run.eval_transform(read_image(path, run.input_spec.channels))
-        except DataError as error:
-            return Unreadable(path, str(error))
-
-    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
-    with ThreadPoolExecutor(_DECODERS) as pool:
-        coming = [pool.submit(load, path) for path in batches[0]] if batches else []
-        for number, batch in enumerate(batches):
-            loaded = [future.result() for future in coming]
-            coming = [pool.submit(load, path) for path in batches[number + 1]] if number + 1 < len(batches) else []
-            images = [item for item in loaded if isinstance(item, Tensor)]
-            rows = iter(_probabilities(run, model, torch.stack(images).to(place)) if images else ())
-            for path, item in zip(batch, loaded, strict=True):
-                yield _prediction(path, next(rows), run) if isinstance(item, Tensor) else item
-
-
 def write_csv(
     file: IO[str], classes: Sequence[str], predictions: Iterable[Prediction], *, task: str = "multiclass"
 ) -> None:
@@ -107,25 +68,3 @@ def write_csv(
     for row in predictions:
         values = (f"{value:.6g}" for value in row.probabilities)
         writer.writerow([row.path, *([] if numbers else [row.label]), *values])
-
-
-def _probabilities(run: "LoadedRun", model: torch.nn.Module, images: Tensor) -> list[list[float]]:
-    with torch.inference_mode():
-        return run.task.probabilities(model(images).float()).cpu().tolist()
-
-
-def _prediction(path: str, probabilities: list[float], run: "LoadedRun") -> Prediction:
-    if run.task.name == "regression":
-        label = ""
-    elif run.task.name == "multilabel":
-        chosen = (name for name, value in zip(run.classes, probabilities, strict=True) if value >= THRESHOLD)
-        label = "|".join(chosen)
-    else:
-        label = run.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
-    return Prediction(path, label, tuple(probabilities))
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

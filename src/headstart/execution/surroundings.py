@@ -8,7 +8,7 @@ from headstart.backbones.contract import Backbone
 from headstart.config.settings import Component, RunSettings, TrainerSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError
-from headstart.execution.load import load_run
+from headstart.execution.load import load
 from headstart.strategies.contract import OtherRun, OtherTask, Strategy, Surroundings
 from headstart.tasks import Task, build_task
 from headstart.training.assemble import build_data, build_head
@@ -40,8 +40,8 @@ def _other_run(name: str, path: str) -> OtherRun:
         folder = folder.parent.parent
     if not folder.is_dir():
         raise ConfigError(f"strategy.{name}={path}: there is no such run directory; give the folder of a finished run")
-    loaded = load_run(folder)
-    return OtherRun(loaded.model.eval().requires_grad_(False), loaded.classes, loaded.input_spec)
+    model = load(folder)
+    return OtherRun(model.network.requires_grad_(False), model.classes, model.transform.spec)
 
 
 def _other_tasks(settings: RunSettings, backbone: Backbone) -> dict[str, OtherTask]:

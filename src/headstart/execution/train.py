@@ -1,15 +1,15 @@
-"""Asking for a run: what its choices mean, whether it is there already, and that nothing is lost when it fails."""
+"""Asking for a run: whether it is there already, and that nothing is lost when it fails."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from headstart.config import ResolvedRun, resolve_run
+from headstart.config import ResolvedRun
 from headstart.errors import RunError
 from headstart.execution.summary import show_result
 from headstart.runs.directory import Action, RunDirectory
@@ -23,21 +23,47 @@ from headstart.system.interpreter import collector_at_rest
 from headstart.weights.sources import EXPORT_NAME
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from headstart.execution.load import LoadedRun
+    from headstart.execution.load import Model
 
 _log = logging.getLogger(__name__)
 
 
-def train(cfg: "DictConfig") -> Result:
-    """Run what a composed configuration asks for, or return the finished run of the same choices.
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its directory.
+        result: its ``result.json``.
+    """
+
+    path: Path
+    result: Result
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Flat names to values: ``val/acc``, ``test/acc``, ..."""
+        return self.result.metrics
+
+    def load(self) -> "Model":
+        """What it learned, ready for new images.
+
+        Raises:
+            RunError: a file of the run is missing or damaged.
+        """
+        from headstart.execution.load import load
+
+        return load(self.path)
+
+
+def train(resolved: ResolvedRun) -> Run:
+    """Train a run, or return it where it is finished.
 
     Raises:
         HeadstartError: the choices, the data or the weights cannot be used, the training diverged, or the audit
             failed; the run directory's ``result.json`` then says so.
     """
-    resolved, earlier = _extension(resolve_run(cfg))
+    resolved, earlier = _extension(resolved)
     run, settings = resolved.directory(), resolved.settings
     place = find_place(settings.trainer.processes, settings.trainer.num_nodes)
     owner = place.owner
@@ -45,13 +71,13 @@ def train(cfg: "DictConfig") -> Result:
         action = _decide(run, resolved, earlier) if owner else None
         action = agree(place, run.path.with_name(f".{run.path.name}.ranks"), action)
         if action == "return":
-            return _return_finished(run, export=settings.export) if owner else run.result()
+            return Run(run.path, _return_finished(run, export=settings.export) if owner else run.result())
         with log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None), decided(action):
             try:
                 with collector_at_rest():
                     from headstart.execution.execute import execute
 
-                return execute(resolved, run, resume=action == "resume", owner=owner)
+                return Run(run.path, execute(resolved, run, resume=action == "resume", owner=owner))
             except Exception as error:
                 _log.debug("the run failed", exc_info=True)
                 if owner:
@@ -69,17 +95,6 @@ def _decide(run: RunDirectory, resolved: ResolvedRun, earlier: RunDirectory | No
         run.continue_from(earlier)
         return "resume"
     return action
-
-
-def load_run(path: str | Path) -> "LoadedRun":
-    """The model, classes and preprocessing of a finished run.
-
-    Raises:
-        RunError: the run is not finished, or a file of it is missing or damaged.
-    """
-    from headstart.execution.load import load_run as load
-
-    return load(path)
 
 
 def _extension(resolved: ResolvedRun) -> tuple[ResolvedRun, RunDirectory | None]:

@@ -14,11 +14,9 @@ from headstart.commands import cli
 FAKE_TRAINING = """
 import os, sys
 from types import SimpleNamespace
-from headstart.config import resolve_run
 from headstart.errors import AuditError
 
-def train(cfg):
-    run = resolve_run(cfg)
+def train(run):
     print("trained", run.key, "torch" in sys.modules, sys.argv[1:], flush=True)
     outcome = os.environ.get("OUTCOME", "")
     if outcome == f"fail {run.config['seed']}":
@@ -28,7 +26,8 @@ def train(cfg):
     if outcome == "stop":
         raise KeyboardInterrupt
     status = "partial" if outcome == "partial" else "done"
-    return SimpleNamespace(status=status, error=None, metrics={"val/acc": 0.5}, details={"monitor": "val/acc"})
+    result = SimpleNamespace(status=status, error=None, metrics={"val/acc": 0.5}, details={"monitor": "val/acc"})
+    return SimpleNamespace(result=result)
 """
 
 
@@ -51,7 +50,7 @@ def command(tmp_path: Path, repository: Path):
     def run(*arguments: str, outcome: str = "", fake: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "OUTCOME": outcome, "COLUMNS": "100"}
         if fake:
-            environment["PYTHONPATH"] = str(stand_in)
+            environment["PYTHONPATH"] = os.pathsep.join([str(stand_in), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
             [sys.executable, str(repository / "train.py"), *arguments],
             cwd=work,

@@ -3,6 +3,7 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,8 @@ from headstart.commands.predict import main
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
 from headstart.errors import DataError
-from headstart.execution.predict import Prediction, Unreadable, find_images, predict, write_csv
+from headstart.execution.load import Model, to_image
+from headstart.execution.predict import Prediction, Unreadable, find_images, write_csv
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import write_result
 
@@ -30,14 +32,16 @@ class Brightness(nn.Module):
 
 
 @pytest.fixture
-def loaded() -> SimpleNamespace:
+def loaded() -> Model:
     spec = InputSpec(height=8, width=8, mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0)
-    return SimpleNamespace(
-        model=Brightness(),
+    return Model(
+        path=Path("run"),
+        config={},
+        result=None,
+        network=Brightness(),
         task=SimpleNamespace(name="multiclass", one_class=True, probabilities=lambda outputs: outputs.softmax(1)),
         classes=("bright", "dark"),
-        input_spec=spec,
-        eval_transform=EvalTransform(spec),
+        transform=EvalTransform(spec),
     )
 
 
@@ -57,15 +61,55 @@ def folder(tmp_path: Path) -> Path:
 def test_images_come_in_order_whatever_the_batch_size(loaded, folder: Path):
     paths = find_images([folder])
     assert [Path(path).name for path in paths] == ["a.png", "b.jpg", "broken.jpg", "c.png"]
-    outcomes = list(predict(loaded, paths, batch_size=1, device="cpu"))
+    outcomes = list(loaded.stream(paths, batch_size=1, device="cpu"))
     assert [type(outcome) for outcome in outcomes] == [Prediction, Prediction, Unreadable, Prediction]
     assert [outcome.label for outcome in outcomes if isinstance(outcome, Prediction)] == ["bright", "dark", "bright"]
     white = torch.tensor([2.0, -2.0]).softmax(0)
     assert outcomes[0].probabilities == pytest.approx(white.tolist())
     assert "broken.jpg" in outcomes[2].reason
     for size in (2, 3, 4, 100):
-        assert list(predict(loaded, paths, batch_size=size, device="cpu")) == outcomes
-    assert list(predict(loaded, [], device="cpu")) == []
+        assert list(loaded.stream(paths, batch_size=size, device="cpu")) == outcomes
+    assert list(loaded.stream([], device="cpu")) == []
+
+
+def test_an_image_is_the_same_in_every_form(loaded, folder: Path):
+    rgb = np.random.default_rng(0).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    image, channels_first = Image.fromarray(rgb), torch.from_numpy(rgb).permute(2, 0, 1)
+    image.save(folder / "d.png")
+    expected = loaded.predict(folder / "d.png", device="cpu")
+    assert expected.path == str(folder / "d.png")
+    forms = [str(folder / "d.png"), image, rgb, channels_first, channels_first / 255]
+    for form in forms:
+        assert loaded.predict(form, device="cpu").probabilities == expected.probabilities
+    for batch in (forms, tuple(forms), iter(forms), np.stack([rgb] * 5), torch.stack([channels_first] * 5)):
+        predicted = loaded.predict(batch, batch_size=2, device="cpu")
+        assert [one.probabilities for one in predicted] == [expected.probabilities] * 5
+    assert loaded.predict([image], device="cpu") == [loaded.predict(image, device="cpu")]
+    assert loaded.predict([], device="cpu") == []
+    gray = rgb[..., 0]
+    for form in (gray, gray[..., None], torch.from_numpy(gray)[None]):
+        assert np.array_equal(np.asarray(to_image(form, 1)), gray)
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (np.zeros((4, 4, 3)), "array .*uint8"),
+        (np.zeros((3, 8, 8), dtype=np.uint8), r"\(3, 8, 8\) has no 1 to 4 channels"),
+        (torch.full((3, 8, 8), -0.5), "not normalised"),
+        (torch.full((3, 8, 8), torch.nan), "not normalised"),
+        (torch.zeros(8, 8), r"tensor \(C, H, W\)"),
+        (3, "int .*is no image"),
+    ],
+)
+def test_what_is_no_image_is_refused(loaded, image, problem):
+    with pytest.raises(DataError, match=problem):
+        loaded.predict([image], device="cpu")
+
+
+def test_an_unreadable_file_is_an_error_from_python(loaded, folder: Path):
+    with pytest.raises(DataError, match=r"broken\.jpg cannot be read"):
+        loaded.predict([folder / "a.png", folder / "broken.jpg"], device="cpu")
 
 
 def test_a_path_is_classified_once_and_a_named_file_is_always_tried(folder: Path):
@@ -94,7 +138,7 @@ def test_the_csv_can_be_read_back():
 def run_path(tmp_path: Path, finished, loaded, monkeypatch) -> Path:
     import headstart.execution.load
 
-    monkeypatch.setattr(headstart.execution.load, "load_run", lambda path: loaded)
+    monkeypatch.setattr(headstart.execution.load, "load", lambda path: loaded)
     run = RunDirectory.open(tmp_path / "outputs", "study", "a", "1" * 8)
     write_result(run.path, finished(fingerprint="1" * 8))
     return run.path

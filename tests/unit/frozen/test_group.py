@@ -156,7 +156,7 @@ def check_each(jobs: tuple[str, ...], choices: Callable, precision: str) -> None
     assert train_together(together) == {}
     for job, run in zip(jobs, together, strict=True):
         overrides = choices(job, "alone", *more)
-        train(compose(overrides))
+        train(resolve(overrides))
         try:
             assert_same_run(directory(run), directory(resolve(overrides)))
         except AssertionError as error:
@@ -183,7 +183,7 @@ def test_a_job_that_diverges_fails_alone(choices: Callable):
     assert directory(bad).action == "train", "rerun=failed tries it again"
     assert "DivergedError" in directory(bad).log_file.read_text()
     assert len(rows_of(directory(bad))) == 1
-    train(compose(choices("optimizer=sgd", "alone")))
+    train(resolve(choices("optimizer=sgd", "alone")))
     assert_same_run(directory(good), directory(resolve(choices("optimizer=sgd", "alone"))))
 
 
@@ -220,9 +220,10 @@ def test_heads_that_cannot_be_stacked_are_handed_back(
 def test_a_run_trained_together_can_be_extended(choices: Callable):
     job = "optimizer=adam scheduler=none"
     assert train_together([resolve(choices(job, "together"))]) == {}
-    train(compose(choices(job, "alone")))
+    train(resolve(choices(job, "alone")))
     results = [
-        train(compose(choices(f"{job} trainer.max_epochs=5 extend=true", where))) for where in ("together", "alone")
+        train(resolve_run(compose(choices(f"{job} trainer.max_epochs=5 extend=true", where)))).result
+        for where in ("together", "alone")
     ]
     assert results[0].metrics == results[1].metrics
     assert results[0].details["epochs"] == 5
