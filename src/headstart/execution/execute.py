@@ -16,13 +16,14 @@ from pytorch_lightning.callbacks import EarlyStopping, ProgressBar
 from headstart.config import ResolvedRun, RunSettings
 from headstart.config.check import check_strategy
 from headstart.data.datamodule import ImageDataModule
-from headstart.execution.assemble import build_loaders, build_module, static_folder
+from headstart.execution.assemble import build_loaders, build_module, prepare_strategy, static_folder
 from headstart.execution.summary import show_result
 from headstart.execution.surroundings import build_surroundings
 from headstart.export.backbone_file import export_model
 from headstart.frozen.closed_form import ClosedFormModule, SaveSolution, solution_record, stored_numbers
 from headstart.model.description import ModelInfo
-from headstart.model.head_init import initialise_head
+from headstart.model.head_init import calibrate, initialise_head
+from headstart.model.modes import apply_modes
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
 from headstart.plots.run import draw_run
@@ -101,9 +102,13 @@ def prepare_model(resolved: ResolvedRun) -> tuple[Strategy, Surroundings, Transf
     model = TransferModel(backbone, build_head(settings.head, backbone, task, seed=seed))
     surroundings = build_surroundings(settings, strategy, backbone, task, data)
     if settings.head_init != "default":
-        initialise_head(model, settings.head_init, data, surroundings.device)
+        initialise_head(model, settings.head_init, data, task, surroundings.device)
     seed_stream(seed, "strategy")
     strategy.prepare(model, surroundings)
+    if settings.head_init == "probe":
+        first = prepare_strategy(settings, strategy, model).plan.phases[0]
+        apply_modes(model, first, batchnorm=settings.batchnorm)
+        calibrate(model, data, task, surroundings.device)
     return strategy, surroundings, model
 
 

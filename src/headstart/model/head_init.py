@@ -1,30 +1,45 @@
 """Weights for a linear head that already fit, before training: ``head_init``."""
 
-from collections.abc import Callable, Sequence
+import logging
+import math
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from headstart.backbones.contract import Backbone
+from headstart.backbones.contract import Backbone, FeatureSpec
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError
+from headstart.heads.closed_form import Examples, best_scale, outputs_of
 from headstart.heads.linear import Linear
+from headstart.heads.logreg import LogisticRegression
 from headstart.heads.ncm import mean_layer
 from headstart.model.features import pooled_features
 from headstart.model.transfer_model import TransferModel
+from headstart.tasks.contract import Task
+
+_log = logging.getLogger(__name__)
 
 # Scales tried for the logits of class means; features' own scale differs by orders of magnitude between networks.
 _SCALES = torch.logspace(-4, 4, 49, dtype=torch.float64)
+# Penalties in a row that do not lower the loss on validation, before the path ends.
+_PATIENCE = 8
+# A head that must be less sure than this to be no worse than guessing knows nothing of training's features.
+_LEAST_SCALE = 0.1
 
 
-def initialise_head(model: TransferModel, how: str, data: ImageDataModule, device: torch.device) -> None:
+def initialise_head(model: TransferModel, how: str, data: ImageDataModule, task: Task, device: torch.device) -> None:
     """Give a linear head weights that already fit: from one pass over the training images, or those of the source.
 
     Args:
         model: its head is :class:`~headstart.heads.Linear`.
         how: ``class_means``, ``probe``, or ``source``.
         data: configured.
+        task: of the run.
         device: for the pass.
 
     Raises:
@@ -38,9 +53,12 @@ def initialise_head(model: TransferModel, how: str, data: ImageDataModule, devic
     if how == "source":
         weight, bias = source_rows(model.backbone, data.classes)
     else:
-        features, targets = pooled_features(model.backbone, data, "train", device)
-        solve: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = class_means if how == "class_means" else probe
-        weight, bias = solve(features, targets, len(data.classes))
+        train = Examples(*pooled_features(model.backbone, data, "train", device))
+        if how == "class_means":
+            weight, bias = class_means(train.features, train.targets, len(data.classes))
+        else:
+            val = Examples(*pooled_features(model.backbone, data, "val", device))
+            weight, bias = probe(train, val, len(data.classes), task)
     if head.linear.out_features == 1:  # one sigmoid output: the second class against the first
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
     with torch.no_grad():
@@ -92,8 +110,84 @@ def class_means(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor
     return (scale * weight).float(), (scale * bias).float()
 
 
-def probe(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Logistic regression on standardised features, as a layer on the features as they are.
+def probe(train: Examples, val: Examples, classes: int, task: Task) -> tuple[Tensor, Tensor]:
+    """Logistic regression on the features as they are, at the L2 penalty with the lowest loss on validation.
+
+    No feature is divided by its own deviation: one that is almost always 0 would get a weight thousands of times too
+    large, and training, which moves that feature a little, would begin with a huge loss.
+
+    Args:
+        train: to fit.
+        val: to choose by.
+        classes: each must occur.
+        task: that the classes are of.
+
+    Returns: weight ``(classes, C)`` and bias ``(classes,)``.
+    """
+    width = train.features.shape[1]
+    head = LogisticRegression(FeatureSpec(width, (width,), "NC"), classes)
+    lowest, found, since = math.inf, head.state_dict(), 0
+    for _ in head.solutions(train, task, head.l2):
+        loss = float(functional.cross_entropy(outputs_of(head, val), val.targets))
+        since += 1
+        if loss < lowest:
+            lowest, found, since = loss, {name: tensor.clone() for name, tensor in head.state_dict().items()}, 0
+        elif since == _PATIENCE:  # weaker penalties only overfit more, and take the longest
+            break
+    return found["linear.weight"], found["linear.bias"]
+
+
+def calibrate(model: TransferModel, data: ImageDataModule, task: Task, device: torch.device) -> None:
+    """Make a fitted linear head as confident as it is right in the modes in which training starts.
+
+    The head was fitted on features of evaluation mode; with the statistics of a batch, or dropout, they are others, and
+    outputs that were sure become sure mistakes. Both modes' outputs are ``scale * (W x + b)``; the scale is at most 1.
+
+    Args:
+        model: in the modes of training; its running statistics are left as they were.
+        data: configured.
+        task: whose loss it is.
+        device: for the pass.
+
+    Raises:
+        ConfigError: even a tenth of the confidence leaves more than twice the loss of guessing.
+    """
+    if not any(module.training for module in model.backbone.modules()):
+        return
+    buffers = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    home = next(model.parameters()).device
+    dataset = data.dataset("train")
+    # In a batch of one class, as images lie on the disk, statistics are not those of training.
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
+    size = min(data.batch_size, len(order))
+    whole = [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+    outputs, targets = [], []
+    model.to(device)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for batch in DataLoader(dataset, batch_sampler=whole):
+            outputs.append(model(batch["images"].to(device)).float().cpu())
+            targets.append(batch["targets"])
+        model.to(home)
+        for name, tensor in model.named_buffers():
+            tensor.copy_(buffers[name])
+        scores, wanted = torch.cat(outputs), torch.cat(targets)
+        scale = min(1.0, max(_LEAST_SCALE, best_scale(scores, wanted, task)))
+        before, loss, guessing = (float(task.loss(factor * scores, wanted)) for factor in (1.0, scale, 0.0))
+        if not loss <= 2 * guessing:
+            raise ConfigError(
+                f"head_init=probe: with batches of {size}, as in training, the fitted head's loss is {before:.2f}, and "
+                f"{loss:.2f} at {scale:.2g} of its confidence, where guessing has {guessing:.2f}; use batchnorm=eval, "
+                "a larger datamodule.batch_size, or strategy=lp_ft, which trains the head first"
+            )
+        head = cast(Linear, model.head)
+        head.linear.weight.mul_(scale)
+        head.linear.bias.mul_(scale)
+    _log.info("head_init=probe: loss in training mode %.3f, %.3f at %.2f of the confidence", before, loss, scale)
+
+
+def standardised_probe(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Logistic regression on standardised features, as a layer on the features as they are; to look at, not to train.
 
     Args:
         features: ``(N, C)``.

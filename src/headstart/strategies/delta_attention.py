@@ -20,11 +20,11 @@ def channel_attention(backbone: "Backbone", data: "ImageDataModule", device: "to
 
     from headstart.heads.pool import Pool
     from headstart.model.features import batches, pooled_features
-    from headstart.model.head_init import probe
+    from headstart.model.head_init import standardised_probe
     from headstart.strategies.delta import frozen_copy, record
 
     features, targets = pooled_features(backbone, data, "train", device)
-    weight, bias = (tensor.to(device) for tensor in probe(features, targets, len(data.classes)))
+    weight, bias = (tensor.to(device) for tensor in standardised_probe(features, targets, len(data.classes)))
     source, pool = frozen_copy(backbone).to(device), Pool(backbone.features)
     maps: dict[str, Tensor] = {}
     record(source, tuple(stage.end for stage in source.stages if stage.end is not None), maps)
