@@ -1,6 +1,7 @@
 """A small convolutional network for training from scratch on small images."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -8,6 +9,7 @@ from headstart.backbones.contract import Backbone, FeatureSpec, Stage
 from headstart.backbones.timm_network import with_channels
 from headstart.data.input_spec import InputSpec
 from headstart.errors import ConfigError
+from headstart.system.options import AtLeast, FromCode, NotInResult
 from headstart.weights import cards, loading
 from headstart.weights.report import SourceClassifier, WeightsReport
 from headstart.weights.sources import ResolvedWeights
@@ -37,9 +39,9 @@ class SmallCNN(Backbone):
         *,
         name: str = "small_cnn",
         weights: ResolvedWeights,
-        in_channels: int = 3,
-        image_size: tuple[int, int] | None = None,
-        allow_unexpected: Sequence[str] = (),
+        in_channels: Annotated[int, AtLeast(1)] = 3,
+        image_size: Annotated[tuple[int, int] | None, FromCode] = None,
+        allow_unexpected: Annotated[Sequence[str], NotInResult] = (),
     ) -> None:
         super().__init__()
         self.name = name

@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from headstart.backbones.stages import build_stages, renamed
 from headstart.backbones.timm_network import build_network, check_network, input_spec_of, prune
 from headstart.backbones.trace import Trace, trace
 from headstart.errors import ConfigError
+from headstart.system.options import AtLeast, FromCode, NotInResult, checked
 from headstart.weights import loading
 from headstart.weights.report import WeightsReport
 from headstart.weights.sources import ResolvedWeights
@@ -41,20 +42,19 @@ class TimmBackbone(Backbone):
         WeightsError: the weights are damaged, of another network or unreachable.
     """
 
+    @checked("backbone")
     def __init__(
         self,
         *,
         name: str,
         weights: ResolvedWeights,
-        in_channels: int = 3,
-        image_size: tuple[int, int] | None = None,
+        in_channels: Annotated[int, AtLeast(1)] = 3,
+        image_size: Annotated[tuple[int, int] | None, FromCode] = None,
         pre_logits: Literal["keep", "drop"] = "drop",
-        allow_unexpected: Sequence[str] = (),
+        allow_unexpected: Annotated[Sequence[str], NotInResult] = (),
         **options: Any,
     ) -> None:
         super().__init__()
-        if pre_logits not in {"keep", "drop"}:
-            raise ConfigError(f"backbone.pre_logits={pre_logits} is not one of keep, drop")
         check_network(name, weights)
         self.name = name
         identifier = weights.hub.name if weights.hub is not None else name

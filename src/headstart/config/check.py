@@ -1,18 +1,56 @@
 """Checks a composed configuration before anything heavy is imported."""
 
-import dataclasses
 import re
-import types
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
-from headstart.config.fields import Field, like
 from headstart.config.rules import RULES, Choices
-from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, REMOVED, SPEC
-from headstart.config.strategy import strategy_class, strategy_of
+from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, REMOVED, SPEC, components
+from headstart.config.signature import Signature
+from headstart.config.strategy import strategy_of
 from headstart.errors import ConfigError
 from headstart.strategies import Strategy
 from headstart.system.names import leaves, suggestion
+from headstart.system.options import fits, misfit, shown, without_effect, wording
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of keys.
+
+    Attributes:
+        defaults: of the YAML files.
+        added: by the user with ``+``.
+        components: what each component takes; None: its class cannot be read.
+    """
+
+    defaults: Mapping[str, Any]
+    added: Collection[str]
+    components: Mapping[str, Signature | None]
+
+    def component(self, key: str) -> str | None:
+        """Dotted key of the component that a key belongs to."""
+        return next((prefix for prefix in self.components if key.startswith(f"{prefix}.")), None)
+
+    def annotation(self, key: str) -> Any:
+        """What the value must fit; None: nobody knows the key."""
+        prefix = self.component(key)
+        if prefix is None:
+            allowed = key in self.defaults or key in LIGHTNING_SWITCHES or self.inside(key)
+            found = SPEC.get(key) if allowed else None
+        else:
+            name, takes = key.removeprefix(f"{prefix}."), self.components[prefix]
+            found = str if name == "_target_" else SPEC.get(f"{prefix.rpartition('.')[2]}.{name}")
+            found = found or (takes.options.get(name) if takes else None)
+        closed = prefix is not None and (takes := self.components[prefix]) is not None and not takes.open
+        if key in self.defaults and (found is Any or (found is None and not closed)):
+            return like(self.defaults[key])
+        return found
+
+    def inside(self, key: str) -> list[str]:
+        """Keys of the YAML files in the group of this name."""
+        return sorted(name for name in self.defaults if name.startswith(f"{key}."))
 
 
 def check(
@@ -36,18 +74,21 @@ def check(
         ConfigError: with one line for each problem.
     """
     values, defaults = leaves(config), leaves(reference)
-    strategy = strategy_class(config)
+    known = _Known(defaults, added, components(config))
     problems = [
-        *_missing(config, reference),
+        *_missing(config, reference, known),
         *(
             problem
             for key, value in values.items()
-            if not _repeats(value, defaults.get(key), values)
-            and (problem := _problem(key, value, defaults, added, strategy))
+            if not _repeats(value, defaults.get(key), values) and (problem := _problem(key, value, known))
         ),
     ]
     if not problems:
         problems = _impossible(Choices(values, defaults, strategy_of(config), sweep, given))
+        for prefix, takes in known.components.items():
+            options = {key.removeprefix(f"{prefix}."): value for key, value in values.items()}
+            if takes and (problem := without_effect(prefix, takes.options, options)):
+                problems.append(problem)
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -78,8 +119,8 @@ def _impossible(choices: Choices) -> list[str]:
     return [problem for rule in RULES if (problem := rule(choices))]
 
 
-def _missing(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """Groups and keys that the code relies on and that were deleted with ``~``."""
+def _missing(config: Mapping[str, Any], reference: Mapping[str, Any], known: _Known) -> list[str]:
+    """Groups, keys that the code relies on and that were deleted with ``~``, and classes that there are not."""
     present = leaves(config)
     gone = [
         f"{group} was removed; leave it as it is, or choose another {group}"
@@ -89,8 +130,13 @@ def _missing(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[st
     for key, value in leaves(reference).items():
         group = key.partition(".")[0]
         held = any(name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.") for name in present)
-        if key in SPEC and group in config and group != "logger" and not held:
-            gone.append(f"{key} was removed; leave it out of the command to get its default ({_shown(value)})")
+        relied = key in SPEC or (group in COMPONENTS and group != "strategy" and known.annotation(key) is not None)
+        if relied and group in config and group != "logger" and not held:
+            gone.append(f"{key} was removed; leave it out of the command to get its default ({shown(value)})")
+    for prefix, takes in known.components.items():
+        target = str(present.get(f"{prefix}._target_"))
+        if takes is None and target.startswith("headstart."):
+            gone.append(f"{prefix}._target_={target}: there is no such {prefix.rpartition('.')[2]}")
     return gone
 
 
@@ -100,112 +146,47 @@ def _repeats(value: Any, default: Any, values: Mapping[str, Any]) -> bool:
     return found is not None and values.get(found[1]) == value
 
 
-def _problem(
-    key: str, value: Any, defaults: Mapping[str, Any], added: Collection[str], strategy: type | None
-) -> str | None:
-    parents = [".".join(key.split(".")[:n]) for n in range(1, key.count(".") + 1)]
-    group = key.partition(".")[0]
+def _problem(key: str, value: Any, known: _Known) -> str | None:
+    prefix = known.component(key)
+    parts = key.split(".")
+    parents = [".".join(parts[:n]) for n in range((prefix or "").count(".") + 2 if prefix else 1, len(parts))]
     for parent in parents:
-        if parent in SPEC or parent in defaults:
-            # A mapping stands where the YAML has a single value.
-            field = SPEC.get(parent) or like(defaults[parent])
-            return None if field.allows({}) else f"{parent} must be {field.wants}, not a group of keys ({key})"
-    inside = sorted(name for name in defaults if name.startswith(f"{key}."))
+        # A mapping stands where there is a single value.
+        annotation = known.annotation(parent)
+        if annotation is not None:
+            wrong = f"{parent} must be {wording(annotation)}, not a group of keys ({key})"
+            return None if fits({}, annotation) else wrong
+    inside = known.inside(key)
     if inside and value != {}:
-        return f"{key}={_shown(value)}: {key} is a group of keys; set one of them: {', '.join(inside)}"
-    if group == "strategy" and strategy is not None and key != "strategy._target_":
-        return _strategy_problem(key, value, strategy)
-    if key in SPEC and (key in defaults or key in LIGHTNING_SWITCHES or group in COMPONENTS or inside):
-        return _misfit(key, value, SPEC[key])
-    if key in defaults:
-        return _misfit(key, value, like(defaults[key]))
-    if inside:
+        return f"{key}={shown(value)}: {key} is a group of keys; set one of them: {', '.join(inside)}"
+    annotation = known.annotation(key)
+    if annotation is not None:
+        return misfit(key, value, annotation)
+    takes = known.components[prefix] if prefix else None
+    given = any(name in known.added for name in (key, *parents))
+    if inside or (prefix and given and (takes is None or takes.open)):
         return None
-    if group in COMPONENTS and (key in added or any(parent in added for parent in parents)):
-        return None
-    return _unknown(key, defaults)
+    return _unknown(key, known)
 
 
-def _unknown(key: str, defaults: Mapping[str, Any]) -> str:
+def _unknown(key: str, known: _Known) -> str:
     if key in REMOVED:
         return f"{key} is no key any more: {REMOVED[key]}"
-    group = key.partition(".")[0]
-    siblings = [name for name in defaults if name.startswith(f"{group}.")] if "." in key else []
-    hint = suggestion(key, siblings) or suggestion(key, defaults)
-    if not hint and group in COMPONENTS and siblings:
-        hint = f"; it has {', '.join(name.partition('.')[2] for name in siblings if not name.endswith('_target_'))}"
+    prefix = known.component(key) or key.partition(".")[0]
+    takes = known.components.get(prefix)
+    siblings = [name for name in known.defaults if name.startswith(f"{prefix}.") and not name.endswith("_target_")]
+    if takes is not None:
+        siblings = [f"{prefix}.{name}" for name in takes.options]
+    hint = suggestion(key, siblings if "." in key else []) or suggestion(key, known.defaults)
+    if not hint and prefix in known.components:
+        names = ", ".join(name.removeprefix(f"{prefix}.") for name in siblings)
+        hint = f"; it takes {names or 'no parameters'}"
     return f"{key} is unknown{hint}"
 
 
-def _misfit(key: str, value: Any, field: Field) -> str | None:
-    if field.allows(value):
-        return None
-    hint = suggestion(value, field.options) if isinstance(value, str) else ""
-    return f"{key}={_shown(value)}: must be {field.wants}{hint}"
-
-
-def _strategy_problem(key: str, value: Any, strategy: type) -> str | None:
-    name = key.split(".")[1]
-    fields = {field.name: field for field in dataclasses.fields(strategy) if field.init}
-    if name not in fields:
-        hint = suggestion(key, [f"strategy.{field}" for field in fields])
-        takes = f"it takes {', '.join(fields)}" if fields else "it takes no parameters"
-        return f"{key} is unknown{hint or f'; {takes}'}"
-    if key.count(".") > 1:
-        return None
-    if key in SPEC:
-        return _misfit(key, value, SPEC[key])
-    annotation = get_type_hints(strategy)[name]
-    if fits(value, annotation):
-        return None
-    return f"{key}={_shown(value)}: must be {_wording(annotation)}"
-
-
-def fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain value fits a type annotation; annotations of other kinds fit anything."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return any(value == option and type(value) is type(option) for option in arguments)
-    if origin in {Union, types.UnionType}:
-        return any(fits(value, option) for option in arguments)
-    if origin in {list, tuple, set, frozenset} or annotation in {list, tuple}:
-        return _fits_sequence(value, origin, arguments)
-    if origin is dict or annotation is dict or origin is Mapping:
-        return isinstance(value, Mapping)
-    if annotation is type(None):
-        return value is None
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation in {bool, str}:
-        return isinstance(value, annotation)
-    return True
-
-
-def _fits_sequence(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
-    if not isinstance(value, list | tuple):
-        return False
-    if not arguments:
-        return True
-    if origin is tuple and Ellipsis not in arguments:
-        return len(value) == len(arguments) and all(map(fits, value, arguments))
-    return all(fits(item, arguments[0]) for item in value)
-
-
-def _wording(annotation: Any) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return " or ".join(str(option) for option in arguments)
-    if origin in {Union, types.UnionType}:
-        return " or ".join(_wording(option) for option in arguments)
-    if origin in {list, tuple, set, frozenset}:
-        return f"a list such as [...] with {' and '.join(_wording(a) for a in arguments if a is not Ellipsis)}"
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
-    return words.get(annotation, str(annotation))
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def like(default: Any) -> Any:
+    """What may stand where a YAML file says ``default``: the same kind; anything for ``null`` and ``auto``."""
+    if isinstance(default, str) and (default == "auto" or "${" in default):
+        return Any
+    known = {bool: bool, int: int, float: float, str: str | None, list: list | None}
+    return known.get(type(default), Any)

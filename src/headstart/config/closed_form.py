@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from headstart.config.schema import marked
+from headstart.system.options import StepsOnly
+
 if TYPE_CHECKING:
     from headstart.config.rules import Choices
 
@@ -17,35 +20,6 @@ NOT_USED: Mapping[str, Any] = {"name": "none"}
 
 _MARK = "refit"
 _GROUPS = ("optimizer", "scheduler")
-# Set aside, each for what stands for "not used". Every image is looked at once, as evaluation sees it.
-_SET_ASIDE: Mapping[str, Mapping[str, Any]] = {
-    "trainer": {
-        "max_epochs": 1,
-        "min_epochs": None,
-        "max_steps": -1,
-        "max_time": None,
-        "gradient_clip_val": None,
-        "accumulate_grad_batches": 1,
-        "check_val_every_n_epoch": 1,
-        "val_check_interval": None,
-        "num_sanity_val_steps": 0,
-        "compile": False,
-    },
-    "datamodule": {
-        "augment": "none",
-        "flip": False,
-        "min_crop": 1.0,
-        "shear_range": None,
-        "zoom_range": None,
-        "train_size": None,
-        "kept_size": None,
-        "steps_per_epoch": None,
-        "drop_last": False,
-    },
-    "cache": {"views": 0},
-}
-# Habitual, and harmless: not worth an error.
-_PASSED_OVER = ("trainer.max_epochs", "trainer.num_sanity_val_steps", "datamodule.flip", "datamodule.min_crop")
 _ONE_CLASS = ("LogisticRegression", "NearestClassMean", "NearestNeighbours")
 _ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
@@ -60,8 +34,10 @@ def set_aside(config: Mapping[str, Any]) -> dict[str, Any]:
     settled = deepcopy(dict(config))
     for group in _GROUPS:
         settled[group] = dict(NOT_USED)
-    for group, values in _SET_ASIDE.items():
-        settled[group].update({key: value for key, value in values.items() if key in settled[group]})
+    for key, mark in marked(StepsOnly, config).items():
+        group, _, name = key.partition(".")
+        if name in settled[group]:
+            settled[group][name] = mark.unused
     settled["trainer"].update(_ONE_PROCESS)
     settled["strategy"].pop("lr_mult", None)
     settled["callbacks"]["early_stopping"]["enabled"] = False
@@ -109,11 +85,11 @@ def _several_processes(c: "Choices") -> str | None:
 
 def _without_effect(c: "Choices", what: str) -> str | None:
     assert c.given is not None
+    unused = marked(StepsOnly, {"datamodule": {"_target_": c.get("datamodule._target_")}})
     for key in sorted(c.given):
-        group, _, name = key.partition(".")
-        unused = _SET_ASIDE.get(group, {})
-        asked = key == "strategy.lr_mult" or group in _GROUPS
-        asked |= name in unused and key not in _PASSED_OVER and c.get(key) not in (unused[name], c.defaults.get(key))
+        asked = key == "strategy.lr_mult" or key.partition(".")[0] in _GROUPS
+        if (mark := unused.get(key)) and not mark.harmless:
+            asked |= c.get(key) not in (mark.unused, c.defaults.get(key))
         if asked:
             return f"{key} has no effect on {what}, which takes no steps and sees each image once; leave it out"
     return None

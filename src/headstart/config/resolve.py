@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from headstart.config.check import check
 from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, plain, reference
+from headstart.config.schema import marked, not_in_result
 from headstart.config.settings import RunSettings
 from headstart.config.strategy import strategy_of
 from headstart.config.weights import resolve_backbone_weights, weights_content
@@ -23,41 +24,13 @@ from headstart.system.digests import digest
 from headstart.system.folders import user_cache_dir
 from headstart.system.hardware import detect, resolve_accelerator, resolve_devices, resolve_precision
 from headstart.system.names import leaves
+from headstart.system.options import Later
 
 if TYPE_CHECKING:
     from headstart.weights.sources import ResolvedWeights
 
 RESULTS_VERSION = 3
 """Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""
-
-# What may differ between two runs with the same result: speed, display, places, what to do with earlier runs.
-# Stored activations give the same results within a tolerance that a test holds, so whether they are used is here too.
-NOT_IN_RESULT = (
-    "backbone.allow_unexpected",
-    "cache.images",
-    "cache.max_gb",
-    "cache.mode",
-    "callbacks.checkpoint",
-    "callbacks.plots",
-    "callbacks.progress",
-    "datamodule.data_dir",
-    "datamodule.num_workers",
-    "datamodule.pin_memory",
-    "debug",
-    "export",
-    "extend",
-    "logger",
-    "name",
-    "paths",
-    "plan",
-    "rerun",
-    "study",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
-)
-
-# Keys that came after the first results: null means what it was before there was the key.
-_LATER = ("classes", "shear_range", "steps_per_epoch", "val_steps", "zoom_range")
 
 _GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
 _KEY_LENGTH = 96
@@ -196,7 +169,7 @@ def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Ma
     for group, usual in (("optimizer", "adamw"), ("scheduler", "cosine")):
         if choices.get(group, usual) != usual and config[group] != NOT_USED:
             yield _safe(choices[group])
-    usual_values = leaves(defaults)
+    usual_values, hidden = leaves(defaults), not_in_result(config)
     for key, value in sorted(leaves(config).items()):
         skip = (
             "backbone.name",
@@ -207,7 +180,7 @@ def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Ma
             "trainer.devices",
             "trainer.precision",
         )
-        if key in skip or key.endswith("_target_") or _matches(key, NOT_IN_RESULT):
+        if key in skip or key.endswith("_target_") or _matches(key, hidden):
             continue
         if key == "backbone.weights" and (usual_values.get(key) in {"auto", value} or value == "none"):
             continue
@@ -221,7 +194,12 @@ def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Ma
 
 def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[str, Any]:
     """The choices that change the result; data and weights as digests of their content."""
-    described = {key: value for key, value in leaves(config).items() if not _matches(key, NOT_IN_RESULT)}
+    hidden, later = not_in_result(config), marked(Later, config)
+    described = {
+        key: value
+        for key, value in leaves(config).items()
+        if not _matches(key, hidden) and not (value is None and key in later)
+    }
     described["backbone.weights"] = weights_content(weights)
     for prefix, datamodule in _datamodules(config).items():
         if datamodule.get("manifest"):
@@ -229,10 +207,6 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
             described[f"{prefix}.manifest"] = content_digest(datamodule["manifest"])
         elif datamodule.get("root"):
             described[f"{prefix}.root"] = content_digest(datamodule["root"], extensions=_extensions(datamodule))
-        for name in _LATER:
-            if described.get(f"{prefix}.{name}", 0) is None:
-                del described[f"{prefix}.{name}"]
-        described = {key: value for key, value in described.items() if not _has_no_effect(key, prefix)}
     for name, run in _references(config).items():
         described[f"strategy.{name}"] = outcome(Path(run))
     return described
@@ -249,14 +223,6 @@ def _datamodules(config: Mapping[str, Any]) -> dict[str, Any]:
     """The run's datamodule and those of further tasks, by their keys."""
     others = {f"sources.{name}.datamodule": source["datamodule"] for name, source in config["sources"].items()}
     return {"datamodule": config["datamodule"], **others}
-
-
-def _has_no_effect(key: str, datamodule: str) -> bool:
-    return any(
-        _matches(key, (name.replace("datamodule", datamodule, 1),))
-        for name in NOT_IN_RESULT
-        if name.startswith("datamodule.")
-    )
 
 
 def _listed_content(datamodule: Mapping[str, Any]) -> str:

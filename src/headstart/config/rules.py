@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.config.closed_form import closed_form_fits
-from headstart.data.arguments import OPTIONS_OF_AUGMENT
 from headstart.errors import ConfigError
 from headstart.strategies import Strategy
 
@@ -261,19 +260,15 @@ def one_class_methods_fit(c: Choices) -> str | None:
     return None
 
 
-def augmentation_has_its_options(c: Choices) -> str | None:
-    """Shear, zoom and sizes are each of some kinds of augmentation."""
-    for name, kinds in OPTIONS_OF_AUGMENT.items():
-        key = f"datamodule.{name}"
-        if c.get(key) and c.get("datamodule.augment") not in kinds:
-            wanted = " or ".join(kinds)
-            return f"{key}={c.get(key)} has an effect with datamodule.augment={wanted} only; leave it out, or set that"
-    if c.get("datamodule.train_size") and c.get("cache.views"):
-        return (
-            f"cache.views={c.get('cache.views')} stores views at the size of evaluation and does not go with "
-            f"datamodule.train_size={c.get('datamodule.train_size')}; leave one of them out"
-        )
-    return None
+def views_are_of_one_size(c: Choices) -> str | None:
+    """Stored views have the size of evaluation."""
+    views, size = c.get("cache.views"), c.get("datamodule.train_size")
+    if not (views and size):
+        return None
+    return (
+        f"cache.views={views} stores views at the size of evaluation and does not go with "
+        f"datamodule.train_size={size}; leave one of them out"
+    )
 
 
 RULES: tuple[Rule, ...] = (
@@ -300,5 +295,5 @@ RULES: tuple[Rule, ...] = (
     references_are_given,
     other_tasks_are_trained,
     one_class_methods_fit,
-    augmentation_has_its_options,
+    views_are_of_one_size,
 )

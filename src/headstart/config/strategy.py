@@ -5,26 +5,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from headstart.errors import ConfigError
 from headstart.strategies import Strategy
-
-_OWN = "headstart.strategies."
-
-
-def strategy_class(config: Mapping[str, Any]) -> type | None:
-    """The strategy's class if it is one of the package's; the fields of a user's own are those of its YAML.
-
-    Raises:
-        ConfigError: the package has no such strategy.
-    """
-    strategy = config.get("strategy")
-    target = strategy.get("_target_") if isinstance(strategy, Mapping) else None
-    if not isinstance(target, str) or not target.startswith(_OWN):
-        return None
-    found = getattr(importlib.import_module(_OWN[:-1]), target.removeprefix(_OWN), None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise ConfigError(f"strategy._target_={target}: there is no such strategy")
-    return found
 
 
 def strategy_of(config: Mapping[str, Any]) -> Strategy | None:

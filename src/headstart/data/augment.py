@@ -1,16 +1,13 @@
 """The choice of augmentation, and what is impossible about it."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from headstart.data.affine import AffineAugment
-from headstart.data.arguments import OPTIONS_OF_AUGMENT
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import TrainTransform, checked_spec
-from headstart.errors import DataError
 
 Augment = Literal["none", "light", "randaug", "keras"]
-AUGMENTS: tuple[str, ...] = get_args(Augment)
 
 
 @dataclass(frozen=True)
@@ -27,32 +24,13 @@ class Augmentation:
         kept_size: rows and columns of the decoded images that ``light`` crops from; None: 8/7 of what it shows.
     """
 
-    augment: str
+    augment: Augment
     flip: bool
     min_crop: float
     shear_range: float | None = None
     zoom_range: float | None = None
     train_size: tuple[int, int] | None = None
     kept_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.augment not in AUGMENTS:
-            raise DataError(f"datamodule.augment={self.augment} is unknown; choose {', '.join(AUGMENTS)}.")
-        if not 0 < self.min_crop <= 1:
-            raise DataError(f"datamodule.min_crop={self.min_crop} must be above 0 and at most 1 (the whole image).")
-        for name, kinds in OPTIONS_OF_AUGMENT.items():
-            value = getattr(self, name)
-            if value and self.augment not in kinds:
-                raise DataError(
-                    f"datamodule.{name}={value} has an effect with datamodule.augment={' or '.join(kinds)} only; "
-                    "leave it out."
-                )
-        shear, zoom = self.shear_range or 0.0, self.zoom_range or 0.0
-        if not 0 <= shear < 90 or not 0 <= zoom < 1:
-            raise DataError(
-                f"datamodule.shear_range={shear} must be degrees from 0 to below 90, and datamodule.zoom_range={zoom} "
-                "at least 0 and below 1."
-            )
 
     @property
     def random(self) -> bool:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,8 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from headstart.data.affine import AffineAugment
-from headstart.data.arguments import at_least, maybe_at_least, one_of, pair
-from headstart.data.augment import Augmentation
+from headstart.data.augment import Augment, Augmentation
 from headstart.data.dataset import ImageDataset
 from headstart.data.input_spec import InputSpec
 from headstart.data.records import Records, Source, shared_content
@@ -26,6 +25,18 @@ from headstart.data.transforms import EvalTransform, TrainTransform, checked_spe
 from headstart.errors import DataError
 from headstart.system.digest_memory import combined_digest
 from headstart.system.hardware import usable_cores
+from headstart.system.options import (
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    FromCode,
+    Later,
+    NotInResult,
+    OnlyWith,
+    StepsOnly,
+    checked,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,54 +79,55 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         memory_path: where file digests are remembered; None: in the user's cache folder.
     """
 
+    @checked("datamodule", DataError)
     def __init__(
         self,
         *,
-        batch_size: int,
-        seed: int,
-        task: str = "auto",
-        image_size: int | Sequence[int] | None = None,
-        augment: str = "light",
-        flip: bool = True,
-        min_crop: float = 0.5,
-        shear_range: float | None = None,
-        zoom_range: float | None = None,
-        train_size: int | Sequence[int] | None = None,
-        kept_size: int | None = None,
-        classes: Sequence[str | int] | None = None,
-        val_fraction: float = 0.2,
-        test_fraction: float = 0.0,
-        shots: int | None = None,
-        fraction: float | None = None,
-        split_seed: int = 0,
-        num_workers: int | Literal["auto"] = "auto",
-        pin_memory: bool | Literal["auto"] = "auto",
+        batch_size: Annotated[int, AtLeast(1)],
+        seed: Annotated[int, AtLeast(0)],
+        task: Annotated[str, FromCode] = "auto",
+        image_size: Annotated[int | tuple[int, int] | None, AtLeast(1)] = None,
+        augment: Annotated[Augment, StepsOnly("none")] = "light",
+        flip: Annotated[bool, StepsOnly(False, harmless=True)] = True,
+        min_crop: Annotated[float, Above(0), AtMost(1), StepsOnly(1.0, harmless=True)] = 0.5,
+        shear_range: Annotated[
+            float | None, AtLeast(0), Below(90), OnlyWith("augment", ("keras",)), Later, StepsOnly(None)
+        ] = None,
+        zoom_range: Annotated[
+            float | None, AtLeast(0), Below(1), OnlyWith("augment", ("keras",)), Later, StepsOnly(None)
+        ] = None,
+        train_size: Annotated[
+            int | tuple[int, int] | None, AtLeast(8), OnlyWith("augment", ("light", "randaug")), StepsOnly(None)
+        ] = None,
+        kept_size: Annotated[int | None, AtLeast(8), OnlyWith("augment", ("light",)), StepsOnly(None)] = None,
+        classes: Annotated[Sequence[str | int] | None, AtLeast(0), Later] = None,
+        val_fraction: Annotated[float, AtLeast(0), Below(1)] = 0.2,
+        test_fraction: Annotated[float, AtLeast(0), Below(1)] = 0.0,
+        shots: Annotated[int | None, AtLeast(1)] = None,
+        fraction: Annotated[float | None, Above(0), AtMost(1)] = None,
+        split_seed: Annotated[int, AtLeast(0)] = 0,
+        num_workers: Annotated[Literal["auto"] | int, AtLeast(0), NotInResult] = "auto",
+        pin_memory: Annotated[Literal["auto"] | bool, NotInResult] = "auto",
         on_bad_image: Literal["skip", "raise"] = "skip",
-        drop_last: bool = False,
-        eval_batch_size: int | None = None,
-        steps_per_epoch: int | None = None,
-        val_steps: int | None = None,
-        memory_path: str | Path | None = None,
+        drop_last: Annotated[bool, StepsOnly(False)] = False,
+        eval_batch_size: Annotated[int | None, AtLeast(1)] = None,
+        steps_per_epoch: Annotated[int | None, AtLeast(1), Later, StepsOnly(None)] = None,
+        val_steps: Annotated[int | None, AtLeast(1), Later] = None,
+        memory_path: Annotated[str | Path | None, FromCode] = None,
     ) -> None:
         super().__init__()
         self.task = task
-        self.batch_size = at_least(1, "batch_size", batch_size)
-        self.eval_batch_size = at_least(
-            1, "eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size
-        )
-        self.steps_per_epoch = maybe_at_least(1, "steps_per_epoch", steps_per_epoch)
-        self.val_steps = maybe_at_least(1, "val_steps", val_steps)
-        self.seed, self.split_seed = at_least(0, "seed", seed), split_seed
-        self.image_size = pair("image_size", image_size)
-        self.augmentation = Augmentation(
-            augment, flip, min_crop, shear_range, zoom_range, pair("train_size", train_size), kept_size
-        )
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.steps_per_epoch, self.val_steps = steps_per_epoch, val_steps
+        self.seed, self.split_seed = seed, split_seed
+        self.image_size = _pair(image_size)
+        self.augmentation = Augmentation(augment, flip, min_crop, shear_range, zoom_range, _pair(train_size), kept_size)
         self.wanted_classes = classes
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.shots, self.fraction = shots, fraction
-        self.num_workers = num_workers if num_workers == "auto" else at_least(0, "num_workers", num_workers)
-        self.pin_memory, self.drop_last = pin_memory, drop_last
-        self.on_bad_image = one_of(("skip", "raise"), "on_bad_image", on_bad_image)
+        self.num_workers, self.pin_memory, self.drop_last = num_workers, pin_memory, drop_last
+        self.on_bad_image = on_bad_image
         self.memory_path = memory_path
         self.spec: InputSpec | None = None
         self._source: Source | None = None
@@ -362,6 +374,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             # An own generator: making an iterator must not draw from the one that dropout uses.
             "generator": torch.Generator().manual_seed(self.seed),
         }
+
+
+def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """``(height, width)`` of one number or two."""
+    height, width = (size, size) if isinstance(size, int | None) else size
+    return None if height is None or width is None else (height, width)
 
 
 def _report_bad(bad: list[dict[str, str]], on_bad_image: str) -> None:

@@ -1,12 +1,13 @@
 """Scikit-learn's handwritten digits: real data that need no download."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.records import Source, array_records
 from headstart.errors import DataError
+from headstart.system.options import Above, AtLeast, AtMost, Below, StepsOnly
 
 
 class Digits(ImageDataModule):
@@ -25,7 +26,13 @@ class Digits(ImageDataModule):
         **choices: those of :class:`ImageDataModule`.
     """
 
-    def __init__(self, *, test_fraction: float = 0.2, min_crop: float = 0.8, **choices: Any) -> None:
+    def __init__(
+        self,
+        *,
+        test_fraction: Annotated[float, AtLeast(0), Below(1)] = 0.2,
+        min_crop: Annotated[float, Above(0), AtMost(1), StepsOnly(1.0, harmless=True)] = 0.8,
+        **choices: Any,
+    ) -> None:
         if choices.setdefault("flip", False):
             raise DataError("datamodule.flip=true makes no sense for digits: a mirrored digit is none; leave it out.")
         super().__init__(test_fraction=test_fraction, min_crop=min_crop, **choices)

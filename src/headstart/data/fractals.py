@@ -4,14 +4,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from headstart.data.arguments import at_least
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.records import Records, Source
+from headstart.errors import DataError
+from headstart.system.options import AtLeast, checked
 
 VERSION = 2
 """Of the drawing; raise it when the same numbers give other pixels, so that no digest stands for two images."""
@@ -38,13 +39,19 @@ class Fractals(ImageDataModule):
         **choices: those of :class:`ImageDataModule`.
     """
 
+    @checked("datamodule", DataError)
     def __init__(
-        self, *, categories: int = 100, per_category: int = 200, data_seed: int = 0, size: int = 64, **choices: Any
+        self,
+        *,
+        categories: Annotated[int, AtLeast(2)] = 100,
+        per_category: Annotated[int, AtLeast(2)] = 200,
+        data_seed: Annotated[int, AtLeast(0)] = 0,
+        size: Annotated[int, AtLeast(8)] = 64,
+        **choices: Any,
     ) -> None:
         super().__init__(**choices)
-        self.categories = at_least(2, "categories", categories)
-        self.per_category = at_least(2, "per_category", per_category)
-        self.data_seed, self.size = at_least(0, "data_seed", data_seed), at_least(8, "size", size)
+        self.categories, self.per_category = categories, per_category
+        self.data_seed, self.size = data_seed, size
 
     def load(self) -> Source:
         """Name all images; none is drawn yet."""

@@ -48,9 +48,6 @@ def carve(
     Raises:
         DataError: the fractions leave nothing to train on, or a class has too few images to be in every split.
     """
-    for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 <= value < 1:
-            raise DataError(f"datamodule.{name}={value} must be at least 0 and below 1.")
     if val_fraction + test_fraction >= 1:
         raise DataError(
             f"datamodule.val_fraction={val_fraction} and datamodule.test_fraction={test_fraction} leave nothing to "
@@ -94,10 +91,6 @@ def subset(
         raise DataError(f"datamodule.shots={shots} and datamodule.fraction={fraction} exclude each other; give one.")
     if shots is None and fraction is None:
         return np.arange(len(ids), dtype=np.int64)
-    if shots is not None and shots < 1:
-        raise DataError(f"datamodule.shots={shots} must be at least 1 image a class, or null for all.")
-    if fraction is not None and not 0 < fraction <= 1:
-        raise DataError(f"datamodule.fraction={fraction} must be above 0 and at most 1, or null for all.")
     chosen: list[int] = []
     for target, order in ranked_by_class(ids, targets, split_seed).items():
         if shots is not None and shots > len(order):

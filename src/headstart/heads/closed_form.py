@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from headstart.backbones.contract import FeatureSpec
 from headstart.errors import ConfigError
 from headstart.heads.pool import Pool
 from headstart.system.hardware import torch_threads
+from headstart.system.options import Above, checked
 from headstart.tasks.contract import Task
 
 PENALTIES: tuple[float, ...] = tuple(float(value) for value in np.logspace(5, -6, 45))
@@ -169,8 +170,14 @@ class Penalised(LinearClosedForm):
 
     choice = "l2"
 
+    @checked("head")
     def __init__(
-        self, features: FeatureSpec, outputs: int, *, l2: float | Sequence[float] | None = None, refit: bool = True
+        self,
+        features: FeatureSpec,
+        outputs: int,
+        *,
+        l2: Annotated[float | Sequence[float] | None, Above(0)] = None,
+        refit: bool = True,
     ) -> None:
         super().__init__(features, outputs, refit=refit)
         self.l2 = path_of(l2, key="head.l2")

@@ -1,7 +1,7 @@
 """Nearest neighbours."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from torch.nn import functional as F  # noqa: N812
 from headstart.backbones.contract import FeatureSpec
 from headstart.errors import ConfigError
 from headstart.heads.closed_form import ClosedForm, Examples
+from headstart.system.options import Above, AtLeast, checked
 from headstart.tasks.contract import Task
 
-WEIGHTINGS = ("similarity", "equal")
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Tried by default, as far as there are so many training images."""
 
@@ -43,23 +43,20 @@ class NearestNeighbours(ClosedForm):
     labels: Tensor
     k: Tensor
 
+    @checked("head")
     def __init__(
         self,
         features: FeatureSpec,
         outputs: int,
         *,
-        k: int | Sequence[int] = COUNTS,
+        k: Annotated[int | Sequence[int], AtLeast(1)] = COUNTS,
         weighting: Literal["similarity", "equal"] = "similarity",
-        temperature: float = 0.07,
+        temperature: Annotated[float, Above(0)] = 0.07,
         refit: bool = False,
     ) -> None:
-        if weighting not in WEIGHTINGS:
-            raise ConfigError(f"head.weighting={weighting} is not one of {', '.join(WEIGHTINGS)}")
         self._counts = sorted({int(count) for count in (k if isinstance(k, Sequence) else (k,))}, reverse=True)
-        if not self._counts or self._counts[-1] < 1:
+        if not self._counts:
             raise ConfigError(f"head.k={k} must be whole numbers of at least 1: one, or a list such as [1,5,20]")
-        if not temperature > 0:
-            raise ConfigError(f"head.temperature={temperature} must be above 0")
         super().__init__(features, outputs, refit=refit)
         self.weighting, self.temperature, self.classes = weighting, temperature, max(outputs, 2)
         self.register_buffer("bank", torch.zeros(0, features.dim))

@@ -1,12 +1,12 @@
 """What the heads are made of: fully connected layers with their initial weights."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
-from headstart.errors import ConfigError
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
+Activation = Literal["relu", "gelu", "silu", "tanh", "leaky_relu"]
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
@@ -26,18 +26,13 @@ def output_layer(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def hidden_layers(inputs: int, hidden: Sequence[int], *, activation: str, dropout: float) -> tuple[nn.Sequential, int]:
+def hidden_layers(
+    inputs: int, hidden: Sequence[int], *, activation: Activation, dropout: float
+) -> tuple[nn.Sequential, int]:
     """Fully connected layers, each followed by its activation and dropout.
 
     Returns: the layers, ``(B, inputs)`` to ``(B, hidden[-1])``, and the number of their outputs.
-
-    Raises:
-        ConfigError: an unknown activation, or a hidden size below 1.
     """
-    if activation not in _ACTIVATIONS:
-        raise ConfigError(f"head.activation={activation} is not one of {', '.join(_ACTIVATIONS)}")
-    if any(size < 1 for size in hidden):
-        raise ConfigError(f"head.hidden={list(hidden)}: every hidden layer needs at least one unit")
     # He et al. 2015, eq. 10: rectifiers halve the variance, tanh keeps it near zero.
     gain = 1.0 if activation == "tanh" else 2.0**0.5
     layers = nn.Sequential()
@@ -47,17 +42,6 @@ def hidden_layers(inputs: int, hidden: Sequence[int], *, activation: str, dropou
         nn.init.zeros_(linear.bias)
         layers.add_module(f"linear{number}", linear)
         layers.add_module(f"activation{number}", _ACTIVATIONS[activation]())
-        layers.add_module(f"dropout{number}", dropout_layer(dropout))
+        layers.add_module(f"dropout{number}", nn.Dropout(dropout))
         inputs = size
     return layers, inputs
-
-
-def dropout_layer(probability: float) -> nn.Dropout:
-    """Dropout.
-
-    Raises:
-        ConfigError: the probability is not in [0, 1).
-    """
-    if not 0.0 <= probability < 1.0:
-        raise ConfigError(f"head.dropout={probability} is not a probability below 1")
-    return nn.Dropout(probability)

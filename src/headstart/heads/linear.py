@@ -1,10 +1,13 @@
 """One linear layer on pooled features."""
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from headstart.backbones.contract import FeatureSpec
-from headstart.heads.layers import dropout_layer, output_layer
+from headstart.heads.layers import output_layer
 from headstart.heads.pool import Pool
+from headstart.system.options import AtLeast, Below, checked
 
 
 class Linear(nn.Module):
@@ -16,10 +19,13 @@ class Linear(nn.Module):
         dropout: probability that a pooled feature is dropped in training.
     """
 
-    def __init__(self, features: FeatureSpec, outputs: int, *, dropout: float = 0.0) -> None:
+    @checked("head")
+    def __init__(
+        self, features: FeatureSpec, outputs: int, *, dropout: Annotated[float, AtLeast(0), Below(1)] = 0.0
+    ) -> None:
         super().__init__()
         self.pool = Pool(features)
-        self.dropout = dropout_layer(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.linear = output_layer(features.dim, outputs)
 
     def forward(self, features: Tensor) -> Tensor:

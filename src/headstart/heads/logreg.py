@@ -1,7 +1,7 @@
 """Logistic regression."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from headstart.backbones.contract import FeatureSpec
 from headstart.heads.closed_form import Examples, Penalised, Spectrum
+from headstart.system.options import Above, AtLeast, checked
 from headstart.tasks.contract import Task
 
 # Of the largest gradient in variables in which the curvature is about 1, so that the loss is right to its square.
@@ -37,13 +38,14 @@ class LogisticRegression(Penalised):
         refit: see :class:`~headstart.heads.ClosedForm`.
     """
 
+    @checked("head")
     def __init__(
         self,
         features: FeatureSpec,
         outputs: int,
         *,
-        l2: float | Sequence[float] | None = None,
-        max_iterations: int = 1000,
+        l2: Annotated[float | Sequence[float] | None, Above(0)] = None,
+        max_iterations: Annotated[int, AtLeast(1)] = 1000,
         refit: bool = True,
     ) -> None:
         super().__init__(features, outputs, l2=l2, refit=refit)

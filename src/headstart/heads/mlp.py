@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from headstart.backbones.contract import FeatureSpec
-from headstart.heads.layers import hidden_layers, output_layer
+from headstart.heads.layers import Activation, hidden_layers, output_layer
 from headstart.heads.pool import Pool
+from headstart.system.options import AtLeast, Below, checked
 
 
 class MLP(nn.Module):
@@ -21,14 +23,15 @@ class MLP(nn.Module):
         dropout: probability that a hidden unit is dropped in training.
     """
 
+    @checked("head")
     def __init__(
         self,
         features: FeatureSpec,
         outputs: int,
         *,
-        hidden: Sequence[int] = (1024,),
-        activation: str = "relu",
-        dropout: float = 0.0,
+        hidden: Annotated[Sequence[int], AtLeast(1)] = (1024,),
+        activation: Activation = "relu",
+        dropout: Annotated[float, AtLeast(0), Below(1)] = 0.0,
     ) -> None:
         super().__init__()
         self.pool = Pool(features)
@@ -52,14 +55,15 @@ class FlattenMLP(nn.Module):
         dropout: probability that a hidden unit is dropped in training.
     """
 
+    @checked("head")
     def __init__(
         self,
         features: FeatureSpec,
         outputs: int,
         *,
-        hidden: Sequence[int] = (1024,),
-        activation: str = "relu",
-        dropout: float = 0.0,
+        hidden: Annotated[Sequence[int], AtLeast(1)] = (1024,),
+        activation: Activation = "relu",
+        dropout: Annotated[float, AtLeast(0), Below(1)] = 0.0,
     ) -> None:
         super().__init__()
         inputs = math.prod(features.shape)

@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from headstart.backbones.contract import FeatureSpec
-from headstart.errors import ConfigError
 from headstart.heads.closed_form import Examples, LinearClosedForm, best_scale
+from headstart.system.options import checked
 from headstart.tasks.contract import Task
 
-METRICS = ("cosine", "euclidean")
 # Of a class without images, relative to the others' scores: never the nearest.
 _NEVER = -1e4
 
@@ -33,6 +32,7 @@ class NearestClassMean(LinearClosedForm):
         refit: means over training and validation images together.
     """
 
+    @checked("head")
     def __init__(
         self,
         features: FeatureSpec,
@@ -41,8 +41,6 @@ class NearestClassMean(LinearClosedForm):
         metric: Literal["cosine", "euclidean"] = "cosine",
         refit: bool = False,
     ) -> None:
-        if metric not in METRICS:
-            raise ConfigError(f"head.metric={metric} is not one of {', '.join(METRICS)}")
         super().__init__(features, outputs, refit=refit)
         self.metric = metric
 

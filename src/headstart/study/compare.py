@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.config.resolve import NOT_IN_RESULT
+from headstart.config.schema import not_in_result
 from headstart.runs.reader import RunRecord, value_text
 
 AXIS_ORDER = ("strategy", "backbone", "head", "backbone.weights", "datamodule", "optimizer", "scheduler")
@@ -24,7 +24,7 @@ REFERENCES = {"strategy": ("freeze", "full", "scratch"), "backbone.weights": ("n
 
 # Beside what cannot change a result: names, seeds (they pair runs), and what the identity knows by content.
 _NO_AXIS = (
-    *NOT_IN_RESULT,
+    *not_in_result({}),
     "experiment",
     "hydra",
     "key",

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated, Literal
 
 import pytest
 
 from headstart.config import ResolvedRun, compose, resolve_run, weights
-from headstart.config.check import fits
+from headstart.config.check import like
 from headstart.config.compose import plain
-from headstart.config.fields import like, number, one_of, whole
 from headstart.errors import ConfigError
 from headstart.system.digests import digest
 from headstart.system.hardware import Hardware
 from headstart.system.names import nearest
+from headstart.system.options import AtLeast, fits, wording
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ WRONG_VALUES = {
     "rerun=al": "rerun=al: must be failed, all or none; did you mean all?",
     "debug=maybe": "debug=maybe: must be true or false",
     "datamodule.num_workers=-1": "datamodule.num_workers=-1: must be auto or a whole number of at least 0",
-    "datamodule.image_size=[224]": "datamodule.image_size=[224]: must be null or a whole number",
+    "datamodule.image_size=[224]": "datamodule.image_size=[224]: must be a whole number of at least 1 or a list",
     "datamodule.drop_last=null": "datamodule.drop_last=null: must be true or false",
     "name=a/b": "name=a/b: must be a text that can name a folder",
     "backbone.name=null": "backbone.name=null: must be a text",
@@ -389,12 +390,12 @@ def test_values_fit_annotations(value: object, annotation: object, expected: boo
 
 
 def test_fields():
-    assert not whole(1).allows(True)
-    assert not number().allows(float("inf"))
-    assert (one_of("a") | whole()).wants == "a or a whole number"
-    assert like(1.5).allows(2)
-    assert not like(2).allows(1.5)
-    assert like("auto").allows(3)
+    assert not fits(True, Annotated[int, AtLeast(1)])
+    assert not fits(float("inf"), float)
+    assert wording(Literal["a"] | int) == "a or a whole number"
+    assert fits(2, like(1.5))
+    assert not fits(1.5, like(2))
+    assert fits(3, like("auto"))
 
 
 def test_plain_has_no_hydra_node():

@@ -62,8 +62,6 @@ def test_without_a_test_fraction_there_is_no_test_split() -> None:
     ("changes", "message"),
     [
         ({"val_fraction": 0.6, "test_fraction": 0.4}, "below 1"),
-        ({"val_fraction": 1.0}, r"val_fraction=1.0 must be"),
-        ({"test_fraction": -0.1}, r"test_fraction=-0.1 must be"),
     ],
 )
 def test_impossible_fractions(changes: dict[str, float], message: str) -> None:
@@ -97,9 +95,6 @@ def test_fraction_is_stratified_nested_and_keeps_every_class() -> None:
     [
         ({"shots": 5, "fraction": 0.5}, "exclude each other"),
         ({"shots": 11}, "exceeds the 10 training images of class cat"),
-        ({"shots": 0}, "at least 1"),
-        ({"fraction": 0.0}, "above 0"),
-        ({"fraction": 1.5}, "at most 1"),
     ],
 )
 def test_impossible_subsets(changes: dict[str, float], message: str) -> None:
