@@ -26,7 +26,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tracking", "plots", "export"),
     ("frozen", "execution"),
     ("study",),
-    ("launch", "commands", "__init__", "__main__"),
+    ("launch",),
+    ("commands",),
+    ("__init__", "__main__"),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 

@@ -64,8 +64,15 @@ def train_group(runs: Sequence[ResolvedRun], refuse: Refuse) -> None:
             _train_stack(stacked, frozen, place, refuse, runs=len(members), common_seconds=prepared_seconds)
 
 
-def train_request(request: Path) -> int:
-    """The whole of a process that trains what a request asks for. Returns its exit code."""
+def train_request(arguments: Sequence[str]) -> int:
+    """The whole of a process that trains what a request asks for.
+
+    Args:
+        arguments: the request's file.
+
+    Returns: the exit code.
+    """
+    request = Path(arguments[0])
     refused: dict[str, str] = {}
 
     def refuse(resolved: ResolvedRun, reason: str) -> None:

@@ -11,7 +11,7 @@ from headstart.config import ResolvedRun
 from headstart.frozen.eligible import obstacle, shared_part
 from headstart.frozen.request import answer_path, read_answer, write_request
 from headstart.launch.jobs import Job, conclude, prepare, result_stamp
-from headstart.launch.pool import OUTPUT_FOLDER, Pool, Settings, Waiting, tail_of
+from headstart.launch.pool import OUTPUT_FOLDER, JobPool, PoolSettings, Waiting, tail_of
 from headstart.launch.workers import Workers
 from headstart.system.console import show
 
@@ -31,7 +31,7 @@ class _Group:
     before: tuple[tuple[int, int] | None, ...]
 
 
-class FusedPool(Pool):
+class FusedPool(JobPool):
     """A pool that puts jobs together which have everything but their heads in common.
 
     What cannot be trained together, and what a shared process leaves undone, whatever ends it, trains alone.
@@ -42,7 +42,7 @@ class FusedPool(Pool):
         plots: draw the pictures of runs that are trained together, where they are asked for.
     """
 
-    def __init__(self, settings: Settings, workers: Workers | None = None, *, plots: bool = False) -> None:
+    def __init__(self, settings: PoolSettings, workers: Workers, *, plots: bool = False) -> None:
         super().__init__(settings, workers)
         self._plots = plots
         self._groups: dict[int, _Group] = {}
@@ -104,12 +104,12 @@ class FusedPool(Pool):
         write_request(group.request, runs)
         self._workers.start(
             job.number,
-            (),
+            [str(group.request)],
             fork=True,
             output=output,
             environment=self._environment(job, gpus),
             threads=self._threads(job),
-            together=group.request,
+            entry="headstart.frozen.group:train_request",
         )
 
     def _ended(self, number: int, exit_code: int) -> None:

@@ -23,7 +23,7 @@ _TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True)
-class Settings:
+class PoolSettings:
     """How jobs are run.
 
     Attributes:
@@ -87,7 +87,7 @@ class Waiting:
     earlier: Outcome | None = field(default=None)
 
 
-class Pool:
+class JobPool:
     """Jobs in, outcomes out.
 
     A job whose result is there already costs no process. Two jobs that resolve to the same run train it once.
@@ -99,12 +99,12 @@ class Pool:
 
     interrupted_by: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self, settings: Settings, workers: Workers | None = None) -> None:
+    def __init__(self, settings: PoolSettings, workers: Workers) -> None:
         self.settings = settings
         self.n_jobs = settings.n_jobs or self.default_jobs
         names = self._gpu_names()
         self._gpus = Gpus(names, jobs_per_gpu=-(-self.n_jobs // max(1, len(names))))
-        self._workers = workers or Workers()
+        self._workers = workers
         self._waiting: deque[Waiting] = deque()
         self._finished: list[Outcome] = []
         self._seen: dict[str, Outcome | None] = {}
@@ -314,7 +314,7 @@ class Pool:
 
 
 @contextmanager
-def interruptible(pool: Pool) -> Iterator[None]:
+def interruptible(pool: JobPool) -> Iterator[None]:
     """Within the block, being terminated is as Ctrl-C, and so is being hung up on unless the jobs outlive that."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -328,7 +328,7 @@ def interruptible(pool: Pool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_jobs(pool: Pool, jobs: Sequence[Job]) -> Iterator[Outcome | None]:
+def run_jobs(pool: JobPool, jobs: Sequence[Job]) -> Iterator[Outcome | None]:
     """Run jobs to their end; yields each outcome, and None whenever a moment has passed."""
     for job in jobs:
         pool.add(job)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.launch.jobs import Outcome
-from headstart.launch.pool import Pool, Running
+from headstart.launch.pool import JobPool, Running
 from headstart.system.console import duration, get_console, is_terminal, show
 
 _REFRESH_S = 0.5
@@ -24,7 +24,7 @@ class SweepProgress:
         live: redraw lines on a terminal; None asks standard output.
     """
 
-    def __init__(self, pool: Pool, total: int | None, *, live: bool | None = None) -> None:
+    def __init__(self, pool: JobPool, total: int | None, *, live: bool | None = None) -> None:
         self._pool = pool
         self._total = total
         self._started = time.monotonic()

@@ -15,7 +15,7 @@ from typing import Any
 
 from headstart.launch.jobs import Job, Kind
 from headstart.launch.node import Command, travelling
-from headstart.launch.pool import OUTPUT_FOLDER, Pool, Settings
+from headstart.launch.pool import OUTPUT_FOLDER, JobPool, PoolSettings
 from headstart.launch.workers import HARD, Workers, job_environment
 from headstart.system.atomic import write_json
 from headstart.system.console import show
@@ -204,7 +204,7 @@ class RemoteWorkers(Workers):
         self._engine.close()
 
 
-class RemotePool(Pool):
+class RemotePool(JobPool):
     """Jobs in, outcomes out, on a cluster; how many run at a time is the cluster's matter unless ``n_jobs`` says.
 
     Args:
@@ -213,7 +213,7 @@ class RemotePool(Pool):
         hardware: of the machines that run them; every job decides by it, as the sweep did.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, hardware: Hardware) -> None:
+    def __init__(self, settings: PoolSettings, engine: Engine, hardware: Hardware) -> None:
         self._engine = engine
         self._remote = RemoteWorkers(engine, settings.grace_s)
         self._hardware = hardware

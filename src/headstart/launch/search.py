@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome
-from headstart.launch.pool import Pool, Running, Settings, interruptible
+from headstart.launch.pool import JobPool, Running, interruptible
 from headstart.launch.progress import SweepProgress
 from headstart.launch.space import Space
 from headstart.launch.sweep import record
@@ -75,7 +75,7 @@ class SearchSettings:
             )
 
 
-class Arm:
+class SearchArm:
     """One Optuna study: the trials of one strategy.
 
     Args:
@@ -135,21 +135,24 @@ class Search:
         settings.check()
         self.space, self.settings, self.folder = space, settings, folder
         self._make_job = make_job
-        self._flight: dict[int, tuple[Arm, optuna.Trial]] = {}
+        self._flight: dict[int, tuple[SearchArm, optuna.Trial]] = {}
         self._asked = self._mistakes = 0
         self._distributions = {dimension.key: dimension.distribution() for dimension in space.dimensions}
-        self.arms: list[Arm] = []
+        self.arms: list[SearchArm] = []
         self.outcomes: list[Outcome] = []
 
-    def run(self, launch: Settings, pool: Pool | None = None) -> None:
+    def run(self, pool: JobPool) -> None:
         """Search until every arm's budget is used; what an earlier command did counts.
+
+        Args:
+            pool: what runs the trials.
 
         Raises:
             ConfigError: one trial after the other is impossible.
             RunError: another search works on the same study.
             KeyboardInterrupt: the user stopped it; the same command goes on.
         """
-        with only_one(self.folder), pool or Pool(launch) as pool, interruptible(pool):
+        with only_one(self.folder), pool, interruptible(pool):
             self.arms = open_arms(self.space, self.settings, self.folder)
             again = sum(arm.recover() for arm in self.arms)
             before = sum(len(arm.trials) for arm in self.arms)
@@ -168,7 +171,7 @@ class Search:
                     write_trials(self.folder / TRIALS_FILE, self.arms, self.settings)
                     record(self.outcomes)
 
-    def _loop(self, pool: Pool, progress: SweepProgress) -> None:
+    def _loop(self, pool: JobPool, progress: SweepProgress) -> None:
         while True:
             while len(self._flight) < pool.n_jobs and self._ask(pool):
                 pass
@@ -181,7 +184,7 @@ class Search:
                 self._watch(pool, running)
             progress.tick()
 
-    def _ask(self, pool: Pool) -> bool:
+    def _ask(self, pool: JobPool) -> bool:
         arm = min(self.arms, key=lambda arm: (arm.share, arm.in_flight))
         if arm.share >= 1:
             return False
@@ -194,7 +197,7 @@ class Search:
         pool.add(self._make_job(overrides, number, label))
         return True
 
-    def _watch(self, pool: Pool, running: Running) -> None:
+    def _watch(self, pool: JobPool, running: Running) -> None:
         """Hand new epochs to the pruner."""
         trial = self._flight[running.job.number][1]
         if running.stop is not None or not self._pruning:
@@ -249,7 +252,7 @@ class Search:
             raise ConfigError(outcome.message)
 
 
-def open_arms(space: Space, settings: SearchSettings, folder: Path) -> list[Arm]:
+def open_arms(space: Space, settings: SearchSettings, folder: Path) -> list[SearchArm]:
     """An Optuna study for each arm, in one SQLite file in the study's folder; the same question goes on."""
     import optuna
 
@@ -270,7 +273,7 @@ def open_arms(space: Space, settings: SearchSettings, folder: Path) -> list[Arm]
         # A sampler that starts again with the same seed would ask the same questions again.
         study.sampler = _sampler(settings, settings.seed + len(study.get_trials(deepcopy=False)))
         study.pruner = _pruner(settings)
-        arms.append(Arm(arm, study, settings))
+        arms.append(SearchArm(arm, study, settings))
     return arms
 
 
@@ -294,7 +297,7 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_trials(path: Path, arms: Sequence[Arm], settings: SearchSettings) -> None:
+def write_trials(path: Path, arms: Sequence[SearchArm], settings: SearchSettings) -> None:
     """Write every trial as a row of a CSV file."""
     names = sorted({name for arm in arms for trial in arm.trials for name in trial.params})
     with atomic_write(path) as file:

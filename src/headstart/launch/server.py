@@ -4,10 +4,10 @@
 own, which a fork would not survive. It lives in a session of its own, and so does each job: when the sweep goes
 away, however it ends, the socket closes and the server kills every job with all processes that the job started.
 
-Requests: ``{"start": id, "arguments": [...], "fork": bool, "environment": {...}, "folder": path, "output": path,
-"threads": n or null, "together": path or null}``, ``{"preload": true}`` and ``{"signal": number, "job": id}``. Answers:
-``{"ready": seconds}`` after the imports, ``{"started": id, "pid": n}`` and ``{"ended": id, "code": n}``, negative for a
-signal.
+Requests: ``{"start": id, "entry": "module:function", "arguments": [...], "fork": bool, "environment": {...},
+"folder": path, "output": path, "threads": n or null}``, ``{"preload": "module:function"}`` and
+``{"signal": number, "job": id}``. Answers: ``{"ready": seconds}`` after the imports, ``{"started": id, "pid": n}`` and
+``{"ended": id, "code": n}``, negative for a signal.
 """
 
 import atexit
@@ -32,7 +32,6 @@ from typing import Any, NoReturn
 from headstart.system.interpreter import collector_at_rest, whole_process
 
 PRELOAD = (
-    "headstart.commands.cli",
     "headstart.execution.train",
     "headstart.execution.execute",
     "headstart.backbones",
@@ -106,9 +105,9 @@ class Server:
             if pid is not None:
                 _signal_group(pid, request["signal"])
             return False
-        if request.get("preload") or request["fork"]:
-            self._load()
-        if request.get("preload"):
+        if "preload" in request or request["fork"]:
+            self._load(request.get("preload") or request["entry"])
+        if "preload" in request:
             return False
         with warnings.catch_warnings():
             # Python warns of the idle threads of linear algebra libraries, which stop themselves before a fork.
@@ -121,10 +120,10 @@ class Server:
         self._send({"started": request["start"], "pid": pid})
         return False
 
-    def _load(self) -> None:
+    def _load(self, entry: str) -> None:
         if not self._loaded:
             started = time.perf_counter()
-            preload()
+            preload(entry.partition(":")[0])
             self._loaded = True
             self._send({"ready": round(time.perf_counter() - started, 3)})
 
@@ -188,14 +187,18 @@ def keep_temporary_folders() -> None:
             atexit.unregister(owner.cleanup)
 
 
-def preload() -> None:
-    """Import what jobs need, and compose once, which fills the caches of Hydra's parser."""
+def preload(module: str) -> None:
+    """Import what jobs need, and compose once, which fills the caches of Hydra's parser.
+
+    Args:
+        module: beside :data:`PRELOAD`.
+    """
     # Whether there is a GPU must be asked without initialising CUDA.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # What is not collected is not written to either: its pages stay shared with the jobs.
     with collector_at_rest(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in PRELOAD:
+        for name in (module, *PRELOAD):
             importlib.import_module(name)
         from headstart.config import compose
 
@@ -203,20 +206,16 @@ def preload() -> None:
 
 
 def carry_out(request: dict[str, Any]) -> int:
-    """In the forked job: the single-run command, or several jobs together. Returns the exit code."""
+    """In the forked job: what the request names as its entry, with its arguments. Returns the exit code."""
     import torch
-
-    import headstart.__main__ as entry
-    from headstart.commands.cli import train_main
 
     if request["threads"]:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), request["threads"])))
-    if request.get("together"):
-        from headstart.frozen.group import train_request
-
-        return train_request(Path(request["together"]))
-    sys.argv = [str(entry.__file__), "train", *request["arguments"]]
-    return train_main(request["arguments"])
+    # As ``python -m headstart train`` has it: Hydra and Lightning look at the process's own command line.
+    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), "train", *request["arguments"]]
+    module, _, function = request["entry"].partition(":")
+    code: int = getattr(importlib.import_module(module), function)(request["arguments"])
+    return code
 
 
 def _redirect(path: str) -> None:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome, record_sweep
-from headstart.launch.pool import Pool, Settings, interruptible, run_jobs
+from headstart.launch.pool import JobPool, interruptible, run_jobs
 from headstart.launch.progress import SweepProgress
 from headstart.runs.result import RESULT_FILE
 from headstart.system.console import duration, plain_table, show
@@ -32,13 +32,12 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def run_sweep(jobs: Sequence[Job], settings: Settings, pool: Pool | None = None) -> list[Outcome]:
+def run_sweep(jobs: Sequence[Job], pool: JobPool) -> list[Outcome]:
     """Run what is missing, and show how it goes.
 
     Args:
         jobs: all of them.
-        settings: how they are run.
-        pool: what runs them; by default processes of this machine.
+        pool: what runs them.
 
     Returns: an outcome for each job, in their order.
 
@@ -47,7 +46,7 @@ def run_sweep(jobs: Sequence[Job], settings: Settings, pool: Pool | None = None)
         KeyboardInterrupt: the user stopped it; the jobs were stopped in order.
     """
     check_jobs(jobs)
-    with pool or Pool(settings) as pool, SweepProgress(pool, len(jobs)) as progress, interruptible(pool):
+    with pool, SweepProgress(pool, len(jobs)) as progress, interruptible(pool):
         announce(jobs, pool.n_jobs)
         try:
             for outcome in run_jobs(pool, jobs):

@@ -24,11 +24,16 @@ class ServerLostError(RunError):
 
 
 class Workers:
-    """A server process, started with the first job."""
+    """A server process, started with the first job.
 
-    def __init__(self) -> None:
+    Args:
+        entry: ``module:function``, what a job's process does with its arguments; it returns the exit code.
+    """
+
+    def __init__(self, entry: str) -> None:
         if not hasattr(os, "fork"):
             raise ConfigError("hydra/launcher=process needs Linux or macOS; use hydra/launcher=basic here")
+        self._entry = entry
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._pending = b""
@@ -36,7 +41,7 @@ class Workers:
 
     def warm(self) -> None:
         """Start the server now, so that it has imported everything when the first job comes."""
-        self._send({"preload": True})
+        self._send({"preload": self._entry})
 
     def start(
         self,
@@ -47,18 +52,18 @@ class Workers:
         output: Path,
         environment: Mapping[str, str],
         threads: int | None = None,
-        together: Path | None = None,
+        entry: str | None = None,
     ) -> None:
         """Start a job.
 
         Args:
             job: its number, for the events.
-            arguments: of ``headstart train``.
+            arguments: of its command.
             fork: from the imports that are there; else a fresh process, which can start others like itself.
             output: file that gets what it prints.
             environment: the whole of it.
             threads: of torch, at most.
-            together: file that tells which jobs the process trains together, instead of ``arguments``.
+            entry: of this job, where it is another one.
         """
         self._used = True
         request = {
@@ -69,7 +74,7 @@ class Workers:
             "environment": dict(environment),
             "folder": str(Path.cwd()),
             "threads": threads,
-            "together": None if together is None else str(together),
+            "entry": entry or self._entry,
         }
         self._send(request)
 

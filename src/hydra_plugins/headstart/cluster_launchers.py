@@ -10,7 +10,7 @@ from hydra_plugins.headstart.launcher import ProcessLauncher
 
 if TYPE_CHECKING:
     from headstart.launch.jobs import Job
-    from headstart.launch.pool import Pool
+    from headstart.launch.pool import JobPool
     from headstart.launch.remote import Engine
     from headstart.system.hardware import Hardware
 
@@ -66,7 +66,7 @@ class ClusterLauncher(ProcessLauncher):
         """Whether nothing limits how many jobs there are at a time."""
         return self.settings.n_jobs is None
 
-    def pool(self) -> "Pool":
+    def pool(self) -> "JobPool":
         """What runs the jobs."""
         from headstart.launch.remote import RemotePool
 

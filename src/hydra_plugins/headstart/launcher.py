@@ -11,8 +11,10 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from headstart.launch.jobs import Job
-    from headstart.launch.pool import Pool
-    from headstart.launch.workers import Workers
+    from headstart.launch.pool import JobPool
+
+# What a job's process does with its arguments.
+ENTRY = "headstart.commands.cli:train_main"
 
 
 class ProcessLauncher(Launcher):
@@ -36,9 +38,9 @@ class ProcessLauncher(Launcher):
         grace_s: float = 20.0,
         n_jobs_cpu: int = 1,
     ) -> None:
-        from headstart.launch.pool import Settings
+        from headstart.launch.pool import PoolSettings
 
-        self.settings = Settings(n_jobs, timeout_s, retries, tuple(retry_on), grace_s, n_jobs_cpu)
+        self.settings = PoolSettings(n_jobs, timeout_s, retries, tuple(retry_on), grace_s, n_jobs_cpu)
 
     @property
     def everything_at_once(self) -> bool:
@@ -50,11 +52,12 @@ class ProcessLauncher(Launcher):
         self.hydra_context = hydra_context
         self.config = config
 
-    def pool(self) -> "Pool":
+    def pool(self) -> "JobPool":
         """What runs the jobs."""
-        from headstart.launch.pool import Pool
+        from headstart.launch.pool import JobPool
+        from headstart.launch.workers import Workers
 
-        return Pool(self.settings)
+        return JobPool(self.settings, Workers(ENTRY))
 
     def plan(self, batch: Sequence[Sequence[str]], first: int = 0, label: str = "") -> "list[Job]":
         """The jobs of a batch, decided; called by what distinguishes them, or by ``label``."""
@@ -68,7 +71,7 @@ class ProcessLauncher(Launcher):
         from headstart.errors import RunError
         from headstart.launch.sweep import run_sweep, show_summary
 
-        outcomes = run_sweep(self.plan(job_overrides, initial_job_idx), self.settings, self.pool())
+        outcomes = run_sweep(self.plan(job_overrides, initial_job_idx), self.pool())
         show_summary(outcomes)
         returns = []
         for overrides, outcome in zip(job_overrides, outcomes, strict=True):
@@ -88,21 +91,19 @@ class FusedLauncher(ProcessLauncher):
     """
 
     def __init__(self, plots: bool = False, **settings: Any) -> None:
+        from headstart.launch.workers import Workers
+
         super().__init__(**settings)
-        self.plots = plots
-        self.workers: Workers | None = None
+        self.plots, self.workers = plots, Workers(ENTRY)
 
     def plan(self, batch: Sequence[Sequence[str]], first: int = 0, label: str = "") -> "list[Job]":
         """The jobs of a batch, decided while the process that will train them imports what it needs."""
-        from headstart.launch.workers import Workers
-
         if len(batch) > 1:
-            self.workers = Workers()
             atexit.register(self.workers.close)
             self.workers.warm()
         return super().plan(batch, first, label)
 
-    def pool(self) -> "Pool":
+    def pool(self) -> "JobPool":
         """What runs the jobs."""
         from headstart.launch.fused import FusedPool
 

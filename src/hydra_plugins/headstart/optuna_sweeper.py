@@ -96,7 +96,7 @@ class OptunaSweeper(Sweeper):
             return job
 
         search = Search(space, SearchSettings(**self.choices), self.folder, make_job)
-        search.run(launcher.settings, launcher.pool())
+        search.run(launcher.pool())
         show_search(search)
         if self.report:
             write_reports([self.folder])

@@ -59,7 +59,7 @@ def _plan(
 ) -> Job:
     from headstart.config import resolve_run
     from headstart.config.explain import explain
-    from headstart.launch.weights import remembered_weights
+    from headstart.launch.study_weights import remembered_weights
 
     arguments = (*fixed, *overrides)
     try:

@@ -46,7 +46,7 @@ class GridSweeper(BasicSweeper):
         if any(job.run is not None and job.run.settings.plan for job in jobs):
             show_plan(jobs)
             return []
-        outcomes = run_sweep(jobs, launcher.settings, launcher.pool())
+        outcomes = run_sweep(jobs, launcher.pool())
         show_summary(outcomes)
         if self.report:
             write_reports(outcome.job.study_dir for outcome in outcomes if outcome.done)

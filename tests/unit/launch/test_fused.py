@@ -13,7 +13,7 @@ from headstart.config import compose, resolve_run
 from headstart.frozen.request import read_request, write_answer
 from headstart.launch.fused import FusedPool
 from headstart.launch.jobs import Job, Outcome
-from headstart.launch.pool import Settings, run_jobs
+from headstart.launch.pool import PoolSettings, run_jobs
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import failed_result, write_result
 
@@ -27,10 +27,12 @@ class Together(ScriptedWorkers):
         self.groups: list[list[str]] = []
         self.plots: list[bool] = []
 
-    def start(self, job: int, arguments: Any, *, together: Path | None = None, **choices: Any) -> None:
-        if together is None:
+    def start(self, job: int, arguments: Any, *, entry: str | None = None, **choices: Any) -> None:
+        if entry is None:
             super().start(job, arguments, **choices)
             return
+        assert entry == "headstart.frozen.group:train_request"
+        together = Path(arguments[0])
         resolved = read_request(together)
         self.groups.append([run.fingerprint for run in resolved])
         self.plots += [run.config["callbacks"]["plots"] for run in resolved]
@@ -61,7 +63,7 @@ def job(tmp_path: Path, workers: Together) -> Callable[..., Job]:
 
 def run(workers: Together, jobs: list[Job], **settings: Any) -> list[Outcome]:
     plots = settings.pop("plots", False)
-    with FusedPool(Settings(**settings), workers, plots=plots) as pool:  # type: ignore[arg-type]
+    with FusedPool(PoolSettings(**settings), workers, plots=plots) as pool:  # type: ignore[arg-type]
         found = [outcome for outcome in run_jobs(pool, jobs) if outcome is not None]
     return sorted(found, key=lambda outcome: outcome.job.number)
 
@@ -170,7 +172,7 @@ def test_a_process_that_dies_leaves_its_jobs_to_processes_of_their_own(
 def test_an_interruption_ends_every_job_of_the_group(job: Callable, workers: Together, finished: Callable):
     workers.group = lambda runs, request: None
     jobs = [job(0), job(1)]
-    with FusedPool(Settings(), workers) as pool:  # type: ignore[arg-type]
+    with FusedPool(PoolSettings(), workers) as pool:  # type: ignore[arg-type]
         for one in jobs:
             pool.add(one)
         assert pool.step(0.0) == []

@@ -9,7 +9,7 @@ import pytest
 from launch_testing import dies, fails, finishes
 
 from headstart.errors import DivergedError
-from headstart.launch.pool import Pool, Settings, run_jobs
+from headstart.launch.pool import JobPool, PoolSettings, run_jobs
 from headstart.launch.sweep import check_jobs
 from headstart.runs.result import read_result, write_result
 from headstart.system.hardware import usable_cores
@@ -22,9 +22,9 @@ def outcomes(pool, jobs):
 
 def test_a_finished_run_costs_no_process(workers, make_job, finished):
     job = make_job(0, attempts=[finishes(finished)])
-    assert outcomes(Pool(Settings(1), workers), [job])[0].done
+    assert outcomes(JobPool(PoolSettings(1), workers), [job])[0].done
     again = make_job(0)
-    [outcome] = outcomes(Pool(Settings(1), workers), [again])
+    [outcome] = outcomes(JobPool(PoolSettings(1), workers), [again])
     assert outcome.done
     assert outcome.returned
     assert len(workers.started) == 1
@@ -39,7 +39,7 @@ def test_what_a_dead_job_could_not_record_is_recorded(workers, make_job, finishe
         make_job(4, "seed=4", attempts=[fails(MemoryError("12 GB"))]),
         make_job(5, "seed=5", attempts=[finishes(finished)]),
     ]
-    found = outcomes(Pool(Settings(2), workers), jobs)
+    found = outcomes(JobPool(PoolSettings(2), workers), jobs)
     assert [outcome.kind for outcome in found] == ["killed", "error", "diverged", "config", "out_of_memory", ""]
     assert [outcome.failed for outcome in found] == [True] * 5 + [False]
     stored = read_result(jobs[0].directory.path)
@@ -54,7 +54,7 @@ def test_what_a_dead_job_could_not_record_is_recorded(workers, make_job, finishe
 def test_an_old_result_is_not_taken_for_that_of_a_job_that_died(workers, make_job, finished):
     job = make_job(0, "rerun=all", attempts=[dies(-11)])
     write_result(job.directory.path, finished(fingerprint=job.resolved.fingerprint))
-    [outcome] = outcomes(Pool(Settings(1), workers), [job])
+    [outcome] = outcomes(JobPool(PoolSettings(1), workers), [job])
     assert outcome.kind == "killed"
     assert read_result(job.directory.path).status == "done"
 
@@ -64,17 +64,17 @@ def test_a_complete_result_counts_even_if_the_process_crashed_on_its_way_out(wor
         finishes(finished)(job)
         return -11
 
-    assert outcomes(Pool(Settings(1), workers), [make_job(0, attempts=[crash_late])])[0].done
+    assert outcomes(JobPool(PoolSettings(1), workers), [make_job(0, attempts=[crash_late])])[0].done
 
 
 def test_retries_are_for_the_named_errors_only(workers, make_job, finished):
-    settings = Settings(1, retries=2, retry_on=("killed", "ConnectionError"))
+    settings = PoolSettings(1, retries=2, retry_on=("killed", "ConnectionError"))
     jobs = [
         make_job(0, "seed=1", attempts=[dies(-9), fails(ConnectionError("gone")), finishes(finished)]),
         make_job(1, "seed=2", attempts=[fails(ValueError("wrong"))]),
         make_job(2, "seed=3", attempts=[dies(-9), dies(-9), dies(-9)]),
     ]
-    found = outcomes(Pool(settings, workers), jobs)
+    found = outcomes(JobPool(settings, workers), jobs)
     assert [(outcome.kind, outcome.attempts) for outcome in found] == [("", 3), ("error", 1), ("killed", 3)]
 
 
@@ -83,11 +83,11 @@ def test_a_job_that_was_killed_goes_on_from_its_checkpoint_next_time(workers, ma
     run = job.directory
     run.checkpoints.mkdir()
     run.last_checkpoint.write_text("weights")
-    outcomes(Pool(Settings(1), workers), [job])
+    outcomes(JobPool(PoolSettings(1), workers), [job])
     assert run.state == "failed"
     seen = []
     again = make_job(0, attempts=[lambda job: seen.append(job.directory.action) or 1])
-    outcomes(Pool(Settings(1), workers), [again])
+    outcomes(JobPool(PoolSettings(1), workers), [again])
     assert seen == ["resume"]
 
 
@@ -96,16 +96,16 @@ def test_a_job_that_failed_by_itself_starts_anew(workers, make_job):
     run = job.directory
     run.checkpoints.mkdir()
     run.last_checkpoint.write_text("weights")
-    outcomes(Pool(Settings(1), workers), [job])
+    outcomes(JobPool(PoolSettings(1), workers), [job])
     seen = []
     again = make_job(0, attempts=[lambda job: seen.append(job.directory.action) or 1])
-    outcomes(Pool(Settings(1), workers), [again])
+    outcomes(JobPool(PoolSettings(1), workers), [again])
     assert seen == ["train"]
 
 
 def test_rerun_none_returns_the_failure(workers, make_job):
-    outcomes(Pool(Settings(1), workers), [make_job(0, attempts=[fails(ValueError("bad"))])])
-    [outcome] = outcomes(Pool(Settings(1, retries=3, retry_on=("error",)), workers), [make_job(0, "rerun=none")])
+    outcomes(JobPool(PoolSettings(1), workers), [make_job(0, attempts=[fails(ValueError("bad"))])])
+    [outcome] = outcomes(JobPool(PoolSettings(1, retries=3, retry_on=("error",)), workers), [make_job(0, "rerun=none")])
     assert (outcome.kind, outcome.returned, len(workers.started)) == ("error", True, 1)
 
 
@@ -113,7 +113,7 @@ def test_rerun_none_returns_the_failure(workers, make_job):
 def test_jobs_that_are_the_same_run_train_it_once(workers, make_job, finished, rerun):
     jobs = [make_job(0, f"rerun={rerun}", attempts=[finishes(finished)])]
     jobs += [make_job(number, f"rerun={rerun}", "debug=true") for number in (1, 2)]
-    found = outcomes(Pool(Settings(3), workers), jobs)
+    found = outcomes(JobPool(PoolSettings(3), workers), jobs)
     assert [outcome.returned for outcome in found] == [False, True, True]
     assert all(outcome.done for outcome in found)
     assert len(workers.started) == 1
@@ -121,7 +121,7 @@ def test_jobs_that_are_the_same_run_train_it_once(workers, make_job, finished, r
 
 def test_a_job_that_takes_too_long_is_asked_then_told(workers, make_job):
     job = make_job(0, attempts=[lambda job: None])
-    [outcome] = outcomes(Pool(Settings(1, timeout_s=0.05), workers), [job])
+    [outcome] = outcomes(JobPool(PoolSettings(1, timeout_s=0.05), workers), [job])
     assert outcome.kind == "timeout"
     assert "timeout_s=0.05" in outcome.message
     assert workers.signals == [(0, 2)]
@@ -134,14 +134,14 @@ def test_a_job_that_does_not_listen_is_killed(workers, make_job):
         number == 9 and workers._events.append({"ended": job, "code": -9}),
     )
     job = make_job(0, attempts=[lambda job: None])
-    [outcome] = outcomes(Pool(Settings(1, timeout_s=0.05, grace_s=0.05), workers), [job])
+    [outcome] = outcomes(JobPool(PoolSettings(1, timeout_s=0.05, grace_s=0.05), workers), [job])
     assert outcome.kind == "timeout"
     assert workers.signals == [(0, 2), (0, 9)]
 
 
 def test_an_interrupt_stops_what_runs_and_records_no_failure(workers, make_job):
     running = make_job(0, "seed=1", attempts=[lambda job: None])
-    pool = Pool(Settings(1), workers)
+    pool = JobPool(PoolSettings(1), workers)
     jobs = run_jobs(pool, [running, make_job(1, "seed=2")])
     assert next(jobs) is None
     [outcome] = pool.interrupt()
@@ -159,7 +159,7 @@ def test_cores_are_shared_out_and_foreign_ranks_forgotten(workers, make_job, fin
         make_job(0, attempts=[finishes(finished)]),
         make_job(1, "trainer=ddp_cpu", attempts=[finishes(finished)]),
     ]
-    outcomes(Pool(Settings(2), workers), jobs)
+    outcomes(JobPool(PoolSettings(2), workers), jobs)
     alone, distributed = workers.started
     assert (alone["fork"], distributed["fork"]) == (True, False)
     assert alone["threads"] == max(1, usable_cores() // 2)
@@ -174,14 +174,14 @@ def test_how_many_jobs_at_a_time_depends_on_the_machine(workers, monkeypatch, gp
     from headstart.system.hardware import Hardware
 
     monkeypatch.setattr("headstart.launch.pool.detect", lambda: Hardware(cuda=((9, 0),) * gpus, cores=8))
-    assert Pool(Settings(**settings), workers).n_jobs == expected
-    assert Pool(Settings(n_jobs=5, **settings), workers).n_jobs == 5
+    assert JobPool(PoolSettings(**settings), workers).n_jobs == expected
+    assert JobPool(PoolSettings(n_jobs=5, **settings), workers).n_jobs == 5
 
 
 def test_the_file_for_a_jobs_output_is_there_before_its_process(workers, make_job, finished):
     """A job that ends removes the folder of these files when it is empty; a process that starts must find it."""
     jobs = [make_job(number, f"seed={number}", attempts=[finishes(finished)]) for number in range(3)]
-    assert all(outcome.done for outcome in outcomes(Pool(Settings(n_jobs=2), workers), jobs))
+    assert all(outcome.done for outcome in outcomes(JobPool(PoolSettings(n_jobs=2), workers), jobs))
     assert [started["output_there"] for started in workers.started] == [True] * 3
 
 
@@ -193,7 +193,7 @@ def test_the_first_gpu_free_goes_to_the_next_job(workers, make_job, finished, mo
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     jobs = [make_job(number, f"seed={number}", attempts=[finishes(finished)]) for number in range(3)]
     jobs.append(make_job(3, "trainer=ddp", attempts=[finishes(finished)]))
-    pool = Pool(Settings(), workers)
+    pool = JobPool(PoolSettings(), workers)
     assert pool.n_jobs == 2
     assert all(outcome.done for outcome in outcomes(pool, jobs))
     given = {started["job"]: started["environment"]["CUDA_VISIBLE_DEVICES"] for started in workers.started}
@@ -221,7 +221,7 @@ def test_the_server_starts_signals_and_reports(tmp_path, monkeypatch):
         "if os.environ.get('JOB') == 'sleep': print('slept', os.getpid() == os.getsid(0), flush=True); time.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    workers = Workers()
+    workers = Workers("headstart.commands.cli:train_main")
     try:
         for number, job in enumerate(("help", "sleep", "sleep")):
             environment = job_environment({"JOB": job})

@@ -13,7 +13,7 @@ from launch_testing import finishes
 
 from headstart.errors import ConfigError
 from headstart.launch.node import Command, travelling
-from headstart.launch.pool import OUTPUT_FOLDER, Settings, interruptible, run_jobs
+from headstart.launch.pool import OUTPUT_FOLDER, PoolSettings, interruptible, run_jobs
 from headstart.launch.remote import Ended, Engine, RemotePool, node_hardware
 from headstart.runs.result import read_result
 from headstart.system.hardware import ASSUMED_VARIABLE, Hardware, assumed, detect, hardware_from, hardware_text
@@ -85,7 +85,7 @@ def outcomes(pool, jobs):
 
 
 def pool_of(engine, **settings):
-    return RemotePool(Settings(**settings), engine, MACHINE)
+    return RemotePool(PoolSettings(**settings), engine, MACHINE)
 
 
 def test_outcomes_are_those_of_the_runs_and_what_the_cluster_says_of_the_rest(engine, make_job, finished):

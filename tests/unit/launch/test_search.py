@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from launch_testing import dies, fails, finishes
 
 from headstart.errors import ConfigError, RunError
-from headstart.launch.pool import Pool, Settings
-from headstart.launch.search import Search, SearchSettings, objective_value
+from headstart.launch.pool import JobPool, PoolSettings
+from headstart.launch.search import Search, SearchSettings, objective_value, only_one
 from headstart.launch.search_summary import best_overrides, raise_unless_found, show_search
 from headstart.launch.space import build_space
 from headstart.runs.result import Cost, Result
@@ -55,7 +55,7 @@ def search(tmp_path, workers, make_job, finished):
 
 
 def run(search: Search, workers, n_jobs: int = 1) -> Search:
-    search.run(Settings(n_jobs), Pool(Settings(n_jobs), workers))
+    search.run(JobPool(PoolSettings(n_jobs), workers))
     return search
 
 
@@ -111,7 +111,7 @@ def test_another_question_in_the_same_study_starts_anew(search, workers):
 
 def test_what_was_interrupted_is_asked_again(search, workers):
     made = search(LR, trials=2, becomes=lambda job: lambda job: None)
-    pool = Pool(Settings(1), workers)
+    pool = JobPool(PoolSettings(1), workers)
 
     def interrupt(timeout_s=0):
         pool.__class__.step = step
@@ -120,7 +120,7 @@ def test_what_was_interrupted_is_asked_again(search, workers):
     step = pool.__class__.step
     pool.__class__.step = lambda self, timeout_s=0: interrupt()
     with pytest.raises(KeyboardInterrupt):
-        made.run(Settings(1), pool)
+        made.run(pool)
     [asked] = [trial.params for trial in made.arms[0].study.get_trials()]
     found = run(search(LR, trials=2), workers)
     assert found.arms[0].trials[0].params == asked
@@ -202,6 +202,12 @@ def test_mistakes_in_a_row_end_the_search(search, workers, make_job):
     made._make_job = lambda chosen, number, label: make_job(number, problem="head.hidden: wrong")
     with pytest.raises(ConfigError, match=r"head.hidden: wrong"):
         run(made, workers)
+
+
+def test_two_searches_of_one_study_do_not_run_at_once(search, workers, tmp_path):
+    with only_one(tmp_path / "study"), pytest.raises(RunError, match="another search works in"):
+        run(search(LR, trials=1), workers)
+    run(search(LR, trials=1), workers)
 
 
 def test_names_of_objectives():
