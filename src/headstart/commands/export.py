@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from headstart.config.foreign import add_trust, trust
 from headstart.runs.reader import find_finished
 
 
@@ -20,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="run directory (or a folder that holds one finished run)")
     parser.add_argument("--output", metavar="DIR", help="folder for the files (default: the run's directory)")
     parser.add_argument("--licence", default="", help="of the weights, for the card (default: that of their source)")
+    add_trust(parser)
     choices = parser.parse_args(argv)
+    trust(choices.trust)
     directory = find_finished(choices.run)
 
     from headstart.execution.load import export_run

@@ -1,6 +1,7 @@
 """``headstart predict``: classify new images with a finished run, preprocessed exactly as in that run."""
 
 import argparse
+import io
 import sys
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from headstart.config.foreign import add_trust, trust
 from headstart.execution.predict import Prediction, Unreadable, find_images, write_csv
 from headstart.runs.reader import find_finished
 from headstart.system.atomic import atomic_write
@@ -24,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", metavar="FILE.csv", help="write the CSV there (default: standard output)")
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_trust(parser)
     choices = parser.parse_args(argv)
+    trust(choices.trust)
     if choices.batch_size < 1:
         parser.error(f"--batch-size={choices.batch_size} must be at least 1")
     paths = find_images(choices.images)
@@ -61,12 +65,17 @@ def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, ba
 
 @contextmanager
 def _output(path: str | None) -> Iterator[IO[str]]:
+    """Where the lines go. A path that is not UTF-8 is written with its own bytes."""
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")
         yield sys.stdout
         sys.stdout.flush()
     else:
-        with atomic_write(path) as file:
+        with atomic_write(path, "wb") as raw:
+            file = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="", write_through=True)
             yield file
+            file.detach()
 
 
 def _summarise(labels: Counter[str], unreadable: list[Unreadable], *, seconds: float, output: str | None) -> None:

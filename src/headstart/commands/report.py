@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from headstart.config.foreign import add_trust, trust
 from headstart.study.report import print_report, write_report
 
 
@@ -17,6 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", help="its value that the others are compared with (default: the plainest)")
     parser.add_argument("--primary", help="its value whose comparison is the one question, declared beforehand")
     parser.add_argument("--metric", help="the metric that decides (default: the test metric, else validation)")
+    add_trust(parser)
     options = vars(parser.parse_args(argv))
+    trust(options.pop("trust"))
     print_report(write_report(options.pop("directory"), **options))
     return 0

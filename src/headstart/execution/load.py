@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from headstart.config.settings import Component
+from headstart.config.foreign import foreign_component
 from headstart.data.images import decode, read_image
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
@@ -159,7 +159,8 @@ def load(path: str | Path) -> Model:
     """Rebuild the model of a finished run from its directory alone.
 
     Raises:
-        RunError: the run is not finished, or a file of it is missing or damaged.
+        RunError: the run is not finished, a file of it is missing or damaged, or it names what is no component of
+            this package nor of a trusted module (:func:`headstart.config.foreign.trust`).
     """
     path = Path(path)
     result = read_result(path)
@@ -170,9 +171,10 @@ def load(path: str | Path) -> Model:
     classes = tuple(result.data["classes"])
     task = build_task(result.details["task"], classes, record=result.details.get("task_record"))
     seed, size = config["seed"], (spec.height, spec.width)
-    backbone = build_backbone(Component.of(config["backbone"]), NO_WEIGHTS, seed=seed, image_size=size)
-    network = TransferModel(backbone, build_head(Component.of(config["head"]), backbone, task, seed=seed))
-    strategy = Component.of(config["strategy"]).build()
+    chosen = {group: foreign_component(config, group, path) for group in ("backbone", "head", "strategy")}
+    backbone = build_backbone(chosen["backbone"], NO_WEIGHTS, seed=seed, image_size=size)
+    network = TransferModel(backbone, build_head(chosen["head"], backbone, task, seed=seed))
+    strategy = chosen["strategy"].build()
     if not load_final(network, path / "checkpoints"):
         strategy.restore(network)
         load_weights(network, path / "checkpoints")

@@ -59,12 +59,17 @@ def write_csv(
 ) -> None:
     """One line an image: ``path``, ``class`` (or ``labels``), and ``probability/<class>`` for every class.
 
-    For regression: ``path`` and a column for every quantity.
+    For regression: ``path`` and a column for every quantity. A spreadsheet would run a name that begins like a formula:
+    it gets an apostrophe before it.
     """
     writer = csv.writer(file, lineterminator="\n")
     numbers = task == "regression"
     label = [] if numbers else ["labels" if task == "multilabel" else "class"]
-    writer.writerow(["path", *label, *(name if numbers else f"probability/{name}" for name in classes)])
+    writer.writerow(["path", *label, *(_as_text(name) if numbers else f"probability/{name}" for name in classes)])
     for row in predictions:
         values = (f"{value:.6g}" for value in row.probabilities)
-        writer.writerow([row.path, *([] if numbers else [row.label]), *values])
+        writer.writerow([_as_text(row.path), *([] if numbers else [_as_text(row.label)]), *values])
+
+
+def _as_text(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,10 +1,9 @@
 """Small pictures of single images for the report, inside the page; what is not there any more is left out."""
 
 import base64
-import importlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headstart.config.foreign import foreign_component
+from headstart.config.settings import Component
 from headstart.data.images import decode, read_image
 from headstart.runs.reader import RunRecord, read_config
 
@@ -56,7 +57,8 @@ def thumbnails(run: RunRecord, ids: Sequence[str]) -> dict[str, Thumbnail]:
 
 
 def _images(run: RunRecord, ids: Sequence[str]) -> dict[str, Image.Image]:
-    config = read_config(run.path)["datamodule"]
+    choices = read_config(run.path)
+    config = choices["datamodule"]
     roots = [Path(config[key]) for key in ("root", "data_dir") if config.get(key)]
     found: dict[str, Image.Image] = {}
     for name in ids:
@@ -67,16 +69,14 @@ def _images(run: RunRecord, ids: Sequence[str]) -> dict[str, Image.Image]:
             except Exception:  # damaged since, or of a kind that has no meaning as an image
                 continue
     held_elsewhere = config.get("root") or (roots and not all(root.is_dir() for root in roots))
-    return found if found or held_elsewhere else _computed(config, set(ids))
+    return found if found or held_elsewhere else _computed(foreign_component(choices, "datamodule", run.path), set(ids))
 
 
-def _computed(config: Mapping[str, Any], ids: set[str]) -> dict[str, Image.Image]:
+def _computed(chosen: Component, ids: set[str]) -> dict[str, Image.Image]:
     """Of a data set that is no folder of files: asked of its own class."""
-    module, _, name = str(config["_target_"]).rpartition(".")
-    choices = {key: value for key, value in config.items() if key != "_target_"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        source = getattr(importlib.import_module(module), name)(**{"seed": 0, "batch_size": 1, **choices}).load()
+        source = chosen.factory(**{"seed": 0, "batch_size": 1, **chosen.arguments}).load()
     found: dict[str, Image.Image] = {}
     for records in source.splits.values():
         for place, known in enumerate(records.ids):

@@ -165,3 +165,12 @@ def test_without_an_output_the_csv_goes_to_standard_output_alone(run_path: Path,
 def test_nothing_readable_is_a_failure(run_path: Path, folder: Path, capsys):
     assert main([str(run_path), str(folder / "broken.jpg"), "--device", "cpu"]) == 1
     assert "0 images classified" in capsys.readouterr().err
+
+
+def test_names_that_begin_like_a_formula_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    with path.open("w") as file:
+        write_csv(file, ["=cmd|' /C calc'!A0", "b"], [Prediction("@a.png", "=cmd|' /C calc'!A0", (0.9, 0.1))])
+    header, row = path.read_text().splitlines()
+    assert row.startswith("'@a.png,'=cmd|")
+    assert header.startswith("path,class,probability/=cmd")
