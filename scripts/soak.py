@@ -503,7 +503,7 @@ def main() -> int:
     os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     from headstart.launch.server import preload
 
-    preload()
+    preload("headstart.commands.cli")
     tally, chance = Tally(), random.Random(choices.seed)
     parts: dict[str, Callable[[Path], None]] = {
         "kills": lambda folder: kills(tally, folder, chance, choices.kills),
