@@ -6,8 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 PY := $(VENV)/bin/python
-# Named by content and place, so that only a changed dependency or a moved checkout installs again.
-STAMP := $(VENV)/installed-$(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | cut -d ' ' -f 1)
+# Named by content and place, so that only a changed dependency or version or a moved checkout installs again.
+STAMP := $(VENV)/installed-$(shell { pwd; cat pyproject.toml constraints.txt; grep ^__version__ src/headstart/__init__.py; } | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all lint format types clean

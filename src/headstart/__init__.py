@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headstart.execution.train import Run
     from headstart.study.study import Study
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "compose", "load", "plan", "sweep", "train"]
 
 

@@ -114,7 +114,7 @@ def travelling(environment: dict[str, str]) -> dict[str, str]:
     Args:
         environment: of a job on this machine.
     """
-    prefixes = ("HEADSTART_", "WANDB_", "HF_", "MLFLOW_", "PYTHONPATH", "PYTHONWARNINGS")
+    prefixes = ("HEADSTART_", "WANDB_", "HF_", "MLFLOW_", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONWARNINGS")
     secret = ("KEY", "TOKEN", "PASSWORD", "SECRET")
     return {
         name: value

@@ -14,7 +14,6 @@ import atexit
 import contextlib
 import ctypes
 import importlib
-import json
 import os
 import selectors
 import signal
@@ -29,6 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from headstart.launch.channel import Channel
 from headstart.system.interpreter import collector_at_rest, whole_process
 
 PRELOAD = (
@@ -55,11 +55,10 @@ class Server:
         channel: to the sweep; its end is the sweep's end.
     """
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._jobs: dict[int, int] = {}
         self._loaded = False
-        self._pending = b""
         self._wake, self._woken = os.pipe()
 
     def run(self) -> dict[str, Any] | None:
@@ -78,7 +77,7 @@ class Server:
                         with contextlib.suppress(BlockingIOError):
                             os.read(self._wake, 4096)
                         continue
-                    requests = self._requests()
+                    requests = self._channel.receive()
                     if requests is None:
                         self._kill_all()
                         return None
@@ -87,16 +86,6 @@ class Server:
                             selector.close()
                             return request
                 self._reap()
-
-    def _requests(self) -> list[dict[str, Any]] | None:
-        try:
-            data = self._channel.recv(1 << 20)
-        except ConnectionError:
-            return None
-        if not data:
-            return None
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        return [json.loads(line) for line in lines]
 
     def _handle(self, request: dict[str, Any]) -> bool:
         """Returns True in the forked job only."""
@@ -172,7 +161,7 @@ class Server:
 
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(ConnectionError):  # The sweep has gone; reading will say so.
-            self._channel.sendall(json.dumps(message).encode() + b"\n")
+            self._channel.send(message)
 
 
 def keep_temporary_folders() -> None:
@@ -258,7 +247,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     """The server; a forked job leaves through here too, with its own exit code."""
-    request = Server(socket.socket(fileno=int(sys.argv[1]))).run()
+    request = Server(Channel(socket.socket(fileno=int(sys.argv[1])))).run()
     return 0 if request is None else carry_out(request)
 
 

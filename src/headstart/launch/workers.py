@@ -1,7 +1,6 @@
 """The sweep's side of the server: start jobs, signal them, hear of their ends."""
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ConfigError, RunError
+from headstart.launch.channel import Channel
 
 # What an outer launcher or Lightning left must not make a job take itself for one rank of many.
 FOREIGN = ("LOCAL_RANK", "RANK", "GLOBAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "NODE_RANK")
@@ -35,8 +35,7 @@ class Workers:
             raise ConfigError("hydra/launcher=process needs Linux or macOS; use hydra/launcher=basic here")
         self._entry = entry
         self._server: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
-        self._pending = b""
+        self._channel: Channel | None = None
         self._used = False
 
     def warm(self) -> None:
@@ -94,14 +93,10 @@ class Workers:
         ready, _, _ = select.select([self._channel], [], [], timeout_s)
         if not ready:
             return []
-        try:
-            data = self._channel.recv(1 << 20)
-        except ConnectionError:
-            data = b""
-        if not data:
+        events = self._channel.receive()
+        if events is None:
             raise self._lost()
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return events
 
     def close(self) -> None:
         """End the server; it kills what still runs."""
@@ -123,13 +118,12 @@ class Workers:
             self._open()
         assert self._channel is not None
         try:
-            self._channel.sendall(json.dumps(request).encode() + b"\n")
+            self._channel.send(request)
         except ConnectionError:
             raise self._lost() from None
 
     def _open(self) -> None:
         ours, theirs = socket.socketpair()
-        self._pending = b""
         with theirs:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "headstart.launch.server", str(theirs.fileno())],
@@ -138,7 +132,7 @@ class Workers:
                 env=job_environment(),
                 start_new_session=True,
             )
-        self._channel = ours
+        self._channel = Channel(ours)
 
     def _lost(self) -> ServerLostError:
         code = None
@@ -158,11 +152,13 @@ def is_foreign(name: str) -> bool:
 def job_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment as a single command of the user's would have it, with some changes."""
     environment = {name: value for name, value in os.environ.items() if not is_foreign(name)}
-    # The folder of the script, where a user's own components may be.
+    # The folder of the script, or of an interactive session, where a user's own components may be.
     folders = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    if sys.path and sys.path[0] and Path(sys.path[0]).is_dir() and sys.path[0] not in folders:
-        environment["PYTHONPATH"] = os.pathsep.join([sys.path[0], *folders])
-    return environment | dict(changes or {})
+    first = str(Path(sys.path[0]).absolute()) if sys.path else ""
+    if Path(first).is_dir() and first not in folders:
+        environment["PYTHONPATH"] = os.pathsep.join([first, *folders])
+    # ``python -m`` would put the working folder first too, where a user's random.py may be.
+    return environment | {"PYTHONSAFEPATH": "1"} | dict(changes or {})
 
 
 SOFT, HARD = signal.SIGINT, signal.SIGKILL

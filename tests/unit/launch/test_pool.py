@@ -2,8 +2,11 @@
 
 import itertools
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from launch_testing import dies, fails, finishes
@@ -248,6 +251,37 @@ def test_the_server_starts_signals_and_reports(tmp_path, monkeypatch):
     for _ in itertools.takewhile(lambda _: _alive(pids[2]), range(200)):
         time.sleep(0.05)
     assert not _alive(pids[2])
+
+
+def test_a_file_of_the_users_does_not_stand_in_for_pythons_own_module(tmp_path, monkeypatch):
+    from headstart.launch.workers import Workers, job_environment
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "random.py").write_text('raise RuntimeError("user file imported")\n')
+    workers, output = Workers("headstart.commands.cli:train_main"), tmp_path / "output.txt"
+    ended: dict[str, Any] = {}
+    try:
+        workers.start(0, ["--help"], fork=False, output=output, environment=job_environment())
+        limit = time.monotonic() + 60
+        while "ended" not in ended:
+            assert time.monotonic() < limit
+            ended = next((event for event in workers.events(0.2) if "ended" in event), {})
+    finally:
+        workers.close()
+    assert ended["code"] == 0, output.read_text()
+
+
+@pytest.mark.parametrize("first", ["", "{folder}"])
+def test_jobs_find_the_users_modules_where_the_sweep_finds_them(first, tmp_path, monkeypatch):
+    """An interactive session finds them in the working folder, a script beside itself."""
+    from headstart.launch.workers import job_environment
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("HERE = True\n")
+    monkeypatch.setattr("sys.path", [first.format(folder=tmp_path), *sys.path])
+    command = [sys.executable, "-c", "import mine; print(mine.HERE)"]
+    found = subprocess.run(command, env=job_environment(), cwd="/", capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n"
 
 
 def _alive(pid: int) -> bool:
