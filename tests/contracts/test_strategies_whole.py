@@ -122,7 +122,7 @@ def validated(path: Path) -> tuple[np.ndarray, np.ndarray]:
     root = Path(loaded.config["datamodule"]["root"]) / "val"
     names = {image.relative_to(root).as_posix(): image for image in root.rglob("*.png")}
     images = [names[str(name).removeprefix("val/")] for name in recorded["ids"]]
-    batch = torch.stack([loaded.eval_transform(Image.open(image).convert("RGB")) for image in images])
+    batch = torch.stack([loaded.transform(Image.open(image).convert("RGB")) for image in images])
     with torch.no_grad():
         outputs = loaded.network(batch)
     return recorded["probabilities"], loaded.task.probabilities(outputs).numpy()

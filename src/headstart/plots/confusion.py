@@ -93,7 +93,7 @@ def draw_confusion(axis: Axes, counts: np.ndarray, names: Sequence[str], *, row_
     axis.set(xlim=(-0.5, number - 0.5), ylim=(number - 0.5, -0.5))
     for row, column in cells if number <= COUNTED_CLASSES else ():
         share = f"\n{shares[row, column]:.0%}" if number <= 10 else ""
-        size = 9 if number <= 12 else 7.5
+        size = 10.6 if number <= 12 else 9
         axis.text(column, row, f"{counts[row, column]}{share}", ha="center", va="center", fontsize=size)
     # A name needs a little less than a row's height; below 3.2 points even a zoom does not help.
     row_points = 72 * row_inches

@@ -89,9 +89,12 @@ def start_wandb(
 
     asked = str(options.get("mode") or "auto")
     base_url = str(wandb.setup().settings.base_url)
-    mode, reason = choose_mode(asked, base_url=base_url)
+    known = _refused.get(base_url) if asked == "auto" else None  # it is waited for once, not by every run
+    mode, reason = ("offline", known) if known else choose_mode(asked, base_url=base_url)
     if mode == "disabled":
         return None
+    if asked == "auto" and mode == "offline" and _has_key(base_url):
+        _refused[base_url] = reason
     run_dir.mkdir(parents=True, exist_ok=True)
 
     def start(mode: Mode, run_id: str) -> "wandb.Run":
@@ -118,8 +121,6 @@ def start_wandb(
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return run
 
-    if mode == "online" and base_url in _refused:
-        mode, reason = "offline", _refused[base_url]
     failed: Exception | None = None
     if mode == "online":
         try:

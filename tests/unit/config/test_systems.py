@@ -53,7 +53,7 @@ def composed(experiment: str, *overrides: str) -> dict[str, Any]:
 def built(config: dict[str, Any], classes: int, device: str = "cpu") -> TransferModel:
     """Structure only on the meta device: VGG16 with its wide head has 40 million parameters."""
     names = [f"output{number}" for number in range(classes)]
-    targets = np.zeros((2, classes)) if config["task"] == "regression" else None
+    targets = np.eye(2, 1) * np.ones((2, classes)) if config["task"] == "regression" else None
     task = build_task(config["task"], names, train_targets=targets)
     with torch.device(device):
         size = config["datamodule"].get("image_size")

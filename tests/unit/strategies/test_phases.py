@@ -87,7 +87,7 @@ def test_freeze_trains_the_head_alone():
 def test_full_and_scratch_train_everything_and_differ_in_their_weights():
     assert Full().phases(MODEL, max_epochs=10)[0].learning == EVERYTHING
     assert Scratch().phases(MODEL, max_epochs=10)[0].learning == EVERYTHING
-    assert (Full().weights, Scratch().weights) == ("pretrained", "none")
+    assert (Full().starts_from_random_weights, Scratch().starts_from_random_weights) == (False, True)
 
 
 def test_weight_decay_spares_biases_and_norms():
