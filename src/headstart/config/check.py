@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.config.rules import RULES, Choices
+from headstart.config.rules import DEVICE_RULES, RULES, Choices
 from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, REMOVED, SPEC, components
 from headstart.config.signature import Signature
 from headstart.config.strategy import strategy_of
@@ -90,6 +90,20 @@ def check(
             if takes and (problem := without_effect(prefix, takes.options, options)):
                 problems.append(problem)
     if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def check_devices(config: Mapping[str, Any]) -> None:
+    """What :func:`check` could not judge while ``trainer.accelerator=auto`` was open.
+
+    Args:
+        config: plain, with its devices decided.
+
+    Raises:
+        ConfigError: with one line for each problem.
+    """
+    choices = Choices(leaves(config), {}, None)
+    if problems := [problem for rule in DEVICE_RULES if (problem := rule(choices))]:
         raise ConfigError("\n".join(problems))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from headstart.config.check import check
+from headstart.config.check import check, check_devices
 from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, plain, reference
 from headstart.config.schema import marked, not_in_result
@@ -129,6 +129,7 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
         values, defaults = set_aside(values), set_aside(defaults)
         choices |= {"optimizer": "none", "scheduler": "none"}
     _resolve_trainer(values["trainer"])
+    check_devices(values)
     _resolve_paths(values)
     strategy = strategy_of(values)
     scratch = strategy is not None and strategy.starts_from_random_weights

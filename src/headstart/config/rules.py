@@ -10,6 +10,7 @@ from headstart.strategies import Strategy
 
 # Known without reading any data; of other data sets the task itself checks the classes.
 _CLASSES = {"headstart.data.Digits": 10, "headstart.data.CIFAR10": 10, "headstart.data.Flowers102": 102}
+_PARTS_OF_TIME = ("weeks", "days", "hours", "minutes", "seconds")
 _SEPARATE_PROCESSES = ("ddp", "fsdp", "deepspeed")
 
 
@@ -83,6 +84,30 @@ def min_epochs_fit(c: Choices) -> str | None:
     if least is None or least <= most:
         return None
     return f"trainer.min_epochs={least} exceeds trainer.max_epochs={most}; lower it or train longer"
+
+
+def max_time_is_a_time(c: Choices) -> str | None:
+    """Given part by part, a time has parts that there are, and some length."""
+    parts = {key.rpartition(".")[2]: value for key, value in c.values.items() if key.startswith("trainer.max_time.")}
+    wrong = next((name for name in parts if name not in _PARTS_OF_TIME), None)
+    if wrong is not None:
+        return f"trainer.max_time has no {wrong}; it takes {', '.join(_PARTS_OF_TIME)}, such as {{hours: 1}}"
+    numbers = [value for value in parts.values() if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < len(parts) or (parts and not (min(numbers) >= 0 and 0 < sum(numbers) < float("inf"))):
+        given = ", ".join(f"{name}: {value}" for name, value in parts.items())
+        return f"trainer.max_time={{{given}}}: must be numbers of at least 0 that are not all 0, such as {{hours: 1}}"
+    return None
+
+
+def plateau_sees_every_epoch(c: Choices) -> str | None:
+    """The schedule steps once an epoch, on that epoch's validation."""
+    every = c.get("trainer.check_val_every_n_epoch", 1)
+    if c.get("scheduler.name") != "plateau" or every == 1:
+        return None
+    return (
+        f"scheduler=plateau follows the validation of every epoch, and trainer.check_val_every_n_epoch={every} skips "
+        "some; set it to 1, or use scheduler=cosine"
+    )
 
 
 def early_stopping_can_stop(c: Choices) -> str | None:
@@ -278,6 +303,8 @@ RULES: tuple[Rule, ...] = (
     splits_leave_training_data,
     warmup_fits,
     min_epochs_fit,
+    max_time_is_a_time,
+    plateau_sees_every_epoch,
     early_stopping_can_stop,
     binary_has_two_classes,
     class_weights_fit,
@@ -297,3 +324,6 @@ RULES: tuple[Rule, ...] = (
     one_class_methods_fit,
     views_are_of_one_size,
 )
+
+DEVICE_RULES: tuple[Rule, ...] = (precision_fits, sync_batchnorm_needs_gpus, distributed_needs_devices)
+"""Those of :data:`RULES` that read ``trainer.accelerator``: they are asked again once ``auto`` is decided."""

@@ -10,11 +10,16 @@ Positive = Annotated[int, AtLeast(1)]
 Count = Annotated[int, AtLeast(0)]
 Share = Annotated[float, AtLeast(0), Below(1)]
 _Batches = Count | Annotated[float, AtLeast(0), AtMost(1)]
+_SomeBatches = Positive | Annotated[float, Above(0), AtMost(1)]
 _Flag = Annotated[bool, NotInResult]
 
 _TOP: dict[str, Any] = {
     "name": Annotated[
-        str, Pattern(r'(?!\.{1,2}$)[^/\\:*?"<>|\n]+', 'can name a folder (no / \\ : * ? " < > |)'), NotInResult
+        str,
+        Pattern(
+            r'(?!\.{1,2}$)[^/\\:*?"<>|\n]{1,200}', 'can name a folder (up to 200 characters, no / \\ : * ? " < > |)'
+        ),
+        NotInResult,
     ],
     "seed": Count,
     "task": Literal["auto", "binary", "multiclass", "multilabel", "regression"],
@@ -64,9 +69,19 @@ _SCHEDULER: dict[str, Any] = {
 _TRAINER: dict[str, Any] = {
     "trainer.max_epochs": Annotated[Positive, StepsOnly(1, harmless=True)],
     "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
-    "trainer.devices": Literal["auto", -1] | Positive | Annotated[list[int], AtLeast(0)] | str,
+    "trainer.devices": Literal["auto", -1]
+    | Positive
+    | Annotated[list[int], AtLeast(0)]
+    | Annotated[str, Pattern(r"-1|[1-9]\d*|( *\d+ *,)+( *\d+ *)?", "is such a number or list")],
     "trainer.num_nodes": Positive,
-    "trainer.strategy": str,
+    "trainer.strategy": Annotated[
+        str,
+        Pattern(
+            r"auto|(ddp(_spawn|_fork|_notebook)?(_find_unused_parameters_(true|false))?|deepspeed(_stage_[123])?"
+            r"(_offload(_nvme)?)?|fsdp(_cpu_offload)?|single_device)",
+            "names a strategy of Lightning: auto, ddp, ddp_spawn, fsdp, deepspeed, single_device and their variants",
+        ),
+    ],
     "trainer.precision": Literal["auto", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "64-true", "64"]
     | Literal["bf16-true", "16-true", 16, 32, 64],
     "trainer.channels_last": Literal["auto"] | bool,
@@ -75,8 +90,13 @@ _TRAINER: dict[str, Any] = {
     "trainer.gradient_clip_algorithm": Literal["norm", "value"] | None,
     "trainer.accumulate_grad_batches": Annotated[Positive, StepsOnly(1)],
     "trainer.min_epochs": Annotated[Positive | None, StepsOnly(None)],
-    "trainer.max_steps": Annotated[int, AtLeast(-1), StepsOnly(-1)],
-    "trainer.max_time": Annotated[str | dict | None, StepsOnly(None)],
+    "trainer.max_steps": Annotated[Literal[-1] | Positive, StepsOnly(-1)],
+    "trainer.max_time": Annotated[
+        Annotated[str, Pattern(r"\s*\d+(:\d\d){3}\s*", "is days:hours:minutes:seconds, such as 00:01:30:00")]
+        | dict
+        | None,
+        StepsOnly(None),
+    ],
     "trainer.check_val_every_n_epoch": Annotated[Positive, StepsOnly(1)],
     "trainer.val_check_interval": Annotated[Positive | Annotated[float, Above(0), AtMost(1)] | None, StepsOnly(None)],
     "trainer.num_sanity_val_steps": Annotated[int | None, AtLeast(-1), StepsOnly(0, harmless=True)],
@@ -86,8 +106,8 @@ _TRAINER: dict[str, Any] = {
     "trainer.benchmark": bool | None,
     "trainer.fast_dev_run": bool | Count,
     "trainer.overfit_batches": _Batches,
-    "trainer.limit_train_batches": _Batches | None,
-    "trainer.limit_val_batches": _Batches | None,
+    "trainer.limit_train_batches": _SomeBatches | None,
+    "trainer.limit_val_batches": _SomeBatches | None,
     "trainer.limit_test_batches": _Batches | None,
     "trainer.profiler": Annotated[Literal["simple", "advanced", "pytorch"] | None, NotInResult],
     "trainer.detect_anomaly": bool,
@@ -96,7 +116,9 @@ _TRAINER: dict[str, Any] = {
 _OUTPUT: dict[str, Any] = {
     "logger.csv": dict,
     "logger.tensorboard": dict,
-    "logger.wandb.project": str,
+    "logger.wandb.project": Annotated[
+        str, Pattern(r"[^/\\#?%:]{1,128}", "Weights & Biases takes: up to 128 characters and no / \\ # ? % :")
+    ],
     "logger.wandb.entity": str | None,
     "logger.wandb.group": str | None,
     "logger.wandb.tags": list[str],

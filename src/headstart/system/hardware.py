@@ -211,6 +211,13 @@ def resolve_devices(
         if accelerator == "mps" and count > 1:
             raise ConfigError(f"trainer.devices={devices}, but an Apple GPU is a single device; use trainer.devices=1")
         return count
+    if not devices or len(set(devices)) < len(devices):
+        raise ConfigError(f"trainer.devices={list(devices)}: must name each device once, such as [0,1]")
+    if accelerator == "cpu":
+        raise ConfigError(
+            f"trainer.devices={list(devices)} names GPUs, and the training runs on the CPU; use trainer.devices=1, or "
+            f"trainer.devices={len(devices)} with trainer=ddp_cpu for so many processes"
+        )
     absent = [index for index in devices if accelerator == "gpu" and hardware.cuda and not 0 <= index < present]
     if absent:
         raise ConfigError(

@@ -20,6 +20,9 @@ from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar, Union,
 from headstart.errors import ConfigError, HeadstartError
 from headstart.system.names import suggestion
 
+# What Linux takes for a path.
+_LONGEST_TEXT = 4095
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -202,6 +205,9 @@ def shown(value: Any) -> str:
 
 def misfit(key: str, value: Any, annotation: Any) -> str | None:
     """What is wrong with the value of a key, in one line, or None."""
+    if isinstance(value, str) and (len(value) > _LONGEST_TEXT or "\0" in value):
+        what = "a NUL character" if "\0" in value else f"{len(value):,} characters"
+        return f"{key}={value[:40]!r}...: has {what}; a text or path has up to {_LONGEST_TEXT:,}, and no NUL"
     if fits(value, annotation):
         return None
     hint = suggestion(value, _words(annotation)) if isinstance(value, str) else ""
