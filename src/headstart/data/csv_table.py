@@ -44,7 +44,7 @@ class CSV(ImageDataModule):
         manifest: str | Path,
         root: str | Path | None = None,
         path_column: str = "path",
-        target_columns: Sequence[str] | None = None,
+        target_columns: Sequence[str | int] | None = None,
         split_column: str = "split",
         separator: str = "|",
         **choices: Any,
@@ -52,7 +52,7 @@ class CSV(ImageDataModule):
         super().__init__(**choices)
         self.manifest = Path(manifest).expanduser()
         self.root = Path(root).expanduser() if root is not None else self.manifest.parent
-        self.columns = Columns(path_column, tuple(target_columns or ()), split_column, separator)
+        self.columns = Columns(path_column, tuple(map(str, target_columns or ())), split_column, separator)
 
     def load(self) -> Source:
         """Read the table, then leave out what cannot be decoded.
@@ -66,7 +66,12 @@ class CSV(ImageDataModule):
             (split, path, place) for place, (split, path) in enumerate(zip(table.splits, table.paths, strict=True))
         ]
         source = file_source(
-            self.manifest.stem, self.root, listed=listed, classes=table.classes, memory_path=self.memory_path
+            self.manifest.stem,
+            self.root,
+            listed=listed,
+            classes=table.classes,
+            memory_path=self.memory_path,
+            max_pixels=self.max_pixels,
         )
         splits = {
             split: replace(records, targets=table.targets[records.targets]) for split, records in source.splits.items()

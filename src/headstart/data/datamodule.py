@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from headstart.data.affine import AffineAugment
 from headstart.data.augment import Augment, Augmentation
 from headstart.data.dataset import ImageDataset
+from headstart.data.images import MAX_PIXELS
 from headstart.data.input_spec import InputSpec
 from headstart.data.records import Records, Source, shared_content
 from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches, choose_workers
@@ -76,6 +77,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         on_bad_image: an unreadable image is left out and reported (``skip``) or an error (``raise``).
         drop_last: leave out a last, smaller training batch.
         eval_batch_size: None: ``batch_size``.
+        max_pixels: of an image file; a larger one is treated as unreadable; None: 80 million.
         memory_path: where file digests are remembered; None: in the user's cache folder.
     """
 
@@ -113,6 +115,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         eval_batch_size: Annotated[int | None, AtLeast(1)] = None,
         steps_per_epoch: Annotated[int | None, AtLeast(1), Later, StepsOnly(None)] = None,
         val_steps: Annotated[int | None, AtLeast(1), Later] = None,
+        max_pixels: Annotated[int | None, AtLeast(1), Later] = None,
         memory_path: Annotated[str | Path | None, FromCode] = None,
     ) -> None:
         super().__init__()
@@ -127,7 +130,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.shots, self.fraction = shots, fraction
         self.num_workers, self.pin_memory, self.drop_last = num_workers, pin_memory, drop_last
-        self.on_bad_image = on_bad_image
+        self.on_bad_image, self.max_pixels = on_bad_image, max_pixels or MAX_PIXELS
         self.memory_path = memory_path
         self.spec: InputSpec | None = None
         self._source: Source | None = None
@@ -277,6 +280,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             channels=self._configured().channels,
             seed=self.seed,
             random=augmented and self.augmentation.random,
+            max_pixels=self.max_pixels,
         )
 
     def train_dataloader(self, *, batch_size: int | None = None, drop_last: bool | None = None) -> DataLoader:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from headstart.data.affine import AffineAugment, draws
-from headstart.data.images import read_image
+from headstart.data.images import MAX_PIXELS, read_image
 from headstart.data.records import Records
 
 
@@ -33,6 +33,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         channels: of the decoded image.
         seed: of the run.
         random: whether the transform draws random numbers.
+        max_pixels: of a file; larger ones are refused.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
         channels: int,
         seed: int,
         random: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.records, self.transform, self.channels = records, transform, channels
+        self.records, self.transform, self.channels, self.max_pixels = records, transform, channels, max_pixels
         self.seed, self.random = seed, random
 
     def __len__(self) -> int:
@@ -54,7 +56,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         """The decoded image before any transform."""
         image = self.records.images[index]
         if isinstance(image, Path):
-            return read_image(image, self.channels)
+            return read_image(image, self.channels, max_pixels=self.max_pixels)
         pixels = image if isinstance(image, np.ndarray) else image.draw()
         return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
 
@@ -70,7 +72,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         else:
             images = self.transform(image)
         target = self.records.targets[index]
-        single = target.item() if target.ndim == 0 else torch.from_numpy(target.astype(np.float32))
+        single = target.item() if target.ndim == 0 else torch.from_numpy(np.array(target))
         return {"images": images, "targets": single, "index": index}
 
 

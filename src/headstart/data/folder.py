@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.datamodule import ImageDataModule
-from headstart.data.images import find_bad_images
+from headstart.data.images import MAX_PIXELS, find_bad_images
 from headstart.data.records import Records, Source
 from headstart.data.scan import IMG_EXTENSIONS, checked_root, normalised_extensions, scan_folder
 from headstart.system.digest_memory import combined_digest
@@ -50,6 +50,7 @@ class Folder(ImageDataModule):
             listed=[("train" if split == "all" else split, name, target) for split, name, target in listed],
             classes=scan.classes,
             memory_path=self.memory_path,
+            max_pixels=self.max_pixels,
         )
         source.ignored.update(sorted(scan.ignored.items()))
         if scan.other_folders:
@@ -64,6 +65,7 @@ def file_source(
     listed: Sequence[tuple[str, str, int]],
     classes: tuple[str, ...],
     memory_path: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """A source of image files, without those that cannot be decoded.
 
@@ -73,9 +75,10 @@ def file_source(
         listed: ``(split, relative path, target)``.
         classes: names in the order of the targets.
         memory_path: where digests and checks are remembered.
+        max_pixels: a larger image counts as unreadable.
     """
     paths = [root / relative for _, relative, _ in listed]
-    digests, found = find_bad_images(paths, memory_path)
+    digests, found = find_bad_images(paths, memory_path, max_pixels=max_pixels)
     bad = dict(found)
     splits: dict[str, Records] = {}
     for split in dict.fromkeys(split for split, _, _ in listed):

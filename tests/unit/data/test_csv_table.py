@@ -181,3 +181,25 @@ def test_times_keep_their_differences(images: Path):
 def test_numbers_above_those_of_32_bits_are_kept(images: Path):
     path = table(images, "path,y", *(f"a/{i}.png,{i}e38" for i in range(5)))
     assert read_manifest(path, Columns(), "values").targets[:, 0].tolist() == [0, 1e38, 2e38, 3e38, 4e38]
+
+
+def test_columns_named_by_numbers(images: Path):
+    """YAML reads ``target_columns=[10,2]`` as integers."""
+    path = table(images, "path,10,2", "a/0.png,1,0", "a/1.png,0,1", "a/2.png,1,1", "a/3.png,0,0")
+    assert data(path, "multilabel", target_columns=[2, 10]).load().classes == ("2", "10")
+
+
+def test_targets_reach_the_batch_as_exact_as_they_are(images: Path):
+    path = table(
+        images, "path,time,split", *(f"a/{i}.png,{1700000000 + i},{'train' if i < 2 else 'val'}" for i in range(4))
+    )
+    source = data(path, "regression")
+    source.prepare()
+    source.configure(InputSpec(height=16, width=16))
+    assert [int(source.dataset("train")[i]["targets"]) for i in range(2)] == [1700000000, 1700000001]
+
+
+def test_too_many_pixels_count_as_unreadable(images: Path):
+    path = table(images, "path,y,split", *(f"a/{i}.png,{i % 2},{'train' if i < 2 else 'val'}" for i in range(4)))
+    with pytest.raises(DataError, match="no usable image"):
+        data(path, max_pixels=10).prepare()
