@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -49,7 +50,7 @@ class Records:
         """Whether the images are pixels already."""
         return len(self) > 0 and isinstance(self.images[0], np.ndarray)
 
-    @property
+    @cached_property
     def content_digest(self) -> str:
         """Digest of ids, class positions and contents, whatever the order."""
         return combined_digest(

@@ -17,7 +17,8 @@ from headstart.config import ResolvedRun, RunSettings
 from headstart.config.check import check_strategy
 from headstart.data.datamodule import ImageDataModule
 from headstart.execution.assemble import build_loaders, build_module, prepare_strategy, static_folder
-from headstart.execution.summary import show_result
+from headstart.execution.batches import check_batches, cut_short
+from headstart.execution.summary import data_notice, show_result
 from headstart.execution.surroundings import build_surroundings
 from headstart.export.backbone_file import export_model
 from headstart.frozen.closed_form import ClosedFormModule, SaveSolution, solution_record, stored_numbers
@@ -33,7 +34,7 @@ from headstart.store.activations import CachedData
 from headstart.strategies.contract import Strategy, Surroundings
 from headstart.system.atomic import atomic_write, write_json
 from headstart.system.console import show
-from headstart.tasks.predictions import ScoredModel
+from headstart.tasks.predictions import ScoredModel, check_numbers
 from headstart.tracking.loggers import build_loggers, finish_loggers, log_outcome, measurements
 from headstart.training.assemble import build_backbone, build_data, build_data_task, build_head, seed_stream
 from headstart.training.audit import StageRow, audit_table, raise_violations, rows_as_dicts
@@ -68,6 +69,7 @@ def execute(resolved: ResolvedRun, run: RunDirectory, *, resume: bool, owner: bo
     data = surroundings.data
     module = build_module(settings, strategy, model, surroundings)
     loaders = build_loaders(settings, data, module)
+    check_batches(settings.trainer, data, module)
     module.audit.start()
     if owner:
         share_static(run.checkpoints, static_folder(run.path), module.static_state())
@@ -125,7 +127,7 @@ def build_trainer(
     stopping = callbacks.early_stopping
     built: list[pl.Callback] = [
         StepSeed(settings.seed),
-        CostMeter(attempt, apart=lambda: loaders.seconds),
+        CostMeter(attempt, apart=lambda: loaders.seconds, since=attempt.began if attempt else None),
         MetricsCsv(run.metrics_file),
         *_build_checkpoints(run, module, callbacks.checkpoint_every_n_epochs),
         *build_progress(callbacks.progress),
@@ -185,7 +187,7 @@ def conclude(
     if trainer.is_global_zero:
         write_json(run.audit_file, to_plain(audit))
     raise_violations(audit)
-    epochs = trainer.current_epoch
+    epochs, cut = trainer.current_epoch, cut_short(trainer, resolved.settings.trainer.switches)
     best = load_weights(module.model, run.checkpoints) if run.best_checkpoint.exists() else None
     strategy.merge(module.model)
     chosen = module.extras.finish(module.model, lambda: _validate(trainer, module, loaders))
@@ -205,7 +207,11 @@ def conclude(
         best_epoch=best,
         epochs=epochs,
         precision=str(trainer.precision),
-        details={**({"strategy": chosen} if chosen else {}), **solution_record(module)},
+        details={
+            **({"strategy": chosen} if chosen else {}),
+            **({"cut_short": cut} if cut else {}),
+            **solution_record(module),
+        },
     )
 
 
@@ -223,7 +229,12 @@ def build_result(
     other_metrics: dict[str, float] | None = None,
     details: dict[str, Any] | None = None,
 ) -> Result:
-    """Everything about a scored run but its cost."""
+    """Everything about a scored run but its cost.
+
+    Raises:
+        DivergedError: what it predicts is not a number.
+    """
+    check_numbers(scored.predictions)
     metrics = {
         f"{split}/{name}": value
         for split in data.sizes
@@ -290,6 +301,7 @@ def write_down(
 
 
 def _announce(module: TransferModule, loaders: CachedData) -> None:
+    show(data_notice(loaders.data.summary()))
     show(weights_notice(module.model.backbone.weights))
     phases = module.plan.phases
     for index, phase in enumerate(phases):

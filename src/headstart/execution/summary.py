@@ -1,6 +1,8 @@
 """What a finished run says last: its metrics, what it cost, and where it is. No torch here."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -27,6 +29,34 @@ def end_table(metrics: dict[str, float | None]) -> Table:
     return table
 
 
+def data_notice(data: Mapping[str, Any]) -> str:
+    """One line about a run's data: classes, sizes of splits, what was carved, left out and damaged.
+
+    Args:
+        data: the ``data`` section of its result.
+    """
+    names = [str(name) for name in data["classes"]]
+    kind = "target" if "target_ranges" in data else "class"
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    counted = f"{len(names)} {kind if len(names) == 1 else {'class': 'classes', 'target': 'targets'}[kind]} ({listed})"
+    few = next((f" ({name}={data[name]})" for name in ("shots", "fraction") if data.get(name) is not None), "")
+    notes = {"train": few, **dict.fromkeys(data.get("carved", ()), " (carved from train)")}
+    sizes = [f"{size:,} {split}{notes.get(split, '')}" for split, size in data["sizes"].items()]
+    ignored = data.get("ignored") or {}
+    apart = [f"{count:,} {suffix}" for suffix, count in ignored.items()]
+    others = [f"{name}/" for name in data.get("ignored_folders", ())]
+    left_out = [*apart[:5], *others[:5], *(["..."] if len(apart) > 5 or len(others) > 5 else [])]
+    shared = [f"{count:,} in {pair}" for pair, count in (data.get("shared_between_splits") or {}).items()]
+    return "; ".join(
+        [
+            f"Data: {data['name']}, {counted}: {', '.join(sizes)}" + ("" if "test" in data["sizes"] else ", no test"),
+            *([f"left out: {', '.join(left_out)}"] if left_out else []),
+            *([f"unreadable: {data['skipped_count']:,}"] if data.get("skipped_count") else []),
+            *([f"the same images in two splits: {', '.join(shared)}"] if shared else []),
+        ]
+    )
+
+
 def result_summary(result: Result) -> Group:
     """The end table; below it seconds, trainable parameters, the weights used and images that were left out."""
     lines: list[RenderableType] = [end_table(result.metrics), Text(f"Cost: {cost_text(result.cost)}")]
@@ -38,6 +68,8 @@ def result_summary(result: Result) -> Group:
     if skipped := len(result.data.get("skipped", ())):
         images = "1 unreadable image was" if skipped == 1 else f"{skipped:,} unreadable images were"
         lines.append(Text(f"{images} skipped; result.json names what and why.", style="yellow"))
+    if cut := result.details.get("cut_short"):
+        lines.append(Text(f"Cut short, so in no comparison: {'; '.join(cut)}", style="yellow"))
     return Group(*lines)
 
 

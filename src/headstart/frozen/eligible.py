@@ -118,7 +118,9 @@ def _of_the_trainer(trainer: Mapping[str, Any]) -> str | None:
     if trainer["precision"] not in PRECISIONS:
         return f"trainer.precision={trainer['precision']} is not one of {', '.join(PRECISIONS)}"
     for key, value in trainer.items():
-        if key not in _FOLLOWED and value not in _USUAL.get(key, (None,)):
+        usual = _USUAL.get(key, (None,))
+        one_batch = type(value) is int and usual == (None, 1.0)  # 1 is one batch, and 1.0 are all of them
+        if key not in _FOLLOWED and (one_batch or value not in usual):
             return f"trainer.{key}={value} is for Lightning's own loop"
     return None
 

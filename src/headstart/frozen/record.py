@@ -9,6 +9,7 @@ from torch import nn
 
 from headstart.execution.assemble import static_folder
 from headstart.execution.execute import build_result, count_parameters, phase_table, write_down
+from headstart.execution.summary import data_notice
 from headstart.frozen.checkpoint import Lengths, write_checkpoints
 from headstart.frozen.features import Features, batches_of
 from headstart.frozen.member import Member
@@ -166,6 +167,7 @@ def write_member(member: Member, frozen: Frozen, place: Place, shares: Shares) -
 
 def _announce(member: Member, model: TransferModel, shares: Shares, table: list[StageRow]) -> None:
     """What a single run says while it trains."""
+    show(data_notice(member.splits.loaders.data.summary()))
     show(weights_notice(model.backbone.weights))
     show(audit_table(table))
     show(f"Trained together with {shares.runs - 1} other runs (hydra/launcher=fused)")

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -259,6 +260,7 @@ class Attempt:
         self._fingerprint = fingerprint
         self._earlier = earlier
         self._started = _now()
+        self.began = time.perf_counter()
         self.cost = Cost()
         self._write(ended=False)
 
@@ -326,7 +328,9 @@ def _read_attempts(path: Path) -> dict[str, Any]:
 def _sum_of(attempts: Iterable[Mapping[str, Any]]) -> Cost:
     total = Cost()
     for attempt in attempts:
-        total = total.plus(Cost.from_dict(attempt["cost"]))
+        cost = Cost.from_dict(attempt["cost"])
+        # One that was cut off may have recorded its training only.
+        total = total.plus(replace(cost, total_seconds=max(cost.total_seconds, cost.fit_seconds)))
     return total
 
 

@@ -79,7 +79,8 @@ def trainer_obstacle(switches: Mapping[str, Any]) -> str | None:
     """Why a run with these switches of Lightning looks at too few images for a pass over all of them, or None."""
     limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
     names = [name for name in ("fast_dev_run", "overfit_batches") if switches.get(name)]
-    names += [name for name in limits if switches.get(name) not in (None, 1.0)]
+    # One batch is 1, and all of them are 1.0.
+    names += [name for name in limits if type(switches.get(name)) is int or switches.get(name) not in (None, 1.0)]
     return f"trainer.{names[0]}={switches[names[0]]} uses only some of the images" if names else None
 
 

@@ -108,8 +108,8 @@ class Design:
 
 
 def separate(runs: Iterable[RunRecord]) -> list[Table]:
-    """Sort finished runs into tables that obey the comparability rule, the largest first."""
-    finished = [run for run in runs if run.status == "done"]
+    """Sort finished runs into tables that obey the comparability rule, the largest first; see :func:`kept_out`."""
+    finished = [run for run in runs if run.status == "done" and not kept_out(run)]
     axes = _varying(finished)
     reduced = any(axis in SHOTS_AXES for axis in axes)
     groups: dict[Identity, list[RunRecord]] = defaultdict(list)
@@ -123,6 +123,13 @@ def separate(runs: Iterable[RunRecord]) -> list[Table]:
         same = sum(other.data == known.data for other, _ in ordered[: len(tables)])
         tables.append(_table(f"{known.data} (table {len(tables) + 1})" if same else known.data, known, members, reason))
     return tables
+
+
+def kept_out(run: RunRecord) -> str:
+    """Why a finished run is in no table; empty where it may be in one."""
+    if cut := run.result.details.get("cut_short"):
+        return f"cut short: {'; '.join(map(str, cut)) if isinstance(cut, list) else cut}"
+    return "" if run.metrics else "none of its metrics is a number"
 
 
 def identity(run: RunRecord, *, by_evaluation: bool = False, undeclared: str = "") -> Identity:

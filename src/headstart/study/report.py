@@ -217,7 +217,10 @@ _SPLITS = {"val": "for validation", "test": "for testing"}
 
 
 def _uncounted(runs: Sequence[RunRecord], tables: "Sequence[Table]", analysed: set[int]) -> list[tuple[str, str, str]]:
+    from headstart.study.compare import kept_out
+
     rows: list[tuple[str, str, str]] = [(run.name, run.status, run.reason) for run in runs if run.status != "done"]
+    rows += [(run.name, "set aside", why) for run in runs if run.status == "done" and (why := kept_out(run))]
     for table in tables:
         rows += [(run.name, "set aside", "same choices and seed as another run") for run in table.duplicates]
         if id(table) not in analysed and analysed:

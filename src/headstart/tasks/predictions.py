@@ -3,7 +3,7 @@
 Nothing is moved off the device or reduced while batches run, so evaluation costs no synchronisation a step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from headstart.errors import DivergedError
 from headstart.tasks.contract import Task
 
 if TYPE_CHECKING:
@@ -42,6 +43,24 @@ class ScoredModel(Protocol):
     model: "TransferModel"
     task: Task
     predictions: dict[str, Predictions]
+
+
+def check_numbers(predictions: Mapping[str, Predictions]) -> None:
+    """Hold that a model's answers are numbers.
+
+    Args:
+        predictions: by split.
+
+    Raises:
+        DivergedError: some are NaN or infinite.
+    """
+    for split, found in predictions.items():
+        good = np.isfinite(found.probabilities).reshape(len(found.probabilities), -1).all(axis=1)
+        if not good.all():
+            raise DivergedError(
+                f"after training, {int((~good).sum())} of {len(good)} predictions on {split} are not numbers; lower "
+                "optimizer.lr, warm up (scheduler.warmup_epochs) or clip gradients (trainer.gradient_clip_val)"
+            )
 
 
 @dataclass

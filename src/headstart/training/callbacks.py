@@ -163,13 +163,16 @@ class CostMeter(Callback):
     Args:
         record: gets the cost so far at every epoch's end and at the end of training.
         apart: seconds spent so far on what is counted elsewhere (building the cache).
+        since: when the attempt began, by :func:`time.perf_counter`; None: the total is not measured here.
     """
 
-    def __init__(self, record: CostRecord | None = None, *, apart: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self, record: CostRecord | None = None, *, apart: Callable[[], float] = lambda: 0.0, since: float | None = None
+    ) -> None:
         self.fit_seconds = 0.0
         self.images_seen = 0
         self._record = record
-        self._apart = apart
+        self._apart, self._since = apart, since
         self._started = self._apart_before = 0.0
         self._cuda: torch.device | None = None
 
@@ -222,7 +225,8 @@ class CostMeter(Callback):
         apart = self._apart() - self._apart_before
         self.fit_seconds = max(0.0, time.perf_counter() - self._started - apart)
         if self._record is not None and trainer.is_global_zero:
-            self._record.record(**self.cost())
+            total = 0.0 if self._since is None else time.perf_counter() - self._since - self._apart()
+            self._record.record(**self.cost(), **({"total_seconds": round(total, 3)} if total else {}))
 
 
 class PlainProgress(EpochRows, ProgressBar):

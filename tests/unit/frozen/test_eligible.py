@@ -38,6 +38,7 @@ REFUSED = {
     "trainer.precision=64-true": "precision=64-true",
     "trainer.accumulate_grad_batches=2": "accumulate_grad_batches=2",
     "trainer.limit_train_batches=2": "limit_train_batches=2",
+    "trainer.limit_train_batches=1": "limit_train_batches=1",
     "trainer.max_steps=5": "max_steps=5",
     "trainer.check_val_every_n_epoch=2": "check_val_every_n_epoch=2",
     "trainer.fast_dev_run=true": "fast_dev_run=True",

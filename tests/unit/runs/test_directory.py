@@ -90,10 +90,10 @@ def test_the_cost_of_interrupted_attempts_is_kept(tmp_path: Path):
     first.record(fit_seconds=1.0, images_seen=10, device="cpu")
     first.record(fit_seconds=2.0, images_seen=20, peak_memory_bytes=9)
     second = open_run(tmp_path).attempt()
-    assert second.earlier == Cost(fit_seconds=2.0, images_seen=20, peak_memory_bytes=9, device="cpu")
+    assert second.earlier == Cost(fit_seconds=2.0, total_seconds=2.0, images_seen=20, peak_memory_bytes=9, device="cpu")
     second.record(fit_seconds=5.0, total_seconds=6.0, ended=True)
     third = open_run(tmp_path).attempt()
-    assert third.total == Cost(fit_seconds=7.0, total_seconds=6.0, images_seen=20, peak_memory_bytes=9, device="cpu")
+    assert third.total == Cost(fit_seconds=7.0, total_seconds=8.0, images_seen=20, peak_memory_bytes=9, device="cpu")
     assert open_run(tmp_path).cost() == third.total
     assert [attempt["ended"] for attempt in open_run(tmp_path).attempts()] == [False, True, False]
 

@@ -86,6 +86,7 @@ def test_sizes_that_are_not_stored():
         ({"fast_dev_run": 2}, "trainer.fast_dev_run=2"),
         ({"overfit_batches": 1}, "trainer.overfit_batches=1"),
         ({"limit_train_batches": 5}, "trainer.limit_train_batches=5"),
+        ({"limit_train_batches": 1}, "trainer.limit_train_batches=1"),
     ],
 )
 def test_runs_on_a_part_of_the_images_store_nothing(switches: dict[str, Any], found: str | None):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headstart.runs.reader import read_runs
-from headstart.study.compare import Table, design, separate
+from headstart.study.compare import Table, design, kept_out, separate
 
 if TYPE_CHECKING:
     from conftest import StudyWriter
@@ -22,6 +22,19 @@ def test_strategies_and_seeds_share_a_table(writer: "StudyWriter") -> None:
     assert len(table.runs) == 6
     assert table.axes == {"strategy": ("freeze", "full")}
     assert (table.reason, table.duplicates, table.cautions) == ("", (), ())
+
+
+def test_what_was_cut_short_or_measured_nothing_is_in_no_table(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1, 2, 3])
+    details = {"task": "multiclass", "monitor": "val/acc"}
+    writer.run("full", 4, result={"details": details | {"cut_short": ["trainer.fast_dev_run=True uses only some"]}})
+    writer.run("full", 5, result={"metrics": {"val/acc": None, "val/loss": None}})
+    (table,) = tables(writer)
+    assert len(table.runs) == 6
+    reasons = {run.seed: kept_out(run) for run in read_runs(writer.root)}
+    assert [seed for seed, reason in reasons.items() if reason] == ["4", "5"]
+    assert reasons["4"] == "cut short: trainer.fast_dev_run=True uses only some"
+    assert reasons["5"] == "none of its metrics is a number"
 
 
 DATA = {"name": "animals", "classes": ["a"], "sizes": {"train": 4, "val": 90, "test": 90}, "fingerprint": "0"}

@@ -193,6 +193,14 @@ def test_cost_counts_images_and_time_and_is_recorded_every_epoch() -> None:
     assert 20e6 < meter.peak_memory_bytes < 64e9
 
 
+def test_the_total_of_an_attempt_that_is_cut_off_is_no_less_than_its_training() -> None:
+    recorded: list[dict[str, Any]] = []
+    began = time.perf_counter() - 5
+    fit(Tiny(), CostMeter(SimpleNamespace(record=lambda **cost: recorded.append(cost)), since=began))
+    assert len(recorded) == 4
+    assert all(cost["fit_seconds"] + 5 <= cost["total_seconds"] < 60 for cost in recorded)
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a process's peak")
 def test_the_peak_of_an_earlier_run_in_the_process_is_forgotten() -> None:
     # 400 MB of the system's own: a tensor may lie in memory that the process has, and keeps.

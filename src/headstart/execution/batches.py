@@ -1,0 +1,110 @@
+"""What the trainer's switches leave of the data, found out before training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Timer
+from torch import nn
+
+from headstart.config.settings import TrainerSettings
+from headstart.data.datamodule import ImageDataModule
+from headstart.data.sampler import EpochSampler
+from headstart.errors import ConfigError
+from headstart.store.decide import trainer_obstacle
+from headstart.training.module import TransferModule
+
+
+def check_batches(trainer: TrainerSettings, data: ImageDataModule, module: TransferModule) -> None:
+    """Every limit leaves some batches, and BatchNorm never gets a single value.
+
+    Raises:
+        ConfigError: no batch of a split is left, or a training batch of one image cannot be normalised.
+    """
+    switches, counts = trainer.switches, _batch_counts(trainer, data)
+    for split, count in counts.items():
+        for key in ("overfit_batches", f"limit_{split}_batches"):
+            _check_share(key, switches.get(key), split, count)
+    limit = switches.get("limit_train_batches")
+    steps = counts["train"] if limit is None else _taken(limit, counts["train"])
+    every = switches.get("val_check_interval")
+    if isinstance(every, int) and every > steps and not switches.get("fast_dev_run"):
+        raise ConfigError(
+            f"trainer.val_check_interval={every} exceeds the {steps} training batches of an epoch, so that none would "
+            "be validated; lower it, or leave it out"
+        )
+    if data.steps_per_epoch is None and not data.drop_last and steps == counts["train"]:
+        _check_last_batch(data, module, _images(trainer, data) % data.batch_size or data.batch_size)
+
+
+def cut_short(trainer: Trainer, switches: Mapping[str, Any]) -> list[str]:
+    """Why a training that has ended says nothing about these choices: what it left out.
+
+    Args:
+        trainer: after its fit.
+        switches: of the run.
+    """
+    reason = trainer_obstacle(switches)
+    found = [reason] if reason else []
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+    if timer is not None and (timer.time_remaining() or 0) <= 0:
+        done, epochs = trainer.current_epoch, trainer.max_epochs or 0
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        if done < epochs or batches.ready < trainer.num_training_batches:
+            found.append(f"trainer.max_time={switches['max_time']} ended the training in epoch {done} of {epochs}")
+    return found
+
+
+def _images(trainer: TrainerSettings, data: ImageDataModule) -> int:
+    """Training images of each process in an epoch."""
+    world = trainer.processes * trainer.num_nodes
+    return len(EpochSampler(data.sizes["train"], seed=0, shuffle=True, world_size=world, drop_last=data.drop_last))
+
+
+def _batch_counts(trainer: TrainerSettings, data: ImageDataModule) -> dict[str, int]:
+    world, images = trainer.processes * trainer.num_nodes, _images(trainer, data)
+    steps = images // data.batch_size if data.drop_last else -(-images // data.batch_size)
+    evaluated = {split: -(-size // (world * data.eval_batch_size)) for split, size in data.sizes.items()}
+    return {**evaluated, "train": data.steps_per_epoch or steps}
+
+
+def _taken(limit: float, count: int) -> int:
+    return min(limit, count) if isinstance(limit, int) else int(limit * count)
+
+
+def _check_share(key: str, share: Any, split: str, count: int) -> None:
+    if isinstance(share, float) and share > 0 and _taken(share, count) == 0:
+        raise ConfigError(
+            f"trainer.{key}={share} leaves none of the {count} {split} batches; give a share of at least "
+            f"{1 / count:.3g}, or a number of batches"
+        )
+
+
+def _check_last_batch(data: ImageDataModule, module: TransferModule, last: int) -> None:
+    """A batch of one image that BatchNorm sees as a single value has no variance: asked of the network itself."""
+    if last != 1 or data.spec is None:
+        return
+    model = module.model
+    size = data.augmentation.train_size or data.spec.shape[1:]
+    image = torch.zeros(1, data.spec.channels, *size)
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for index in range(len(module.plan.phases)):
+            module.show_phase(index)
+            if not any(layer.training for layer in norms):
+                continue
+            try:
+                model(image)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ConfigError(
+                    f"datamodule.batch_size={data.batch_size} leaves a batch of one image of {data.sizes['train']}, "
+                    "for which BatchNorm has no variance at this datamodule.image_size; use datamodule.drop_last=true, "
+                    "batchnorm=eval, or another batch size"
+                ) from None
+            finally:
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(before[name])
