@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from headstart.errors import ConfigError, DivergedError
+from headstart.errors import ConfigError, DivergedError, RunError
 from headstart.runs.directory import find_runs
 from headstart.runs.result import read_result
 from headstart.study.report import write_report
@@ -69,6 +69,14 @@ def test_a_run_that_was_cut_short_is_marked_and_kept_out_of_comparisons(train, t
 
 def test_a_time_that_was_enough_cuts_nothing_short(train):
     assert "cut_short" not in train("trainer.max_time={hours: 1}", "trainer.max_epochs=1").result.details
+
+
+@pytest.mark.parametrize("switch", ["trainer.fast_dev_run=true", "trainer.max_steps=1"])
+def test_a_training_that_ends_before_its_last_phase_says_so(train, switch):
+    with pytest.raises(
+        RunError, match=r"ended the training in epoch \d of 2, before phase 'finetune' began with epoch 2"
+    ):
+        train("strategy=lp_ft", "datamodule.batch_size=80", switch)
 
 
 def test_a_run_that_predicts_no_numbers_fails_and_costs_the_others_nothing(train, tmp_path):

@@ -189,8 +189,9 @@ def _reported(arguments: Sequence[str]) -> Iterator[_ExitCode]:
 def _report(error: BaseException, arguments: Sequence[str], *, label: str = "") -> None:
     """One line, or one a problem, on standard error; the traceback where nobody could foresee the error."""
     from headstart.config.explain import explain
+    from headstart.config.explain_library import explain_library
 
-    line = explain(error, arguments, _folders(arguments))
+    line = explain(error, arguments, _folders(arguments)) or explain_library(error)
     rank = os.environ.get("LOCAL_RANK", "0")
     prefix = f"[rank {rank}] " if rank != "0" else ""
     prefix += f"[{label}] " if label else ""

@@ -1,5 +1,6 @@
 """From a composed configuration to one run: every ``auto`` decided, a fingerprint, a readable key. No torch here."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ RESULTS_VERSION = 3
 
 _GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
 _KEY_LENGTH = 96
+_LONGEST_NAME = 255  # bytes, on every usual file system
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,8 @@ def _resolve_paths(config: dict[str, Any]) -> None:
     paths["cache_dir"] = str(cache.absolute())
     paths["data_dir"] = str(Path(paths["data_dir"] or cache / "data").expanduser().absolute())
     paths["output_dir"] = str(Path(paths["output_dir"]).expanduser().absolute())
+    for name in ("output_dir", "cache_dir", "data_dir"):
+        _check_folder(f"paths.{name}", Path(paths[name]))
     for name, run in _references(config).items():
         config["strategy"][name] = str(find_finished(run, key=f"strategy.{name}"))
     for prefix, datamodule in _datamodules(config).items():
@@ -262,6 +266,7 @@ def _resolve_paths(config: dict[str, Any]) -> None:
         if datamodule.get("root"):
             given = datamodule["root"]
             root = Path(given).expanduser().absolute()
+            _check_folder(f"{prefix}.root", root)
             if not root.exists():
                 raise ConfigError(
                     f"{prefix}.root={given}: there is no such folder; give the folder that holds the images"
@@ -269,8 +274,19 @@ def _resolve_paths(config: dict[str, Any]) -> None:
             datamodule["root"] = str(root)
 
 
+def _check_folder(key: str, folder: Path) -> None:
+    """A folder that there is, or that can be made where it should be."""
+    long = next((part for part in folder.parts if len(os.fsencode(part)) > _LONGEST_NAME), None)
+    if long is not None:
+        raise ConfigError(f"{key}: {long[:40]}... has {len(long):,} characters, more than a name can have; shorten it")
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{key}={folder}: {there} is no folder; give another")
+
+
 def _resolve_manifest(datamodule: dict[str, Any], prefix: str) -> None:
     manifest = Path(datamodule["manifest"]).expanduser().absolute()
+    _check_folder(f"{prefix}.manifest", manifest.parent)
     if not manifest.is_file():
         raise ConfigError(
             f"{prefix}.manifest={datamodule['manifest']}: there is no such file; give the table of images"

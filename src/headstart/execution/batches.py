@@ -11,7 +11,7 @@ from torch import nn
 from headstart.config.settings import TrainerSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.sampler import EpochSampler
-from headstart.errors import ConfigError
+from headstart.errors import ConfigError, RunError
 from headstart.store.decide import trainer_obstacle
 from headstart.training.module import TransferModule
 
@@ -54,6 +54,31 @@ def cut_short(trainer: Trainer, switches: Mapping[str, Any]) -> list[str]:
         if done < epochs or batches.ready < trainer.num_training_batches:
             found.append(f"trainer.max_time={switches['max_time']} ended the training in epoch {done} of {epochs}")
     return found
+
+
+def check_phases_ran(trainer: Trainer, module: TransferModule, audit: Mapping[str, Any], switches: Any) -> None:
+    """What never received a gradient because training ended before its phase is no fault of the strategy.
+
+    Args:
+        trainer: after its fit.
+        module: that was trained.
+        audit: its outcome.
+        switches: of the run.
+
+    Raises:
+        RunError: training ended before the last phase began.
+    """
+    last, done = module.plan.phases[-1], trainer.current_epoch
+    waiting = all(text.endswith("never received a gradient") for text in audit["violations"])
+    if audit["ok"] or not waiting or done > last.start_epoch:
+        return
+    usual = {"fast_dev_run": False, "max_steps": -1, "max_time": None}
+    named = [f"trainer.{key}={switches[key]}" for key, value in usual.items() if switches.get(key, value) != value]
+    raise RunError(
+        f"{' and '.join(named) or 'callbacks.early_stopping'} ended the training in epoch {done} of "
+        f"{last.end_epoch}, before phase '{last.name}' began with epoch {last.start_epoch + 1}; train longer, or use a "
+        "strategy of one phase"
+    )
 
 
 def _images(trainer: TrainerSettings, data: ImageDataModule) -> int:

@@ -17,7 +17,7 @@ from headstart.config import ResolvedRun, RunSettings
 from headstart.config.check import check_strategy
 from headstart.data.datamodule import ImageDataModule
 from headstart.execution.assemble import build_loaders, build_module, prepare_strategy, static_folder
-from headstart.execution.batches import check_batches, cut_short
+from headstart.execution.batches import check_batches, check_phases_ran, cut_short
 from headstart.execution.summary import data_notice, show_result
 from headstart.execution.surroundings import build_surroundings
 from headstart.export.backbone_file import export_model
@@ -180,12 +180,14 @@ def conclude(
 
     Raises:
         AuditError: something frozen moved, or something trainable never received a gradient.
+        RunError: training ended before the strategy's last phase.
     """
     data, audit = loaders.data, module.audit.finish()
     phases = enumerate(module.plan.phases)
     audit["phases"] = [phase_table(phase, module.audit.info, module.show_phase(index)) for index, phase in phases]
     if trainer.is_global_zero:
         write_json(run.audit_file, to_plain(audit))
+    check_phases_ran(trainer, module, audit, resolved.settings.trainer.switches)
     raise_violations(audit)
     epochs, cut = trainer.current_epoch, cut_short(trainer, resolved.settings.trainer.switches)
     best = load_weights(module.model, run.checkpoints) if run.best_checkpoint.exists() else None

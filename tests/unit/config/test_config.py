@@ -130,6 +130,12 @@ def test_strategy_parameters_follow_their_annotations():
         ),
         (["extend=true", "rerun=all"], "give one of them"),
         (["trainer=gpu"], "no GPU is visible"),
+        (["paths.output_dir=/etc/passwd"], "paths.output_dir=/etc/passwd: /etc/passwd is no folder; give another"),
+        (["paths.cache_dir=/etc/passwd/a/b"], "paths.cache_dir=/etc/passwd/a/b: /etc/passwd is no folder"),
+        ([f"paths.output_dir=/tmp/{'x' * 300}"], "xxx... has 300 characters, more than a name can have"),
+        (["datamodule=folder", f"datamodule.root=/tmp/{'x' * 300}"], "datamodule.root: xxx"),
+        (["datamodule=folder", "datamodule.root=/etc/passwd"], "/etc/passwd is no folder"),
+        (["datamodule=csv", f"datamodule.manifest=/tmp/{'x' * 300}/a.csv"], "datamodule.manifest: xxx"),
         (["datamodule=folder", "datamodule.root=nowhere"], "datamodule.root=nowhere: there is no such folder"),
     ],
 )
