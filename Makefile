@@ -6,16 +6,18 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 PY := $(VENV)/bin/python
+OLDEST := $(VENV)-oldest
 # Named by content and place, so that only a changed dependency or version or a moved checkout installs again.
 STAMP := $(VENV)/installed-$(shell { pwd; cat pyproject.toml constraints.txt; grep ^__version__ src/headstart/__init__.py; } | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format types clean
+.PHONY: help setup run test test-all test-oldest lint format types clean
 
 help:
 	@echo "make run       train on the embedded data (ARGS=\"strategy=full seed=2\" for overrides)"
 	@echo "make test      the fast tests (minutes)"
 	@echo "make test-all  the fast and the slow tests; those that need a GPU or a network skip without one"
+	@echo "make test-oldest  fast tests with the oldest versions that pyproject.toml allows (Python 3.11; .venv-oldest)"
 	@echo "make lint      ruff: rules and formatting        make format  apply them"
 	@echo "make types     mypy"
 	@echo "make clean     remove the virtual environment and tool caches (never results)"
@@ -41,6 +43,13 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(PY) -m pytest -n 2 --durations=15 $(ARGS)
 
+# Old libraries warn of the new ones beside them, so warnings are no errors here.
+test-oldest:
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[dev]'
+	$(OLDEST)/bin/python -m pytest -n 2 -m "not slow and not gpu and not network" -o filterwarnings=default \
+		--disable-warnings $(addprefix tests/unit/,config data weights system runs tasks training) $(ARGS)
+
 lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -53,4 +62,4 @@ types: $(STAMP)
 	$(PY) -m mypy
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache build dist
