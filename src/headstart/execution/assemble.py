@@ -16,6 +16,7 @@ from headstart.tasks import Task
 from headstart.training.assemble import build_optimizer, build_plan, ever_learning, wants_channels_last
 from headstart.training.audit import Audit
 from headstart.training.batch_transform import BatchTransform
+from headstart.training.checkpoints import SHARED
 from headstart.training.module import TransferModule
 from headstart.training.rates import RatePlan
 
@@ -98,4 +99,4 @@ def _batch_transform(settings: RunSettings, task: Task) -> BatchTransform | None
 
 def static_folder(run: Path) -> Path:
     """Where the runs of a study share what they all keep frozen."""
-    return run.parent / ".frozen"
+    return run.parent / SHARED

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from headstart.config import ResolvedRun
-from headstart.errors import RunError
+from headstart.errors import HeadstartError, RunError
 from headstart.execution.summary import show_result
 from headstart.runs.directory import Action, RunDirectory
 from headstart.runs.ranks import agree, decided, find_place
 from headstart.runs.reader import read_runs
-from headstart.runs.result import Result, failed_result, write_result
+from headstart.runs.result import RESULT_FILE, Result, failed_result, write_result
 from headstart.system.atomic import atomic_write
 from headstart.system.console import copied_to, show
 from headstart.system.digests import digest
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from headstart.execution.load import Model
 
 _log = logging.getLogger(__name__)
+
+# By their text: the libraries that write files pass it on in errors of their own.
+_DISK = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Input/output error")
+_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "MPS backend out of memory")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ def train(resolved: ResolvedRun) -> Run:
                 _log.debug("the run failed", exc_info=True)
                 if owner:
                     record_failure(error, resolved, run)
+                cause = of_environment(error)
+                if cause is not None and not isinstance(error, HeadstartError):
+                    raise RunError(_how_to_go_on(cause, run)) from error
                 raise
 
 
@@ -90,11 +97,23 @@ def _decide(run: RunDirectory, resolved: ResolvedRun, earlier: RunDirectory | No
     action = run.action
     if action == "return":
         return action
+    if action == "resume" and (damage := _damage(run)):
+        show(f"{damage}; training starts anew")
+        action = "train"
+    if earlier is not None and action == "train" and (damage := _damage(earlier)):
+        raise RunError(f"extend=true: {damage}; train without extend")
     open_directory(run, resolved, resume=action == "resume")
     if earlier is not None and action == "train":
         run.continue_from(earlier)
         return "resume"
     return action
+
+
+def _damage(run: RunDirectory) -> str | None:
+    """Why a run's last checkpoint is nothing to go on from, found before anything is built; None if it is."""
+    from headstart.training.checkpoints import why_not_resumed
+
+    return why_not_resumed(run.checkpoints) if run.last_checkpoint.exists() else None
 
 
 def _extension(resolved: ResolvedRun) -> tuple[ResolvedRun, RunDirectory | None]:
@@ -142,7 +161,9 @@ def _return_finished(run: RunDirectory, *, export: bool) -> Result:
 
 def open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) -> None:
     """Write the resolved choices; unless the run is resumed, nothing of an earlier attempt stays."""
-    if not resume:
+    if resume:
+        (run.path / RESULT_FILE).unlink(missing_ok=True)  # of an attempt that the machine ended
+    else:
         run.clear()
     # The same text, from LibYAML in a tenth of the time where that is there.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -152,9 +173,36 @@ def open_directory(run: RunDirectory, resolved: ResolvedRun, *, resume: bool) ->
 
 
 def record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -> None:
-    """Write the ``result.json`` of a run that ended with an error."""
-    known = {"config": resolved.flat(), "cost": run.cost()}
-    write_result(run.path, failed_result(error, fingerprint=resolved.fingerprint, **known))
+    """Write the ``result.json`` of a run that ended with an error; after one of the machine's it can be resumed."""
+    cause = of_environment(error)
+    try:
+        known = {"config": resolved.flat(), "cost": run.cost(), "details": {"resumable": True} if cause else {}}
+        write_result(run.path, failed_result(error, fingerprint=resolved.fingerprint, **known))
+    except OSError:
+        if cause is None:  # on a full disk not even the failure can be written: the run stays as it is
+            raise
+
+
+def of_environment(error: BaseException) -> BaseException | None:
+    """What of the machine's ended a run, by which its checkpoints are as good as before: no disk space, no memory."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        if isinstance(seen, MemoryError) or any(words in text for words in (*_DISK, *_MEMORY)):
+            return seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return None
+
+
+def _how_to_go_on(cause: BaseException, run: RunDirectory) -> str:
+    reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
+    start = "from the last checkpoint" if run.last_checkpoint.exists() else "from the start"
+    if any(words in reason for words in _DISK):
+        return f"{run.path} cannot be written to ({reason}); once it can, the same command goes on {start}"
+    return (
+        f"out of memory ({reason}); once there is more, the same command goes on {start}; or lower "
+        "datamodule.batch_size (and raise trainer.accumulate_grad_batches by the same factor), or datamodule.image_size"
+    )
 
 
 @contextmanager

@@ -210,7 +210,11 @@ def _record(job: Job, outcome: Outcome) -> None:
 def kind_of(error: str) -> Kind:
     """What an error's text stands for; the text starts with the exception's name."""
     name = error.partition(":")[0].strip()
-    if name in ("OutOfMemoryError", "MemoryError") or "out of memory" in error.lower():
+    if (
+        name in ("OutOfMemoryError", "MemoryError")
+        or "out of memory" in error.lower()
+        or "DefaultCPUAllocator" in error
+    ):
         return "out_of_memory"
     if name == "DivergedError":
         return "diverged"

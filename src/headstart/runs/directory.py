@@ -99,10 +99,13 @@ class RunDirectory:
     def action(self) -> Action:
         """What asking for this run means now; decide it while holding :meth:`lock`.
 
-        A finished run is returned and a partial one resumed; a failed one is trained again from the start,
-        because its checkpoints may be what failed. ``rerun`` changes both.
+        A finished run is returned and a partial one resumed, and so is one that the machine ended (a full disk, no
+        memory); another failed one is trained again from the start, because its checkpoints may be what failed.
+        ``rerun`` changes all three.
         """
         state = self.state
+        if state == "failed" and self.rerun == "failed" and self.result().details.get("resumable"):
+            state = "partial" if self.last_checkpoint.exists() else "new"
         if state == "new" or (self.rerun == "all") or (state == "failed" and self.rerun == "failed"):
             return "train"
         return "resume" if state == "partial" else "return"

@@ -1,12 +1,15 @@
 """Checkpoints of a run: the best on validation, the last for resuming, and one shared file of what never changes."""
 
 import os
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,6 +20,9 @@ from headstart.system.digests import digest
 
 BEST, LAST = "best", "last"
 FINAL_FILE = "final.safetensors"
+SHARED = ".frozen"
+"""Folder of a study for what several of its runs keep frozen."""
+_DIGEST = "digest"
 # Heads of a strategy's own; they are no part of the finished model.
 _AUXILIARY = "auxiliary."
 
@@ -63,7 +69,7 @@ def build_checkpoints(folder: Path, *, monitor: str, mode: str, every_n_epochs: 
 def share_static(
     folder: Path, shared: Path, state: dict[str, Tensor], *, known_digest: str | None = None
 ) -> Path | None:
-    """Store what no phase changes once a study, and link it into the run's folder.
+    """Store what no phase changes once a study, and link it into the run's folder; a damaged file is written again.
 
     Args:
         folder: of the run's checkpoints.
@@ -78,9 +84,10 @@ def share_static(
     name = f"frozen-{(known_digest or digest(state))[:16]}.safetensors"
     target, original = folder / name, shared / name
     folder.mkdir(parents=True, exist_ok=True)
-    if not original.exists():
+    if not _holds(original, state):
         _save_tensors(state, original)
-    if not target.exists():
+    if not _holds(target, state):
+        target.unlink(missing_ok=True)
         try:
             os.link(original, target)
         except OSError:  # a file system without hard links
@@ -97,48 +104,104 @@ def load_weights(model: TransferModel, folder: Path, *, which: str = BEST) -> in
         RunError: the checkpoint is missing or torn, or does not fit the model.
     """
     path = folder / f"{which}.ckpt"
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist; the run has not finished an epoch, start it again") from None
-    except Exception as error:
-        raise RunError(f"{path} cannot be read ({error}); start the run again with rerun=all") from error
+    checkpoint = _read(path)
     state = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
-    recorded = checkpoint["headstart"]["static_digest"]
-    frozen = folder / f"frozen-{recorded[:16]}.safetensors"
-    if frozen.exists():
-        static = load_file(frozen)
-        if digest(static) != recorded:
-            raise RunError(f"{frozen} is damaged: its digest is not the checkpoint's; copy the run directory again")
-        state |= static
+    state |= _static(folder, checkpoint["headstart"]["static_digest"])
     if not model.auxiliary:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_AUXILIARY)}
     _load_exactly(model, state, path)
     return int(checkpoint["epoch"])
 
 
+def why_not_resumed(folder: Path) -> str | None:
+    """Which file, damaged or missing, keeps a run from going on where its last checkpoint ends; or None."""
+    try:
+        checkpoint = _read(folder / f"{LAST}.ckpt")
+        states = checkpoint.get("callbacks", {}).values()
+        if any(Path(state.get("best_model_path") or "").name == f"{BEST}.ckpt" for state in states):
+            _read(folder / f"{BEST}.ckpt")
+    except RunError as error:
+        return str(error).partition(";")[0]
+    return None
+
+
 def save_final(model: TransferModel, folder: Path) -> None:
     """Store a model whose weights were changed after training, so that it is not that of the best checkpoint."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_AUXILIARY)}
-    _save_tensors(state, folder / FINAL_FILE)
+    _save_tensors(state, folder / FINAL_FILE, {_DIGEST: digest(state)})
 
 
 def load_final(model: TransferModel, folder: Path) -> bool:
-    """Load what :func:`save_final` stored, if it stored anything."""
+    """Load what :func:`save_final` stored, if it stored anything.
+
+    Raises:
+        RunError: the file is damaged, or does not fit the model.
+    """
     path = folder / FINAL_FILE
     if not path.exists():
         return False
     try:
+        with safe_open(path, "pt") as file:
+            recorded = (file.metadata() or {}).get(_DIGEST)
         state = load_file(path)
     except Exception as error:
         raise RunError(f"{path} cannot be read ({error}); start the run again with rerun=all") from error
+    if recorded not in (None, digest(state)):
+        raise RunError(f"{path} is damaged: its digest is not the recorded one; start the run again with rerun=all")
     _load_exactly(model, state, path)
     return True
 
 
-def _save_tensors(state: dict[str, Tensor], path: Path) -> None:
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint whose every part has the checksum that PyTorch wrote with it, and does not check itself."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} was altered")
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist; the run has not finished an epoch, start it again") from None
+    except Exception as error:
+        raise RunError(f"{path} cannot be read ({error}); start the run again with rerun=all") from error
+    return checkpoint
+
+
+def _static(folder: Path, recorded: str) -> dict[str, Tensor]:
+    """What never changes, from the run's own file or the study's; empty where nothing is frozen throughout."""
+    name = f"frozen-{recorded[:16]}.safetensors"
+    found = [path for path in (folder / name, folder.parent.parent / SHARED / name) if path.exists()]
+    for path in found:
+        try:
+            state = load_file(path)
+        except Exception:
+            continue
+        if digest(state) == recorded:
+            return state
+    if found:
+        raise RunError(f"{found[0]} is damaged: its digest is not the checkpoint's; copy the run directory again")
+    return {}
+
+
+def _holds(path: Path, state: Mapping[str, Tensor]) -> bool:
+    """Whether a file holds these very tensors, bit by bit."""
+    try:
+        found = load_file(path)
+    except Exception:  # absent, torn or of another kind: it is written again
+        return False
+    return found.keys() == state.keys() and all(_same(found[name], state[name]) for name in found)
+
+
+def _same(stored: Tensor, tensor: Tensor) -> bool:
+    tensor = tensor.detach().cpu().contiguous()
+    if (stored.dtype, stored.shape) != (tensor.dtype, tensor.shape):
+        return False
+    return torch.equal(stored.reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8))
+
+
+def _save_tensors(state: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
     with atomic_path(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary, about)
 
 
 def _load_exactly(model: TransferModel, state: dict[str, Tensor], path: Path) -> None:

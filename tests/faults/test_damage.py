@@ -1,0 +1,154 @@
+"""One wrong bit in a file of a run is noticed before it counts, and what the machine did to a run can be undone."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import headstart
+from headstart.errors import RunError
+from headstart.execution.train import Run, of_environment
+from headstart.runs.directory import find_runs
+from headstart.runs.result import read_result
+from headstart.training.checkpoints import AtomicCheckpointIO
+
+CHOICES = (
+    "experiment=smoke",
+    "backbone.weights=none",
+    "datamodule.image_size=32",
+    "datamodule.shots=2",
+    "datamodule.num_workers=0",
+    "trainer.accelerator=cpu",
+    "callbacks.plots=false",
+)
+
+
+@pytest.fixture
+def train(tmp_path: Path):
+    def run(*choices: str) -> Run:
+        return headstart.train(*CHOICES, *choices, f"paths.output_dir={tmp_path / 'outputs'}")
+
+    return run
+
+
+def flip(path: Path, *, at: float = 0.6) -> None:
+    """Change one bit, in another inode as a bad copy has it."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * at)] ^= 0x40
+    path.unlink()
+    path.write_bytes(content)
+
+
+def lose_result(run: Run) -> None:
+    """As after a kill between the last epoch and the end."""
+    (run.path / "result.json").unlink()
+
+
+def test_a_bit_of_the_best_checkpoint_changes_no_prediction(train):
+    run = train()
+    flip(run.path / "checkpoints" / "best.ckpt", at=0.4)
+    with pytest.raises(RunError, match=r"best.ckpt cannot be read .* start the run again"):
+        run.load()
+
+
+@pytest.mark.parametrize("harm", ["last", "best", "no best"])
+def test_damaged_checkpoints_are_nothing_to_go_on_from(train, harm: str, capsys: pytest.CaptureFixture[str]):
+    run = train()
+    lose_result(run)
+    path = run.path / "checkpoints" / f"{harm.split()[-1]}.ckpt"
+    path.unlink() if harm == "no best" else flip(path, at=0.4)
+    again = train()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "training starts anew" in printed
+    assert f"{path.name} {'does not exist' if harm == 'no best' else 'cannot be read'}" in printed
+    assert again.metrics == run.metrics
+
+
+def test_whole_checkpoints_are_gone_on_from(train, capsys: pytest.CaptureFixture[str]):
+    run = train()
+    lose_result(run)
+    assert train().metrics == run.metrics
+    assert "anew" not in capsys.readouterr().out
+
+
+def test_a_damaged_run_is_not_extended(train):
+    run = train()
+    flip(run.path / "checkpoints" / "last.ckpt", at=0.4)
+    with pytest.raises(RunError, match=r"extend=true: .*last.ckpt cannot be read"):
+        train("extend=true", "trainer.max_epochs=3")
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut"])
+def test_a_damaged_shared_file_is_written_again(train, harm: str):
+    first = train()
+    (shared,) = (first.path.parent / ".frozen").iterdir()
+    whole = shared.read_bytes()
+    if harm == "flip":
+        flip(shared)
+    else:
+        shared.unlink()
+        shared.write_bytes(whole[: len(whole) // 2])
+    second = train("optimizer.lr=0.02")
+    assert shared.read_bytes() == whole
+    second.load()
+    (own,) = (first.path / "checkpoints").glob("frozen-*")
+    flip(own)
+    first.load()  # from the study's
+
+
+def test_a_bit_of_the_final_weights_is_noticed(train, tmp_path: Path):
+    from headstart.execution.load import load
+    from headstart.training.checkpoints import load_final, save_final
+
+    model = load(train().path).network
+    save_final(model, tmp_path / "final")
+    assert load_final(model, tmp_path / "final")
+    flip(tmp_path / "final" / "final.safetensors")
+    with pytest.raises(RunError, match=r"final\.safetensors is damaged"):
+        load_final(model, tmp_path / "final")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ],
+    ids=["full", "read-only", "memory", "allocator", "cuda"],
+)
+@pytest.mark.slow
+def test_what_the_machine_did_leaves_a_run_that_goes_on(train, error: Exception, monkeypatch: pytest.MonkeyPatch):
+    whole = train("trainer.max_epochs=3")
+    shutil.rmtree(whole.path.parent)
+    save, epochs, broken = AtomicCheckpointIO.save_checkpoint, [], [True]
+
+    def write(self: AtomicCheckpointIO, checkpoint: dict, path: str, storage_options: object = None) -> None:
+        epochs.append(checkpoint["epoch"])
+        if checkpoint["epoch"] == 2 and broken:
+            raise error
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", write)
+    with pytest.raises(RunError, match="the same command goes on from the last checkpoint"):
+        train("trainer.max_epochs=3")
+    (path,) = find_runs(whole.path.parent)
+    assert read_result(path).details["resumable"]
+    epochs.clear()
+    broken.clear()
+    again = train("trainer.max_epochs=3")
+    assert set(epochs) == {2}
+    assert again.metrics == whole.metrics
+
+
+def test_an_error_of_the_run_is_not_the_machines():
+    assert of_environment(ValueError("x")) is None
+    assert of_environment(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))) is None
+    chained = RuntimeError("could not write")
+    chained.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert of_environment(chained) is chained.__cause__
