@@ -15,7 +15,7 @@ from headstart.study.report import write_report
     [
         (["trainer.limit_val_batches=0.01"], "trainer.limit_val_batches=0.01 leaves none of the 3 val batches; give"),
         (["trainer.limit_train_batches=0.01"], "trainer.limit_train_batches=0.01 leaves none of the 3 train batches"),
-        (["trainer.limit_test_batches=0.1"], "leaves none of the 3 test batches; give a share of at least 0.333"),
+        (["trainer.limit_test_batches=0.1"], "leaves none of the 3 test batches; give a share of at least 0.334, or"),
         (["trainer.overfit_batches=0.1"], "trainer.overfit_batches=0.1 leaves none of the 3"),
         (["trainer.val_check_interval=100"], "trainer.val_check_interval=100 exceeds the 3 training batches"),
         (
@@ -29,6 +29,10 @@ def test_what_leaves_too_little_is_refused_before_training(train, tmp_path, over
         train(*overrides)
     (run,) = find_runs(tmp_path / "outputs")
     assert not (run / "metrics.csv").exists()
+
+
+def test_the_share_that_is_asked_for_is_enough(train):
+    assert train("trainer.limit_test_batches=0.334", "trainer.max_epochs=1").result.status == "done"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the trainer's switches leave of the data, found out before training."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +103,7 @@ def _check_share(key: str, share: Any, split: str, count: int) -> None:
     if isinstance(share, float) and share > 0 and _taken(share, count) == 0:
         raise ConfigError(
             f"trainer.{key}={share} leaves none of the {count} {split} batches; give a share of at least "
-            f"{1 / count:.3g}, or a number of batches"
+            f"{math.ceil(1000 / count) / 1000:g}, or a number of batches"
         )
 
 
