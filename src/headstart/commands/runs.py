@@ -57,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
     choices = parser.parse_args(argv)
-    runs = list_runs(choices.directory)
+    # Before the first run there is no such folder, and nothing is wrong.
+    fresh = choices.directory == parser.get_default("directory") and not Path(choices.directory).exists()
+    runs = [] if fresh else list_runs(choices.directory)
     if choices.json:
         print(json.dumps([asdict(run) for run in runs], indent=2))
     elif runs:

@@ -131,6 +131,8 @@ def _unknown_key(found: re.Match[str], overrides: Sequence[str], folders: Sequen
         return f"{key} is no key any more: {REMOVED[key]}"
     if key in GROUPS:
         return f"{given}: {key} is a group; choose one of its files by name, or set one of its keys: {key}.<key>=value"
+    if owners := _owners(key, folders):
+        return f"{key} is unknown here; it belongs to {' or '.join(owners)}"
     valid = _valid_keys(overrides, folders)
     parent = key.rpartition(".")[0]
     if parent in valid and not any(name.startswith(f"{parent}.") for name in valid):
@@ -140,6 +142,20 @@ def _unknown_key(found: re.Match[str], overrides: Sequence[str], folders: Sequen
     )
     hint = hint or nearest(key, [*valid, *GROUPS])
     return f"{key} is unknown; did you mean {hint}?" if hint else f"{key} is unknown; `--help` lists what there is"
+
+
+def _owners(key: str, folders: Sequence[Path]) -> list[str]:
+    """Choices of the key's group, as one gives them, whose files have the key."""
+    group, _, name = key.partition(".")
+    if group not in GROUPS:
+        return []
+    found = []
+    for option in options(group, folders):
+        file = next(path for folder in folders if (path := folder / group / f"{option.name}.yaml").is_file())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and name in content:
+            found.append(f"{group}={option.name}")
+    return found
 
 
 def _valid_keys(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:

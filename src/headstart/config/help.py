@@ -1,5 +1,6 @@
 """The help text of the train command, written for people and read from the YAML files themselves."""
 
+import re
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -72,10 +73,12 @@ def _group(group: str, purpose: str, folders: Sequence[Path], width: int) -> str
 
 
 def _short(text: str, width: int) -> str:
-    """The text, or its first clause where that is needed to fit."""
+    """The text, or where it does not fit its first clauses, unless they say too little."""
     text = text.rstrip(":")
-    for mark in ("", ". ", "; ", ": ", ", "):
-        clause = text.partition(mark)[0] if mark else text
-        if len(clause) <= width:
-            return clause
+    if len(text) <= width:
+        return text
+    ends = [end.start() for end in re.finditer(r"(?<!et al)\. |[;:,] ", text[: width + 2])]
+    clauses = [text[:end] for end in ends if text.count("(", 0, end) == text.count(")", 0, end)]
+    if clauses and len(clauses[-1]) >= width // 3:
+        return clauses[-1]
     return textwrap.shorten(text, width=width, placeholder=" …")

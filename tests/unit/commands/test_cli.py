@@ -131,6 +131,11 @@ ERRORS = [
     (["trainer.max_epoch=3"], "error: trainer.max_epoch is unknown; did you mean trainer.max_epochs?"),
     (["callbacks.lr_monitor=true"], "error: callbacks.lr_monitor is no key any more: learning rates are always logged"),
     (["lr=1"], "error: lr is unknown; did you mean optimizer.lr?"),
+    (
+        ["datamodule.root=/x"],
+        "error: datamodule.root is unknown here; it belongs to datamodule=csv or datamodule=folder",
+    ),
+    (["strategy.where=first"], "error: strategy.where is unknown here; it belongs to strategy=partial"),
     (["freeze"], "error: 'freeze' is not of the form key=value; did you mean strategy=freeze?"),
     (["--strategy=full"], "error: '--strategy=full' is no switch; choices have no dashes: strategy=full"),
     (["strategy=freeze,full"], "error: strategy=freeze,full gives several values: add -m to run each of them"),

@@ -69,3 +69,9 @@ def test_an_empty_folder_says_what_to_do_and_a_missing_one_is_an_error(tmp_path:
     assert "No runs in" in capsys.readouterr().out
     with pytest.raises(RunError, match="absent"):
         main([str(tmp_path / "absent")])
+
+
+def test_before_the_first_run_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    assert capsys.readouterr().out == "No runs in outputs yet; `headstart train` makes one.\n"
