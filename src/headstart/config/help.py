@@ -73,12 +73,12 @@ def _group(group: str, purpose: str, folders: Sequence[Path], width: int) -> str
 
 
 def _short(text: str, width: int) -> str:
-    """The text, or where it does not fit its first clauses, unless they say too little."""
+    """The text, or where it does not fit its first clause, unless that says too little."""
     text = text.rstrip(":")
     if len(text) <= width:
         return text
-    ends = [end.start() for end in re.finditer(r"(?<!et al)\. |[;:,] ", text[: width + 2])]
-    clauses = [text[:end] for end in ends if text.count("(", 0, end) == text.count(")", 0, end)]
-    if clauses and len(clauses[-1]) >= width // 3:
-        return clauses[-1]
+    for mark in (r"(?<!et al)\. ", "; ", ": ", ", "):
+        clause = re.split(mark, text, maxsplit=1)[0]
+        if width // 3 <= len(clause) <= width and clause.count("(") == clause.count(")"):
+            return clause
     return textwrap.shorten(text, width=width, placeholder=" …")

@@ -12,7 +12,8 @@ from headstart.config.help import _short
         ("Linear probe first, then all (Kumar et al. 2022).", 45, "Linear probe first"),
         ("Of all, with a long remark that goes on and on", 30, "Of all, with a long remark …"),
         ("A first clause, a second one: and more of it", 32, "A first clause, a second one"),
-        ("A (list, with: marks) inside, and more of it", 32, "A (list, with: marks) inside"),
+        ("A whole sentence. The rest: of the text", 32, "A whole sentence"),
+        ("A (list, with: marks), and more of it", 32, "A (list, with: marks), and …"),
     ],
 )
 def test_a_description_is_cut_where_it_still_says_something(text: str, width: int, expected: str):
