@@ -18,7 +18,6 @@ from headstart.errors import DivergedError, RunError
 from headstart.frozen.each import JobByJob
 from headstart.frozen.features import Features, batches_of
 from headstart.frozen.member import Member
-from headstart.frozen.scoring import score_many
 from headstart.system.hardware import torch_threads
 from headstart.tasks import Multiclass
 from headstart.training.assemble import build_optimizer
@@ -74,7 +73,7 @@ class Stack:
         started = time.perf_counter()
         train, position = self._train_epoch(epoch)
         outputs = self._evaluate(self._features["val"])
-        val = score_many(self._task, outputs.cpu(), self._features["val"].targets.cpu())
+        val = self._task.evaluate_each(outputs.cpu(), self._features["val"].targets.cpu())
         seconds = time.perf_counter() - started
         running, ended = [], []
         for place, member in enumerate(self.members):

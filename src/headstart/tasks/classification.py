@@ -7,11 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    multiclass_accuracy,
-    multiclass_f1_score,
-)
 
 from headstart.tasks.contract import Task
 
@@ -60,19 +55,28 @@ class Classification(Task):
             outputs: ``(N, outputs)``.
             targets: ``(N,)`` class numbers.
         """
-        if not torch.isfinite(outputs).all():
-            return dict.fromkeys(self.metric_names, math.nan)
-        probabilities = self.probabilities(outputs)
-        count = len(self.classes)
-        values = {
-            "loss": float(self.loss(outputs.float(), targets)),
-            "acc": float(multiclass_accuracy(probabilities, targets, count, average="micro")),
-            "f1": float(multiclass_f1_score(probabilities, targets, count, average="macro")),
+        return self.evaluate_each(outputs[None], targets)[0]
+
+    def evaluate_each(self, outputs: Tensor, targets: Tensor) -> list[dict[str, float]]:
+        """See :meth:`Task.evaluate_each`."""
+        finite = torch.isfinite(outputs).flatten(1).all(dim=1)
+        safe = torch.where(finite[:, None, None], outputs, 0.0)
+        probabilities = torch.stack([self.probabilities(one) for one in safe])
+        predicted = probabilities.argmax(dim=2)
+        columns = {
+            "acc": (predicted == targets).sum(dim=1).float() / len(targets),
+            "f1": _macro_f1(predicted, targets, len(self.classes)),
             "auroc": _auroc(probabilities, targets),
         }
         if "top5" in self.metric_names:
-            values["top5"] = float(multiclass_accuracy(probabilities, targets, count, average="micro", top_k=_TOP_K))
-        return values
+            best = probabilities.topk(_TOP_K, dim=2).indices
+            columns["top5"] = (best == targets[:, None]).any(dim=2).sum(dim=1).float() / len(targets)
+        return [
+            {"loss": float(self.loss(one.float(), targets)), **{name: float(c[place]) for name, c in columns.items()}}
+            if finite[place]
+            else dict.fromkeys(self.metric_names, math.nan)
+            for place, one in enumerate(outputs)
+        ]
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -132,13 +136,44 @@ class Binary(Classification):
         return torch.cat((torch.sigmoid(-logits), torch.sigmoid(logits)), dim=1)
 
 
-def _auroc(probabilities: Tensor, targets: Tensor) -> float:
-    """Mean over classes of the area under the ROC curve of each against the rest, where both occur."""
-    counts = torch.bincount(targets, minlength=probabilities.shape[1])
-    present = [c for c, n in enumerate(counts.tolist()) if 0 < n < len(targets)]
+def _macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """``(jobs, N)`` class numbers to ``(jobs,)``: the mean over classes that are there or were predicted."""
+    jobs = len(predicted)
+    cells = (torch.arange(jobs, device=targets.device)[:, None] * classes + targets) * classes + predicted
+    table = torch.bincount(cells.flatten(), minlength=jobs * classes**2).view(jobs, classes, classes)
+    hits, seen = table.diagonal(dim1=1, dim2=2).float(), (table.sum(dim=1) + table.sum(dim=2)).float()
+    scores = torch.where(seen > 0, 2 * hits / seen.clamp(min=1), 0.0)
+    return scores.sum(dim=1) / (seen > 0).sum(dim=1)
+
+
+def _auroc(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """``(jobs, N, classes)`` to ``(jobs,)``: mean area under the ROC curves of each class against the rest.
+
+    The area is the probability that an image of the class ranks before one of the rest, ties counting half (Hanley and
+    McNeil, Radiology 1982).
+    """
+    classes = probabilities.shape[2]
+    counts = torch.bincount(targets, minlength=classes)
+    present = [number for number, count in enumerate(counts.tolist()) if 0 < count < len(targets)]
     if not present:
-        return math.nan
-    # With two classes each is the rest of the other: one area.
-    scored = present[-1:] if probabilities.shape[1] == 2 else present
-    areas = [float(binary_auroc(probabilities[:, c], (targets == c).long())) for c in scored]
-    return sum(min(area, 1.0) for area in areas) / len(areas)  # In single precision an area can come out above 1.
+        return torch.full((len(probabilities),), math.nan)
+    scored = present[-1:] if classes == 2 else present
+    ranks = _mean_ranks(probabilities[:, :, scored].transpose(1, 2).contiguous())
+    positive = torch.stack([targets == number for number in scored]).double()
+    count = positive.sum(dim=1)
+    areas = ((ranks * positive).sum(dim=2) - count * (count + 1) / 2) / (count * (len(targets) - count))
+    return areas.mean(dim=1)
+
+
+def _mean_ranks(values: Tensor) -> Tensor:
+    """Ranks from 1 along the last dimension; equal values share the mean of theirs."""
+    ordered, order = values.sort(dim=-1)
+    length = values.shape[-1]
+    places = torch.arange(length, device=values.device).expand_as(ordered)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    first = torch.where(new, places, 0).cummax(dim=-1).values
+    ends = torch.ones_like(new)
+    ends[..., :-1] = new[..., 1:]
+    last = torch.where(ends, places, length).flip(-1).cummin(dim=-1).values.flip(-1)
+    return torch.empty_like(ordered, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2 + 1)

@@ -51,6 +51,10 @@ class Task(ABC):
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Metrics of a whole split: ``(N, outputs)`` and its targets; NaN where they are not defined."""
 
+    def evaluate_each(self, outputs: Tensor, targets: Tensor) -> list[dict[str, float]]:
+        """:meth:`evaluate` of several models on one split: ``(models, N, outputs)`` and the split's targets."""
+        return [self.evaluate(one, targets) for one in outputs]
+
     @abstractmethod
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split."""
