@@ -142,9 +142,13 @@ def _extension(resolved: ResolvedRun) -> tuple[ResolvedRun, RunDirectory | None]
             f"extend=true: strategy={result.config['strategy']} has phases whose lengths follow trainer.max_epochs, so "
             f"{path} cannot go on as if it had been meant to be longer; train without extend"
         )
+    earlier = RunDirectory(path, result.fingerprint)
+    if "fused" in result.details and not earlier.last_checkpoint.exists():
+        show(f"{path} was trained together with others and kept no checkpoint to go on from: trained from the start")
+        return resolved, None
     fingerprint = digest({"choices": resolved.fingerprint, "extends": result.fingerprint})
     changed = replace(resolved, fingerprint=fingerprint, key=f"{resolved.key}-extends{shorter}")
-    return changed, RunDirectory(path, result.fingerprint)
+    return changed, earlier
 
 
 def _return_finished(run: RunDirectory, *, export: bool) -> Result:

@@ -1,1 +1,1 @@
-"""Heads of many runs trained together over one frozen backbone, each with the result that it would have had alone."""
+"""What happens on the features of a frozen backbone: a head is solved for, or one or many are trained in one loop."""

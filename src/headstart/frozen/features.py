@@ -1,9 +1,7 @@
 """Stored activations of a data set, whole and in memory."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from headstart.store.activations import CachedData
@@ -34,25 +32,11 @@ class Features:
         return self.views[epoch % len(self.views)][index], self.targets[index]
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The features of every split of a data set.
-
-    Attributes:
-        loaders: where they come from; it keeps the record of the store's entries.
-        features: by split.
-    """
-
-    loaders: CachedData
-    features: dict[str, Features]
-
-
-def load_splits(loaders: CachedData, splits: Sequence[str]) -> Splits | str:
+def load_features(loaders: CachedData) -> dict[str, Features] | str:
     """Every split's features, extracted where they are not stored yet; or why they are not to be had.
 
     Args:
         loaders: with a trainer, whose device and precision the features are computed with.
-        splits: names of them.
     """
     [decision] = loaders.decisions
     if not decision.train:
@@ -60,7 +44,7 @@ def load_splits(loaders: CachedData, splits: Sequence[str]) -> Splits | str:
     if decision.stages != len(loaders.model.backbone.stages):
         return "the backbone cannot be cut at its end, so a part of it would run in every step"
     features, room = {}, int(_SHARE * memory_bytes())
-    for split in splits:
+    for split in loaders.data.sizes:
         stored = loaders.stored(split)
         if stored is None:
             return str(loaders.record()["reason"]) or "there are no stored activations"
@@ -72,9 +56,4 @@ def load_splits(loaders: CachedData, splits: Sequence[str]) -> Splits | str:
         views, targets = stored.whole()
         features[split] = Features(tuple(views), targets)
         stored.close()
-    return Splits(loaders, features)
-
-
-def batches_of(length: int, size: int) -> list[Tensor]:
-    """Positions of a split in its own order, batch by batch."""
-    return list(torch.arange(length).split(size))
+    return features

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from headstart.config import ResolvedRun
 from headstart.frozen.eligible import obstacle, shared_part
-from headstart.frozen.request import answer_path, read_answer, write_request
 from headstart.launch.jobs import Job, conclude, prepare, result_stamp
 from headstart.launch.pool import OUTPUT_FOLDER, JobPool, PoolSettings, Waiting, tail_of
+from headstart.launch.request import answer_path, read_answer, write_request
 from headstart.launch.workers import Workers
 from headstart.system.console import show
 
@@ -109,7 +109,7 @@ class FusedPool(JobPool):
             output=output,
             environment=self._environment(job, gpus),
             threads=self._threads(job),
-            entry="headstart.frozen.group:train_request",
+            entry="headstart.launch.request:train_request",
         )
 
     def _ended(self, number: int, exit_code: int) -> None:

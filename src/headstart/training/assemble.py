@@ -5,7 +5,7 @@ Components take plain arguments; the sizes that the data or the weights decide a
 
 import inspect
 import random
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,9 +102,9 @@ def ever_learning(plan: RatePlan) -> frozenset[str]:
     return frozenset(name for phase in plan.phases for name in phase.learning)
 
 
-def build_optimizer(choice: Component, trainer: TrainerSettings) -> Callable[[list[dict[str, Any]]], Optimizer]:
+def build_optimizer(choice: Component, trainer: TrainerSettings) -> partial[Optimizer]:
     """What makes the run's optimizer from torch's parameter groups."""
-    made: Callable[[list[dict[str, Any]]], Optimizer] = choice.partial(**_fused(choice, trainer))
+    made: partial[Optimizer] = choice.partial(**_fused(choice, trainer))
     return made
 
 

@@ -66,6 +66,24 @@ def build_checkpoints(folder: Path, *, monitor: str, mode: str, every_n_epochs: 
     return [best, last]
 
 
+def save_best(folder: Path, state: Mapping[str, Tensor], *, epoch: int, static_digest: str) -> None:
+    """Write the best checkpoint of a model that was trained without Lightning; :func:`load_weights` reads it.
+
+    Args:
+        folder: of the run's checkpoints.
+        state: what is not frozen, by name within the model.
+        epoch: it was reached in, counted from 0.
+        static_digest: of what is frozen.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = {
+        "epoch": epoch,
+        "state_dict": {f"model.{name}": tensor for name, tensor in state.items()},
+        "headstart": {"static_digest": static_digest},
+    }
+    AtomicCheckpointIO().save_checkpoint(checkpoint, folder / f"{BEST}.ckpt")
+
+
 def share_static(
     folder: Path, shared: Path, state: dict[str, Tensor], *, known_digest: str | None = None
 ) -> Path | None:

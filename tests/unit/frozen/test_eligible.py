@@ -7,7 +7,7 @@ import pytest
 
 from headstart.config import ResolvedRun, compose, resolve_run
 from headstart.frozen.eligible import _FOLLOWED, _USUAL, obstacle, shared_part
-from headstart.frozen.request import answer_path, read_answer, read_request, write_answer, write_request
+from headstart.launch.request import answer_path, read_answer, read_request, write_answer, write_request
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from launch_testing import ScriptedWorkers
 
 from headstart.config import compose, resolve_run
-from headstart.frozen.request import read_request, write_answer
 from headstart.launch.fused import FusedPool
 from headstart.launch.jobs import Job, Outcome
 from headstart.launch.pool import PoolSettings, run_jobs
+from headstart.launch.request import read_request, write_answer
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import failed_result, write_result
 
@@ -31,7 +31,7 @@ class Together(ScriptedWorkers):
         if entry is None:
             super().start(job, arguments, **choices)
             return
-        assert entry == "headstart.frozen.group:train_request"
+        assert entry == "headstart.launch.request:train_request"
         together = Path(arguments[0])
         resolved = read_request(together)
         self.groups.append([run.fingerprint for run in resolved])

@@ -1,4 +1,4 @@
-"""A stack of heads gives each job the very bits that its head gives alone."""
+"""A stack of heads gives each head what it gives alone, dropout included, up to rounding."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F  # noqa: N812
 
 from headstart.backbones.contract import FeatureSpec
-from headstart.frozen.each import JobByJob
+from headstart.frozen.layers import StackedLayers
 from headstart.heads import MLP, FlattenMLP, Linear
 
 JOBS, ROWS, CLASSES = 5, 23, 7
@@ -64,7 +64,7 @@ def test_outputs_and_gradients_are_those_of_single_heads(name: str, mixed: bool)
     def outputs_of(params: dict[str, Tensor], rows: Tensor) -> Tensor:
         return functional_call(heads[0], params, (rows,)).float()
 
-    with JobByJob(CPU, seeds), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+    with StackedLayers(CPU, seeds.__getitem__), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         together = vmap(outputs_of)(params, rows)
         losses = vmap(F.cross_entropy)(together, targets)
     losses.sum().backward()
@@ -74,42 +74,31 @@ def test_outputs_and_gradients_are_those_of_single_heads(name: str, mixed: bool)
             alone = head(rows[job]).float()
             loss = F.cross_entropy(alone, targets[job])
         loss.backward()
-        assert torch.equal(together[job], alone), f"job {job}"
-        assert losses[job].item() == pytest.approx(loss.item(), rel=1e-6)
+        close = {"rtol": 2e-2, "atol": 2e-2} if mixed else {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(together[job], alone, **close)
+        assert losses[job].item() == pytest.approx(loss.item(), rel=1e-2 if mixed else 1e-5)
         for key, parameter in head.named_parameters():
-            if name == "cosine":  # Normalising sums over the rows of all jobs, in another order.
-                torch.testing.assert_close(params[key].grad[job], parameter.grad)
-            else:
-                assert torch.equal(params[key].grad[job], parameter.grad), f"job {job}, {key}"
+            torch.testing.assert_close(params[key].grad[job], parameter.grad, **close)
 
 
-def test_dropout_differs_from_job_to_job_and_is_off_in_evaluation():
+def test_dropout_is_that_of_each_seed_and_off_in_evaluation():
     head = nn.Dropout(0.5)
     rows = torch.ones(2, 400)
 
     def drop(rows: Tensor) -> Tensor:
         return head(rows)
 
-    with JobByJob(CPU, [1, 2]):
+    with StackedLayers(CPU, [1, 2].__getitem__):
         dropped = vmap(drop)(rows)
     assert not torch.equal(dropped[0], dropped[1])
-    assert 120 < (dropped[0] == 0).sum() < 280
+    for place, seed in enumerate((1, 2)):
+        torch.manual_seed(seed)
+        assert torch.equal(dropped[place], head(rows[place]))
     head.eval()
-    with JobByJob(CPU):
+    with StackedLayers(CPU, [1, 2].__getitem__):
         assert torch.equal(vmap(drop)(rows), rows)
 
 
-def test_rows_that_all_jobs_share_are_not_copied_into_the_result_of_one():
-    torch.manual_seed(0)
-    heads = [nn.Linear(8, 3) for _ in range(JOBS)]
-    params = stack_module_state(heads)[0]
-    rows = torch.randn(ROWS, 8)
-    with JobByJob(CPU), torch.no_grad():
-        together = vmap(lambda p, x: functional_call(heads[0], p, (x,)), in_dims=(0, None))(params, rows)
-        alone = torch.stack([head(rows) for head in heads])
-    assert torch.equal(together, alone)
-
-
 def test_other_randomness_is_refused():
-    with JobByJob(CPU, [1, 2]), pytest.raises(RuntimeError, match="random"):
+    with StackedLayers(CPU, [1, 2].__getitem__), pytest.raises(RuntimeError, match="random"):
         vmap(lambda rows: rows + torch.rand_like(rows))(torch.ones(2, 3))

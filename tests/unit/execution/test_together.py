@@ -1,4 +1,4 @@
-"""Job by job: what was trained together is what trains alone, to the last bit of weights and predictions."""
+"""Job by job: what was trained together is what trains alone, within a stated tolerance."""
 
 import csv
 import json
@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from PIL import Image
 
 from headstart.config import ResolvedRun, compose, resolve_run
+from headstart.execution.load import load
+from headstart.execution.together import train_together as train_group
 from headstart.execution.train import train
 from headstart.frozen.eligible import obstacle, shared_part
-from headstart.frozen.group import train_group
 from headstart.runs.directory import RunDirectory
+from headstart.training.assemble import build_data
 
 TINY = (
     "backbone.weights=bundled",
@@ -84,27 +86,40 @@ def train_together(runs: list[ResolvedRun]) -> dict[str, str]:
 
 
 def assert_same_run(together: RunDirectory, alone: RunDirectory) -> None:
-    """Every file of a run, as far as it is no time, place or memory."""
-    assert {path.name for path in together.path.iterdir()} == {path.name for path in alone.path.iterdir()}
-    for split in ("val", "test"):
-        first, second = np.load(together.predictions_file(split)), np.load(alone.predictions_file(split))
-        assert set(first) == set(second)
-        for name in second:
-            assert np.array_equal(first[name], second[name]), f"{split} {name}"
-    for which in ("best", "last"):
-        first, second = (torch.load(run.checkpoints / f"{which}.ckpt", weights_only=True) for run in (together, alone))
-        differences = list(_differences(_elsewhere(first, together), _elsewhere(second, alone), which))
-        assert differences == []
-    audits = [json.loads(run.audit_file.read_text()) for run in (together, alone)]
-    assert audits[0] == audits[1]
+    """What a run leaves behind, its numbers within an image of the accuracy and a thousandth of the loss."""
+    files = {path.name for path in alone.path.iterdir()}
+    assert {path.name for path in together.path.iterdir()} == files
+    kept = {path.name for path in together.checkpoints.iterdir()}
+    assert kept == {path.name for path in alone.checkpoints.iterdir()} - {"last.ckpt"}
     first, second = together.result(), alone.result()
-    for section in ("status", "fingerprint", "metrics", "weights", "data", "params", "versions"):
+    for section in ("status", "fingerprint", "weights", "data", "params", "versions"):
         assert getattr(first, section) == getattr(second, section), section
+    _assert_close(first.metrics, second.metrics, second.data["sizes"])
     details = dict(first.details)
     assert details.pop("fused")["runs"] >= 1
-    assert details == second.details
+    assert set(details) == set(second.details)
+    for name in ("epochs", "phases", "input_spec", "precision", "monitor", "task_record"):
+        assert details[name] == second.details[name], name
+    for split in ("val", "test"):
+        ours, theirs = np.load(together.predictions_file(split)), np.load(alone.predictions_file(split))
+        assert set(ours) == set(theirs)
+        for name in ("index", "ids", "targets", "classes"):
+            assert np.array_equal(ours[name], theirs[name]), f"{split} {name}"
+        assert np.abs(ours["probabilities"] - theirs["probabilities"]).max() < 2e-2, split
+    audits = [json.loads(run.audit_file.read_text()) for run in (together, alone)]
+    assert audits[0]["ok"]
+    assert audits[1]["ok"]
+    assert audits[0]["phases"] == audits[1]["phases"]
     assert first.cost.images_seen == second.cost.images_seen
     _assert_same_rows(together, alone)
+
+
+def _assert_close(ours: dict[str, Any], theirs: dict[str, Any], sizes: dict[str, int]) -> None:
+    assert list(ours) == list(theirs)
+    for name, value in theirs.items():
+        images = sizes[name.partition("/")[0]]
+        allowed = 1e-3 if name.endswith("loss") else 1.01 / images if name.endswith(("acc", "top5")) else 3 / images
+        assert abs(float(ours[name]) - float(value)) <= allowed, name
 
 
 def _assert_same_rows(together: RunDirectory, alone: RunDirectory) -> None:
@@ -112,42 +127,17 @@ def _assert_same_rows(together: RunDirectory, alone: RunDirectory) -> None:
     assert [list(row) for row in first] == [list(row) for row in second]
     for ours, theirs in zip(first, second, strict=True):
         for name, value in theirs.items():
-            if name == "phase":
+            if name in ("phase", "epoch", "step"):
                 assert ours[name] == value
-            elif name != "seconds":
-                assert float(ours[name]) == pytest.approx(float(value), rel=2e-6, abs=2e-6), name
-        assert ours["val/acc"] == theirs["val/acc"]
+            elif name.startswith("lr/"):
+                assert float(ours[name]) == pytest.approx(float(value))
+            elif name.endswith("loss"):
+                assert abs(float(ours[name]) - float(value)) <= 1e-3, name
 
 
 def rows_of(run: RunDirectory) -> list[dict[str, str]]:
     with run.metrics_file.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _elsewhere(value: Any, run: RunDirectory) -> Any:
-    """Without the folder that the run is in."""
-    if isinstance(value, dict):
-        return {_elsewhere(key, run): _elsewhere(inner, run) for key, inner in value.items()}
-    return value.replace(str(run.path), "RUN") if isinstance(value, str) else value
-
-
-def _differences(first: Any, second: Any, place: str) -> Any:
-    if isinstance(first, dict) and isinstance(second, dict):
-        if set(first) != set(second):
-            yield f"{place}: {set(first) ^ set(second)}"
-        for key in set(first) & set(second):
-            yield from _differences(first[key], second[key], f"{place}/{key}")
-    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        for number, (ours, theirs) in enumerate(zip(first, second, strict=True)):
-            yield from _differences(ours, theirs, f"{place}/{number}")
-    elif isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-        if first.dtype != second.dtype or not torch.equal(first, second):
-            yield f"{place}: {first} is not {second}"
-    elif isinstance(first, float) and isinstance(second, float):
-        if first != pytest.approx(second, rel=1e-12):
-            yield f"{place}: {first} is not {second}"
-    elif first != second:
-        yield f"{place}: {first} is not {second}"
 
 
 def check_each(jobs: tuple[str, ...], choices: Callable, precision: str) -> None:
@@ -216,17 +206,27 @@ def test_heads_that_cannot_be_stacked_are_handed_back(
     assert [directory(run).state for run in runs] == ["new", "new", "done"]
 
 
-@pytest.mark.slow
-def test_a_run_trained_together_can_be_extended(choices: Callable):
+def test_a_run_trained_together_is_loaded_as_any(choices: Callable):
+    run = resolve(choices("optimizer=adam", "together"))
+    assert train_together([run]) == {}
+    model = load(directory(run).path)
+    stored = np.load(directory(run).predictions_file("test"))
+    data = build_data(run.settings.datamodule, seed=run.settings.seed)
+    images = [Image.fromarray(image) for image in data.records("test").images[:8]]
+    found = np.array([prediction.probabilities for prediction in model.predict(images)])
+    np.testing.assert_allclose(found, stored["probabilities"][:8], atol=2e-2)
+
+
+def test_extending_a_run_that_was_trained_together_trains_anew(choices: Callable, capsys: pytest.CaptureFixture[str]):
     job = "optimizer=adam scheduler=none"
     assert train_together([resolve(choices(job, "together"))]) == {}
-    train(resolve(choices(job, "alone")))
-    results = [
-        train(resolve_run(compose(choices(f"{job} trainer.max_epochs=5 extend=true", where)))).result
-        for where in ("together", "alone")
-    ]
-    assert results[0].metrics == results[1].metrics
-    assert results[0].details["epochs"] == 5
+    longer = train(resolve(choices(f"{job} trainer.max_epochs=5 extend=true", "together"))).result
+    assert "was trained together with others and kept no checkpoint to go on from: trained from the start" in (
+        capsys.readouterr().out
+    )
+    fresh = train(resolve(choices(f"{job} trainer.max_epochs=5", "alone"))).result
+    assert longer.metrics == fresh.metrics
+    assert longer.details["epochs"] == 5
 
 
 def test_costs_are_shares_and_say_so(choices: Callable):

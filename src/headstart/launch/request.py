@@ -9,6 +9,8 @@ from headstart.config import ResolvedRun
 from headstart.config.weights import resolve_backbone_weights
 from headstart.system.atomic import write_json
 
+_INTERRUPTED = 130
+
 
 def write_request(path: Path, runs: Sequence[ResolvedRun]) -> None:
     """Write the choices of jobs that have their shared part in common."""
@@ -43,3 +45,27 @@ def read_answer(request: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {str(fingerprint): str(reason) for fingerprint, reason in refused.items()}
+
+
+def train_request(arguments: Sequence[str]) -> int:
+    """The whole of a process that trains what a request asks for.
+
+    Args:
+        arguments: the request's file.
+
+    Returns: the exit code.
+    """
+    from headstart.execution.together import train_together
+
+    request = Path(arguments[0])
+    refused: dict[str, str] = {}
+
+    def refuse(resolved: ResolvedRun, reason: str) -> None:
+        refused[resolved.fingerprint] = reason
+
+    try:
+        train_together(read_request(request), refuse)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    write_answer(request, refused)
+    return 0
