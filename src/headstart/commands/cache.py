@@ -57,9 +57,9 @@ def _list(stores: Sequence[Store]) -> int:
 
 def _remove(stores: Sequence[Store], keys: Sequence[str], *, everything: bool) -> int:
     found = _chosen(stores, () if everything else keys)
-    unknown = [key for key in keys if not any(place[1].startswith(key) for place in found)]
+    unknown = [key for key in keys if not key or not any(place[1].startswith(key) for place in found)]
     if unknown or not (keys or everything):
-        given = f"no entry is called {unknown[0]}" if unknown else "nothing was named"
+        given = f"no entry is called {unknown[0] or repr(unknown[0])}" if unknown else "nothing was named"
         print(f"{given}; give keys as `headstart cache ls` shows them, or --all")
         return 1
     failed = 0

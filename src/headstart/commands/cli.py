@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING
 from headstart import __version__
 from headstart.config.compose import CONFIG_NAME, conf_dir
 from headstart.errors import RunError
-from headstart.system.interpreter import collector_at_rest
+from headstart.system.interpreter import INTERRUPTED, collector_at_rest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from headstart.runs.result import Result
-
-INTERRUPTED = 130
 
 COMMANDS = {
     "predict": ("headstart.commands.predict", "classify images with a finished run"),
@@ -170,7 +168,8 @@ class _ExitCode:
 def _reported(arguments: Sequence[str]) -> Iterator[_ExitCode]:
     """Within the block a fixable error becomes one line, Ctrl-C a short one; the exit code says which."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # A log shows each epoch when it ends, in order with the errors.
+        # A log shows each epoch when it ends, in order with the errors; names of files may be no UTF-8.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     code = _ExitCode()
     try:
         yield code

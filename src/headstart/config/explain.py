@@ -1,6 +1,7 @@
 """Turns what Hydra and OmegaConf say about a wrong command into one line that helps."""
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -96,10 +97,12 @@ def _unreadable(error: OverrideParseException, overrides: Sequence[str], folders
     key, _, value = override.partition("=")
     if re.search(r"\s", key):
         return f"'{override}' cannot be read: a key has no spaces"
-    bare = value.strip("'\"").replace('"', '\\"')
+    bare = value if value[:1] not in "'\"" or value[:1] != value[-1:] or len(value) < 2 else value[1:-1]
+    quoted = bare.replace("\\", "\\\\").replace('"', '\\"')
+    whole = shlex.quote(f'{key}="{quoted}"')
     return (
         f"'{override}' cannot be read; a value with spaces, commas, brackets, equals signs, # or $ needs quotes "
-        f"inside quotes: '{key}=\"{bare}\"'"
+        f"inside quotes: {whole}"
     )
 
 

@@ -5,25 +5,28 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from headstart.runs.result import Cost, Result
+from headstart.runs.result import Cost, Result, split_of
 from headstart.system.console import duration, plain_table, show
+from headstart.system.names import legible
 from headstart.weights.report import weights_notice
 
 
 def end_table(metrics: dict[str, float | None]) -> Table:
     """Splits by metrics; a missing test split is said."""
-    splits = list(dict.fromkeys(name.rpartition("/")[0] for name in metrics))
-    names = list(dict.fromkeys(name.rpartition("/")[2] for name in metrics))
+    places = {split_of(name): value for name, value in metrics.items()}
+    splits = list(dict.fromkeys(split for split, _ in places))
+    names = list(dict.fromkeys(name for _, name in places))
     names.sort(key=lambda name: (name == "loss", name != "acc"))
     table = plain_table()
     table.add_column("split", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(escape(legible(name)), justify="right", no_wrap=True)
     for split in splits:
-        table.add_row(split, *(_metric(metrics.get(f"{split}/{name}")) for name in names))
+        table.add_row(split, *(_metric(places.get((split, name))) for name in names))
     if "test" not in splits:
         table.add_row("test", *(["none"] + [""] * (len(names) - 1))[: len(names)], style="dim")
     return table
@@ -35,7 +38,7 @@ def data_notice(data: Mapping[str, Any]) -> str:
     Args:
         data: the ``data`` section of its result.
     """
-    names = [str(name) for name in data["classes"]]
+    names = [legible(str(name)) for name in data["classes"]]
     kind = "target" if "target_ranges" in data else "class"
     listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     counted = f"{len(names)} {kind if len(names) == 1 else {'class': 'classes', 'target': 'targets'}[kind]} ({listed})"

@@ -126,6 +126,13 @@ def _card(
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> str:
     """Write a safetensors file whole or not at all. Returns its SHA-256."""
     content = safetensors.torch.save(tensors, metadata=header)
+    # The library writes the header's texts in an order of chance; the same run must give the same file.
+    end = 8 + int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8:end])
+    entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    content = len(text).to_bytes(8, "little") + text + content[end:]
     with atomic_write(path, "wb") as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()

@@ -210,11 +210,8 @@ def _record(job: Job, outcome: Outcome) -> None:
 def kind_of(error: str) -> Kind:
     """What an error's text stands for; the text starts with the exception's name."""
     name = error.partition(":")[0].strip()
-    if (
-        name in ("OutOfMemoryError", "MemoryError")
-        or "out of memory" in error.lower()
-        or "DefaultCPUAllocator" in error
-    ):
+    said = ("out of memory", "can't allocate memory", "cannot allocate memory", "defaultcpuallocator")
+    if name in ("OutOfMemoryError", "MemoryError") or any(words in error.lower() for words in said):
         return "out_of_memory"
     if name == "DivergedError":
         return "diverged"

@@ -21,6 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from headstart.system.atomic import atomic_write, write_rows
+from headstart.system.names import legible
 
 INK, MUTED, RULE, PAPER = "#1a1f27", "#5b6470", "#d5d9df", "#fefefd"
 SERIES = ("#1d5fa6", "#b8480f", "#20755a", "#83449a", "#85600a", "#ac3157", "#2f6f86", "#555c68")
@@ -208,7 +209,8 @@ def add_title(figure: Figure, title: str) -> None:
 
 
 def shorten(text: str, length: int) -> str:
-    """The text, cut to ``length`` characters with an ellipsis."""
+    """The text as a font can show it, cut to ``length`` characters with an ellipsis."""
+    text = legible(text)
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 

@@ -180,6 +180,13 @@ def read_metrics_csv(path: str | Path) -> list[dict[str, float | str | None]]:
     return list(rows.values())
 
 
+def split_of(metric: str) -> tuple[str, str]:
+    """A metric's split and its name there: ``source/val/mae/speed (km/h)`` is ``source/val`` and the rest."""
+    parts = metric.split("/")
+    place = next((place for place, part in enumerate(parts) if part in ("train", "val", "test")), len(parts) - 2)
+    return "/".join(parts[: place + 1]), "/".join(parts[place + 1 :])
+
+
 def to_plain(value: Any) -> Any:
     """``value`` as JSON knows it: arrays and tensors as lists, paths as text, NaN and infinities as None."""
     if value is None or isinstance(value, bool | str | int):

@@ -7,6 +7,7 @@ import numpy as np
 
 from headstart.errors import RunError
 from headstart.runs.reader import RunRecord
+from headstart.runs.result import split_of
 from headstart.study.compare import SHOTS_AXES, Design, Table, choice, short_name, sort_key
 from headstart.study.statistics import (
     Aggregate,
@@ -41,7 +42,7 @@ class Metric:
     def label(self) -> str:
         """``test/acc`` as people say it: ``test accuracy``."""
         words = {"acc": "accuracy", "f1": "F1", "auroc": "AUROC", "val": "validation"}
-        return " ".join(words.get(part, part) for part in self.name.split("/"))
+        return " ".join(words.get(part, part) for part in _parts(self.name))
 
     def text(self, value: float | None, digits: int = 1) -> str:
         """A value with its unit, or a dash."""
@@ -220,6 +221,11 @@ def from_scratch(table: Table, design: Design) -> str | None:
     return random[0] if len(random) == 1 and len(sources) > 1 else None
 
 
+def _parts(metric: str) -> tuple[str, ...]:
+    split, name = split_of(metric)
+    return (*split.split("/"), name)
+
+
 def cost_columns(arms: Sequence[Arm]) -> list[str]:
     """The costs that at least one arm recorded, in the order in which they are shown."""
     order = ("total_seconds", "trainable_parameters", "peak_memory_bytes", "stored_bytes")
@@ -227,11 +233,16 @@ def cost_columns(arms: Sequence[Arm]) -> list[str]:
 
 
 def _metric(table: Table, name: str) -> Metric:
-    short = name.split("/")[-1]
-    higher = not any(short == word or short.endswith(f"_{word}") for word in _LOWER_IS_BETTER)
+    # Of a target it is called kind_target, as in rmse_speed (km/h).
+    short = split_of(name)[1]
+    higher = not any(
+        f"_{short}".endswith(f"_{word}") or f"{short}_".startswith(f"{word}_") for word in _LOWER_IS_BETTER
+    )
     values = [run.metrics[name] for run in table.runs if name in run.metrics]
     percent = (
-        short != "loss" and all(0 <= value <= 1 for value in values) and short not in ("nll", "mae", "mse", "rmse")
+        short != "loss"
+        and all(0 <= value <= 1 for value in values)
+        and short.partition("_")[0] not in ("nll", "mae", "mse", "rmse")
     )
     return Metric(name, higher, percent)
 

@@ -3,18 +3,24 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from html import escape
+from html import escape as escape_markup
 from importlib import resources
 from typing import Any
 
 from headstart.plots.style import Plot
 from headstart.study.thumbnails import Thumbnail
+from headstart.system.names import legible
 
 # Nothing may be fetched or run, whatever a class name or an error message contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 MOST_DATA_ROWS = 120
 """Data of a plot with more rows than this is shown from its start; the CSV file beside the page has all of it."""
+
+
+def escape(text: str) -> str:
+    """A text as HTML shows it, whatever bytes a name is made of."""
+    return escape_markup(legible(text))
 
 
 @dataclass(frozen=True)

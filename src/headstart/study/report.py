@@ -1,14 +1,15 @@
 """The report of a study: a table in the terminal, ``runs.csv``, ``report.html``, and plots with their data."""
 
-import shutil
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import RunError
 from headstart.runs.reader import RunRecord, read_runs, value_text
-from headstart.system.atomic import atomic_write, write_rows
+from headstart.system.atomic import atomic_write, write_json, write_rows
 
 if TYPE_CHECKING:
     from headstart.study.analysis import Analysis
@@ -20,6 +21,8 @@ COSTS = ("total_seconds", "fit_seconds", "extract_seconds", "peak_memory_bytes",
 """The costs that are columns of ``runs.csv``, in this order, before the trainable parameters."""
 
 PAGE, RUNS, PLOTS = "report.html", "runs.csv", "report"
+LIST = ".files.json"
+"""In the folder of plots: the names of those that the last report wrote."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,8 @@ def write_report(
             analyses.append((found, verdict(found)))
     uncounted = tuple(_uncounted(runs, tables, {id(item.table) for item, _ in analyses}))
     folder = target / PLOTS
-    _clear(folder)
     report = Report(target / PAGE, target / RUNS, folder, tuple(analyses), tuple(runs), uncounted)
-    with atomic_write(report.page) as file:
+    with _plots(folder), atomic_write(report.page) as file:
         file.write(_page(root.resolve().name, report, tables))
     return report
 
@@ -233,11 +235,24 @@ def _cost_heading(name: str) -> str:
     return {"total_seconds": "time", "trainable_parameters": "trainable"}.get(name, name)
 
 
-def _clear(folder: Path) -> None:
-    # Plots of an earlier report that this one would not write again must not look like its own.
-    if not folder.is_dir():
-        return
-    stranger = next((path for path in sorted(folder.iterdir()) if path.suffix not in (".png", ".svg", ".csv")), None)
-    if stranger is not None:
-        raise RunError(f"'{stranger}' is in the folder for plots, which is emptied; move it, or choose another --out")
-    shutil.rmtree(folder)
+@contextmanager
+def _plots(folder: Path) -> Iterator[None]:
+    """Within the block plots are written; those of an earlier report go, as it listed them, and nothing else does."""
+    try:
+        earlier = json.loads((folder / LIST).read_bytes())
+    except (OSError, ValueError):
+        earlier = None
+    for name in earlier if isinstance(earlier, list) else ():
+        if isinstance(name, str) and Path(name).name == name and name.endswith((".png", ".svg", ".csv")):
+            (folder / name).unlink(missing_ok=True)
+    before = _states(folder)
+    try:
+        yield
+    finally:
+        if written := sorted(name for name, state in _states(folder).items() if before.get(name) != state):
+            write_json(folder / LIST, written)
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int]]:
+    files = [path for path in folder.glob("*") if path.is_file() and path.name != LIST]
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}

@@ -20,7 +20,9 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         path: the final name; missing parent folders are made.
         mode: ``"w"`` for UTF-8 text or ``"wb"`` for bytes.
     """
-    with atomic_path(path) as temporary, temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+    # A file's name may hold bytes that are no UTF-8; what is written must be.
+    encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+    with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding, errors=errors) as file:
         yield file
 
 

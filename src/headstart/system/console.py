@@ -13,6 +13,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from headstart.system.names import legible
+
 PLAIN_WIDTH = 120
 """Columns of a log; a terminal has its own."""
 
@@ -35,7 +37,7 @@ def is_terminal() -> bool:
 def show(renderable: RenderableType) -> None:
     """Print a table, text or string, with colours on a terminal; copy it into the log of :func:`copied_to`."""
     # Paths and messages in plain strings are not markup, and are never broken into lines.
-    text = Text(renderable) if isinstance(renderable, str) else renderable
+    text = Text(legible(renderable)) if isinstance(renderable, str) else renderable
     unbroken = isinstance(text, Text)
     if _unseen:
         pass
@@ -44,7 +46,7 @@ def show(renderable: RenderableType) -> None:
     else:
         _plain(_console.file).print(text, soft_wrap=unbroken)
     for path in _copies:
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             _plain(file).print(text, soft_wrap=unbroken)
 
 

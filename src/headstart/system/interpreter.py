@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 _whole = False
 
 
@@ -25,6 +28,9 @@ def whole_process(command: Callable[[], int]) -> NoReturn:
         code = command()
     except SystemExit:
         raise
+    except KeyboardInterrupt:  # During the imports, before the command could listen.
+        print("\ninterrupted", file=sys.stderr)
+        code = INTERRUPTED
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -1,10 +1,22 @@
 """Dotted names of choices, and the nearest valid one to a misspelt one."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
 _SIMILAR = 0.6
+_ILLEGIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def legible(text: str) -> str:
+    r"""A name for people: bytes that are no UTF-8 and control characters as ``\xNN``, which no terminal obeys."""
+
+    def shown(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\u{code:04x}" if code > 0xFF and not 0xDC80 <= code <= 0xDCFF else f"\\x{code & 0xFF:02x}"
+
+    return _ILLEGIBLE.sub(shown, text)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

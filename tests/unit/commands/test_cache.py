@@ -73,3 +73,9 @@ def test_verify_finds_damage_and_removes_it_when_asked(store: Store, capsys: pyt
     assert call(store, "verify", "--remove") == 1
     assert store.entries() == ["aaaa1"]
     assert call(store, "verify") == 0
+
+
+def test_rm_of_an_empty_name_removes_nothing(store: Store, capsys: pytest.CaptureFixture):
+    assert call(store, "rm", "") == 1
+    assert len(store.entries()) == 2
+    assert "no entry is called ''" in capsys.readouterr().out

@@ -142,6 +142,7 @@ ERRORS = [
     (["seed=1,2"], "error: seed=1,2 gives several values: add -m to run each of them, or write seed=[1,2]"),
     (["datamodule=folder"], "error: datamodule.root is required here and has no default; give datamodule.root=..."),
     (["datamodule.root=/a=b"], "needs quotes inside quotes: 'datamodule.root=\"/a=b\"'"),
+    (["datamodule.root=/tmp/Bob's photos (1)"], """quotes: 'datamodule.root="/tmp/Bob'"'"'s photos (1)"'"""),
     (["name=${nothing}"], "error: name refers to something that is not there"),
     (["name=${oc.env:NO_SUCH_VARIABLE}"], "Environment variable 'NO_SUCH_VARIABLE' not found"),
     (["+optimizer.lr=1"], "error: +optimizer.lr: optimizer.lr is there already; leave out the +"),

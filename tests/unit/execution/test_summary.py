@@ -79,3 +79,11 @@ def test_a_returned_run_says_that_nothing_was_trained(
 ) -> None:
     show_result(finished(), Path("run"), returned=True)
     assert capsys.readouterr().out.startswith("Already done")
+
+
+def test_a_metric_of_a_target_with_slashes_and_controls_is_of_its_split() -> None:
+    lines = rendered(end_table({"val/mae_speed (km/h)": 0.5, "source/val/mae/[\x1b]": 0.25}), width=200)
+    assert lines[0].split()[0] == "split"
+    assert "mae_speed (km/h)" in lines[0]
+    assert "mae/[\\x1b]" in lines[0]
+    assert [line.split()[0] for line in lines[2:]] == ["val", "source/val", "test"]

@@ -160,3 +160,9 @@ def test_folders_without_one_export_are_told(tmp_path: Path):
         (tmp_path / run / "export.safetensors").touch()
     with pytest.raises(WeightsError, match="holds 2 exported backbones; name one of them"):
         resolve_weights("resnet18", str(tmp_path))
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path):
+    model = network()
+    files = [exported(tmp_path / str(place), model).read_bytes() for place in range(4)]
+    assert len(set(files)) == 1

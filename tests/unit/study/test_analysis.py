@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,3 +186,11 @@ def test_weights_beside_the_study_are_called_by_their_place(writer: "StudyWriter
             writer.run("full", seed, config={"backbone.weights": weights})
     (analysis,) = analysed(writer)
     assert set(analysis.design.values) == {"none", "pretrain_fractals", "/elsewhere/mine.safetensors"}
+
+
+def test_the_error_of_a_target_is_better_when_lower_and_keeps_its_name() -> None:
+    from headstart.study.analysis import _metric
+
+    metric = _metric(SimpleNamespace(runs=()), "test/rmse_speed (km/h)")  # type: ignore[arg-type]
+    assert (metric.higher_is_better, metric.percent) == (False, False)
+    assert metric.label == "test rmse_speed (km/h)"

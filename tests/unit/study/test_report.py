@@ -1,6 +1,7 @@
 """The report as files: complete, escaped, the same twice, and nothing empty in it."""
 
 import csv
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -12,7 +13,6 @@ from PIL import Image
 
 from headstart.commands.cli import main
 from headstart.config.compose import conf_dir
-from headstart.errors import RunError
 from headstart.study.report import Report, write_report
 
 if TYPE_CHECKING:
@@ -149,19 +149,26 @@ def test_the_same_runs_give_the_same_page(plain: Report, tmp_path: Path) -> None
 def test_plots_of_an_earlier_report_do_not_stay(writer: "StudyWriter") -> None:
     writer.study(["freeze", "full"], [1])
     folder = writer.root / "report"
-    folder.mkdir()
+    write_report(writer.root)
     (folder / "old.png").write_bytes(b"")
+    (folder / "outside.csv").write_text("mine")
+    names = json.loads((folder / ".files.json").read_text())
+    (writer.root / "mine.csv").write_text("mine")
+    (folder / ".files.json").write_text(json.dumps([*names, "old.png", "../mine.csv", 3]))
     assert write_report(writer.root).folder == folder
     assert not (folder / "old.png").exists()
+    assert (folder / "outside.csv").read_text() == (writer.root / "mine.csv").read_text() == "mine"
+    assert json.loads((folder / ".files.json").read_text()) == names
 
 
 def test_a_folder_of_plots_that_is_not_ours_is_not_emptied(writer: "StudyWriter") -> None:
     writer.study(["freeze", "full"], [1])
     (writer.root / "report").mkdir()
-    (writer.root / "report" / "thesis.docx").write_text("mine")
-    with pytest.raises(RunError, match="thesis"):
-        write_report(writer.root)
-    assert (writer.root / "report" / "thesis.docx").read_text() == "mine"
+    mine = [writer.root / "report" / name for name in ("thesis.docx", "measured.csv", ".scores.csv.1f.tmp")]
+    for path in mine:
+        path.write_text("mine")
+    write_report(writer.root)
+    assert [path.read_text() for path in mine] == ["mine"] * 3
 
 
 def test_runs_csv_has_a_row_per_run(writer: "StudyWriter") -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.system.atomic import atomic_path, atomic_write, copy_file, remove_leftovers, write_json
+from headstart.system.atomic import atomic_path, atomic_write, copy_file, remove_leftovers, write_json, write_rows
 
 
 def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path):
@@ -74,3 +74,8 @@ def test_leftovers_are_files_under_temporary_names(tmp_path: Path):
     remove_leftovers(tmp_path)
     remove_leftovers(tmp_path / "nowhere")
     assert {path.name for path in tmp_path.iterdir()} == {".hidden", "notes.tmp", ".folder.tmp"}
+
+
+def test_text_that_is_no_utf8_is_written_legibly(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv", [{"path": "caf\udce9.png"}])
+    assert (tmp_path / "rows.csv").read_text("utf-8").splitlines() == ["path", r"caf\udce9.png"]

@@ -46,3 +46,10 @@ def test_the_log_is_let_go_after_an_error(tmp_path: Path) -> None:
         raise KeyError
     show("after")
     assert not (tmp_path / "log.txt").exists()
+
+
+def test_names_that_are_no_utf8_and_controls_are_shown_legibly(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with copied_to(tmp_path / "log.txt"):
+        show("caf\udce9 \x1b[2J \ud800")
+    assert capsys.readouterr().out.splitlines()[0] == r"caf\xe9 \x1b[2J \ud800"
+    assert (tmp_path / "log.txt").read_text().splitlines()[0] == r"caf\xe9 \x1b[2J \ud800"

@@ -79,3 +79,10 @@ def test_in_a_process_of_somebody_else_imports_stay_collectable(tmp_path: Path, 
     assert imported_once.ASLEEP
     assert gc.isenabled()
     assert gc.get_freeze_count() == before
+
+
+def test_ctrl_c_during_the_imports_is_one_line():
+    code = "from headstart.system.interpreter import whole_process\n"
+    code += "def command(): raise KeyboardInterrupt\nwhole_process(command)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.split()) == (130, ["interrupted"])
