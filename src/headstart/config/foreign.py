@@ -5,6 +5,7 @@ modules that the user trusts by name.
 """
 
 import argparse
+import importlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,8 +54,9 @@ def foreign_component(config: Mapping[str, Any], group: str, run: Path) -> Compo
         raise RunError(f"{run / 'config.yaml'} has no {group}; copy the run directory again, or run it again")
     target = str(section.get("_target_", ""))
     module = target.rpartition(".")[0]
-    own = re.fullmatch(rf"headstart\.{_PACKAGES[group]}\.[A-Z]\w*", target)
-    if not own and not any(module == name or module.startswith(f"{name}.") for name in _trusted()):
+    if not _is_own(target, _PACKAGES[group]) and not any(
+        module == name or module.startswith(f"{name}.") for name in _trusted()
+    ):
         raise RunError(
             f"{run / 'config.yaml'} names {group}._target_={target or '(nothing)'}, which is no part of Headstart, so "
             f"it was not run. If the directory is yours and you trust that module: --trust {module or 'MODULE'} (or "
@@ -67,6 +69,19 @@ def foreign_component(config: Mapping[str, Any], group: str, run: Path) -> Compo
             "run; get the directory again from where it was trained"
         )
     return Component(target, arguments)
+
+
+def _is_own(target: str, package: str) -> bool:
+    """Whether it is a class that this package itself defines where classes of its kind are."""
+    home = f"headstart.{package}"
+    if not re.fullmatch(rf"{re.escape(home)}\.(\w+\.)?[A-Z]\w*", target):
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and f"{found.__module__}.".startswith(f"{home}.")
 
 
 def _trusted() -> list[str]:

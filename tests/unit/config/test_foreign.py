@@ -28,7 +28,9 @@ def _no_trust(monkeypatch: pytest.MonkeyPatch) -> None:
         "builtins.exec",
         "hydra.utils.call",
         "headstart.system.atomic.atomic_write",
-        "headstart.strategies.contract.Strategy",
+        "headstart.strategies.contract.Mapping",
+        "headstart.strategies.share.nn.Module",
+        "headstart.strategies.Absent",
         "headstart.strategies.freeze",
         "headstart.heads.Linear",
         "headstart.strategiesX.Evil",
@@ -39,6 +41,11 @@ def _no_trust(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_strategy_of_this_package_is_refused(target: str):
     with pytest.raises(RunError, match="is no part of Headstart, so it was not run"):
         foreign_component({"strategy": {"_target_": target, "filename": "x"}}, "strategy", RUN)
+
+
+def test_a_class_of_this_package_may_be_named_by_its_file():
+    choice = {"strategy": {"_target_": "headstart.strategies.partial.Partial"}}
+    assert foreign_component(choice, "strategy", RUN).build().k == 1
 
 
 def test_a_strategy_of_this_package_is_accepted():
