@@ -10,6 +10,11 @@ Requests: ``{"start": id, "entry": "module:function", "arguments": [...], "fork"
 ``{"ended": id, "code": n}``, negative for a signal.
 """
 
+# multiprocessing's forkserver does not replace this, as CPython 3.11 has it: each child imports the caller's __main__
+# again, so an unguarded script that sweeps would sweep in every job; children hold the pipe that tells the server that
+# the sweep lives, so after a SIGKILL of the sweep it and all jobs go on; start() waits for the imports; and
+# children end by os._exit, without atexit.
+
 import atexit
 import contextlib
 import ctypes
@@ -169,6 +174,7 @@ def keep_temporary_folders() -> None:
 
     The first job to end would take wandb's folder for tables and pictures from all the others.
     """
+    # Private, but finalizers have no public list, and which ones packages made is theirs.
     for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         inherited.atexit = False
         owner = (inherited.peek() or (None,))[0]

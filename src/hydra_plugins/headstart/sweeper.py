@@ -6,6 +6,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
+# Hydra's grid is internal to it, and so is how it reads params (_parse_config); a copy would split values differently
+# one day. pyproject.toml bounds Hydra below its next minor version.
 class GridSweeper(BasicSweeper):
     """Hydra's own sweep, with the outcome of each job and the study's report at the end.
 
