@@ -9,10 +9,14 @@ import pytest
 import torch
 
 import headstart
-from headstart.errors import RunError
+from headstart.commands.export import main as export
+from headstart.commands.predict import main as predict
+from headstart.errors import CacheError, RunError
+from headstart.execution.load import find_device
 from headstart.execution.train import Run, of_environment
-from headstart.runs.directory import find_runs
+from headstart.runs.directory import RunDirectory, find_runs
 from headstart.runs.result import read_result
+from headstart.store.building import ShardWriter, space_for
 from headstart.training.checkpoints import AtomicCheckpointIO
 
 CHOICES = (
@@ -152,3 +156,44 @@ def test_an_error_of_the_run_is_not_the_machines():
     chained = RuntimeError("could not write")
     chained.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert of_environment(chained) is chained.__cause__
+
+
+def test_a_cache_that_cannot_be_written_to_is_done_without(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stored = train("cache=auto", f"paths.cache_dir={tmp_path / 'cache'}")
+    assert stored.result.cache["used"]
+    shutil.rmtree(stored.path)
+
+    def full(self: ShardWriter) -> None:
+        self._file.close()
+        with space_for(self.folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ShardWriter, "finish", full)
+    run = train("cache=auto", f"paths.cache_dir={tmp_path / 'full'}")
+    assert not run.result.cache["used"]
+    assert "no space left" in run.result.cache["reason"]
+    assert "nothing is stored of" in (run.path / "log.txt").read_text()
+    with pytest.raises(CacheError, match="cache=require, but no space left"):
+        train("cache=require", f"paths.cache_dir={tmp_path / 'full'}", "optimizer.lr=0.5")
+
+
+def test_a_cache_folder_that_is_a_file_is_done_without(train, tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    assert not train("cache=auto", f"paths.cache_dir={tmp_path / 'file'}").result.cache["used"]
+
+
+def test_what_cannot_be_written_to_is_said_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(RunError, match=r"paths.output_dir=.* cannot be written to"):
+        RunDirectory.open(file, "study", "key", "0123456789")
+    with pytest.raises(SystemExit):
+        predict([str(tmp_path), str(file), "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        export([str(tmp_path), "--output", str(file)])
+    printed = capsys.readouterr().err
+    assert "is a folder; give a file" in printed
+    assert "is a file; give a folder" in printed
+    with pytest.raises(RunError, match="device=nothing: there is no such device"):
+        find_device("nothing")
+    assert find_device("cpu").type == "cpu"

@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_trust(parser)
     choices = parser.parse_args(argv)
     trust(choices.trust)
+    if choices.output and Path(choices.output).exists() and not Path(choices.output).is_dir():
+        parser.error(f"--output={choices.output} is a file; give a folder")
     directory = find_finished(choices.run)
 
     from headstart.execution.load import export_run

@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     trust(choices.trust)
     if choices.batch_size < 1:
         parser.error(f"--batch-size={choices.batch_size} must be at least 1")
+    if choices.output and Path(choices.output).is_dir():
+        parser.error(f"--output={choices.output} is a folder; give a file in it, such as predictions.csv")
     paths = find_images(choices.images)
     directory = find_finished(choices.run)
     return _predict_to_csv(
@@ -39,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, batch_size: int, device: str) -> int:
-    from headstart.execution.load import load
+    from headstart.execution.load import find_device, load
 
+    find_device(device)
     model = load(directory)
     started = time.perf_counter()
     labels: Counter[str] = Counter()

@@ -125,7 +125,7 @@ class Model:
     def _stream(
         self, images: Sequence[Picture], rows: Callable[[Tensor], Sequence[_Row]], *, batch_size: int, device: str
     ) -> Iterator[tuple[Picture, _Row | DataError]]:
-        place = torch.device(_best_device() if device == "auto" else device)
+        place = find_device(device)
         self.network.to(place).eval()
 
         def load(image: Picture) -> Tensor | DataError:
@@ -228,6 +228,22 @@ def export_run(run: str | Path, output: str | Path | None = None, *, licence: st
     return export_model(folder, model.network, model.task, model.result, model.config, spec, licence=licence)
 
 
+def find_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        RunError: there is no such device here.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    kind = name.partition(":")[0]
+    if not there.get(kind):
+        usable = ", ".join(["auto", *(kind for kind, available in there.items() if available)])
+        raise RunError(f"device={name}: there is no such device here; there are: {usable}")
+    return torch.device(name)
+
+
 def _is_single(images: Any) -> bool:
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim != 4
@@ -236,9 +252,3 @@ def _is_single(images: Any) -> bool:
 
 def _listed(images: Any) -> Sequence[Picture]:
     return [images] if _is_single(images) else list(images)
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -79,7 +79,12 @@ class RunDirectory:
             raise RunError(f"the fingerprint {fingerprint!r} is shorter than 8 characters.")
         readable = re.sub(r"[^\w=+.@-]+", "-", key).strip("-.")[:_MAX_KEY_LENGTH].rstrip("-.") or "run"
         run = cls(Path(output_dir) / study / f"{readable}-{fingerprint[:8]}", fingerprint, rerun)
-        run.path.mkdir(parents=True, exist_ok=True)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"paths.output_dir={output_dir} cannot be written to ({error}); give another folder"
+            ) from None
         other = run._recorded_fingerprint()
         if other not in (None, fingerprint):
             raise RunError(

@@ -56,7 +56,7 @@ def provide(wanted: Wanted, store: Store, trainer: pl.Trainer) -> Provided | str
     """The entry, or why it is not made. Every process of the run calls this at the same time.
 
     Raises:
-        CacheError: no space, or a folder that not all processes see.
+        CacheError: a folder that not all processes see, or, for several processes, one that cannot be written to.
     """
     first = trainer.is_global_zero
     entry = store.open(wanted.key) if first else None
@@ -67,7 +67,14 @@ def provide(wanted: Wanted, store: Store, trainer: pl.Trainer) -> Provided | str
         refusal = trainer.strategy.broadcast(refusal)
         if refusal is not None:
             return str(refusal)
-        hit = _build(wanted, store, trainer, kind) if first else _help(wanted, trainer)
+        try:
+            hit = _build(wanted, store, trainer, kind) if first else _help(wanted, trainer)
+        except CacheError as error:
+            # The other processes of a run wait for these rows, so only a run alone can do without.
+            if trainer.world_size > 1 or not isinstance(error.__cause__, OSError):
+                raise
+            _log.warning("nothing is stored of %s: %s", wanted.what, error)
+            return str(error)
     entry = entry or store.open(wanted.key, verify=False)
     if entry is None:
         raise CacheError(
