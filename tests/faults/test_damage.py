@@ -11,7 +11,7 @@ import torch
 import headstart
 from headstart.commands.export import main as export
 from headstart.commands.predict import main as predict
-from headstart.errors import CacheError, RunError
+from headstart.errors import CacheError, ConfigError, RunError
 from headstart.execution.load import find_device
 from headstart.execution.train import Run, of_environment
 from headstart.runs.directory import RunDirectory, find_runs
@@ -177,9 +177,14 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(train, tmp_path: Path
         train("cache=require", f"paths.cache_dir={tmp_path / 'full'}", "optimizer.lr=0.5")
 
 
-def test_a_cache_folder_that_is_a_file_is_done_without(train, tmp_path: Path):
-    (tmp_path / "file").write_text("x")
-    assert not train("cache=auto", f"paths.cache_dir={tmp_path / 'file'}").result.cache["used"]
+def test_a_store_that_is_a_file_is_done_without(train, tmp_path: Path):
+    """A cache folder that is a file itself is a choice of the user's, and refused before anything starts."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "activations").write_text("x")
+    assert not train("cache=auto", f"paths.cache_dir={cache}").result.cache["used"]
+    with pytest.raises(ConfigError, match="is no folder; give another"):
+        train("cache=auto", f"paths.cache_dir={cache / 'activations'}", "seed=2")
 
 
 def test_what_cannot_be_written_to_is_said_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
