@@ -282,7 +282,7 @@ def damage(tally: Tally, folder: Path, chance: random.Random, count: int) -> Non
             "train": lambda: _use_train(folder, single, run, metrics),
         }
         use = chance.choice(list(uses))
-        tally.add(f"{name}, then `{use}`", uses[use](), note)
+        tally.add(f"a file {name}", uses[use](), f"{note}, then {use}")
         for kept in ("outputs", "cache"):
             shutil.rmtree(folder / kept)
             shutil.copytree(keep / kept, folder / kept, symlinks=True)

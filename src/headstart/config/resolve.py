@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 RESULTS_VERSION = 3
 """Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""
 
+_REVISIONS = {("head_init", "probe"): 2}
+"""Single choices that give another result than before: only their runs are trained again."""
+
 _GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
 _KEY_LENGTH = 96
 _LONGEST_NAME = 255  # bytes, on every usual file system
@@ -203,6 +206,9 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
         for key, value in leaves(config).items()
         if not _matches(key, hidden) and not (value is None and key in later)
     }
+    for (key, value), revision in _REVISIONS.items():
+        if described.get(key) == value:
+            described[key] = [value, revision]
     described["backbone.weights"] = weights_content(weights)
     for prefix, datamodule in _datamodules(config).items():
         if datamodule.get("manifest"):
