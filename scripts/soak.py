@@ -454,37 +454,14 @@ def _tables(folder: Path) -> Iterator[tuple[str, list[str]]]:
         "quotes": 'path,label\n"' + lines,
         "infinite": "path,label\n" + lines.replace("a", "inf").replace("b", "1e999"),
     }
-    for name, text in tables.items():
-        (root / f"{name}.csv").write_text(text)
-        task = ["task=regression"] if name == "infinite" else []
-        yield (
-            name,
-            [
-                "train",
-                *TINY,
-                "datamodule=csv",
-                f"datamodule.manifest={root / name}.csv",
-                *task,
-                "trainer.max_epochs=1",
-                "datamodule.shots=null",
-            ],
-        )
-    for name, data in {
-        "binary": random.Random(0).randbytes(5000),
-        "latin": ("path,label\n" + lines + "ä,a\n").encode("latin-1"),
-    }.items():
+    contents = {name: text.encode() for name, text in tables.items()}
+    contents["binary"] = random.Random(0).randbytes(5000)
+    contents["latin"] = ("path,label\n" + lines + "ä,a\n").encode("latin-1")
+    common = ["train", *TINY, "datamodule=csv", "trainer.max_epochs=1", "datamodule.shots=null"]
+    for name, data in contents.items():
         (root / f"{name}.csv").write_bytes(data)
-        yield (
-            name,
-            [
-                "train",
-                *TINY,
-                "datamodule=csv",
-                f"datamodule.manifest={root / name}.csv",
-                "trainer.max_epochs=1",
-                "datamodule.shots=null",
-            ],
-        )
+        task = ["task=regression"] if name == "infinite" else []
+        yield name, [*common, f"datamodule.manifest={root / name}.csv", *task]
 
 
 def main() -> int:
