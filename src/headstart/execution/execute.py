@@ -29,7 +29,7 @@ from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
 from headstart.plots.run import draw_run
 from headstart.runs.directory import Attempt, RunDirectory
-from headstart.runs.result import Result, to_plain, write_result
+from headstart.runs.result import Result, read_metrics_csv, to_plain, write_result
 from headstart.store.activations import CachedData
 from headstart.strategies.contract import Strategy, Surroundings
 from headstart.system.atomic import atomic_write, write_json
@@ -40,6 +40,7 @@ from headstart.training.assemble import build_backbone, build_data, build_data_t
 from headstart.training.audit import StageRow, audit_table, raise_violations, rows_as_dicts
 from headstart.training.callbacks import CostMeter, MetricsCsv, StepSeed, build_progress
 from headstart.training.checkpoints import AtomicCheckpointIO, build_checkpoints, load_weights, save_final, share_static
+from headstart.training.convergence import fit_record
 from headstart.training.module import TransferModule
 from headstart.training.quiet import quiet_lightning
 from headstart.weights.report import weights_notice
@@ -284,7 +285,9 @@ def write_down(
         _write_predictions(run, split, module, data, ids[split])
     if resolved.settings.callbacks.plots:
         draw_run(run, module, data, best_epoch=result.details["best_epoch"])
-    result = replace(result, cost=attempt.total)
+    rows = read_metrics_csv(run.metrics_file) if run.metrics_file.exists() else []
+    record = fit_record(rows, result.details["best_epoch"])
+    result = replace(result, cost=attempt.total, details={**result.details, "fit": record})
     log_outcome(
         loggers,
         metrics=result.metrics | measurements(result, run.audit_file),
