@@ -67,6 +67,8 @@ class StudyWriter:
             "weights": {"source": "none" if strategy == "scratch" else "bundled", "sha256": "ab" * 32, "matched": 120,
                         "missing": []},
             "data": {"name": data, "fingerprint": f"{zlib.crc32(data.encode()):08x}", "classes": list(self.classes),
+                     "split_fingerprints": {"train": f"train {data} {shots}", "val": f"val {data}"}
+                     | ({"test": f"test {data}"} if test else {}),
                      "sizes": {"train": 400, "val": self.images} | ({"test": self.images} if test else {})},
             "params": {"total": 11_181_642, "trainable": TRAINABLE.get(strategy, 1_000_000)},
             "cost": {"fit_seconds": seconds, "extract_seconds": 0.0, "total_seconds": seconds + 1,

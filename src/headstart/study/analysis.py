@@ -21,6 +21,7 @@ from headstart.study.statistics import (
     paired_difference,
     smallest_p,
 )
+from headstart.system.console import duration
 
 ALPHA = 0.05
 DASH = "\N{EN DASH}"
@@ -385,12 +386,10 @@ def shots_label(design: Design) -> str:
     return "training images per class" if design.axes[design.shots] == SHOTS_AXES[0] else "share of the training images"
 
 
-def cost_text(name: str, value: float | None) -> str:
+def cost_text(name: str, value: float) -> str:
     """A cost with its unit, in as few characters as are useful."""
-    if value is None:
-        return DASH
     if name.endswith("seconds"):
-        return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min" if value < 6000 else f"{value / 3600:.1f} h"
+        return duration(value)
     unit = "B" if name.endswith("bytes") else ""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:

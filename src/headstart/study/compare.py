@@ -5,7 +5,6 @@ axis of the study; an axis is a choice (a component's name or an override) that 
 the rule is put into a table of its own, with the reason.
 """
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -142,15 +141,9 @@ def identity(run: RunRecord, *, by_evaluation: bool = False, undeclared: str = "
     """
     data = run.result.data
     sizes = data["sizes"]
-    prints = data.get("split_fingerprints")
-    if isinstance(prints, Mapping):
-        splits = ", ".join(f"{split} {prints[split]}" for split in prints if split != "train" or not by_evaluation)
-        test = f"{sizes.get('test', 0)} images, {prints['test']}" if "test" in prints else "none"
-    elif by_evaluation:
-        splits, test = _evaluated(run, "val", data), _evaluated(run, "test", data) if sizes.get("test") else "none"
-    else:
-        splits = value_text(data.get("fingerprint"))
-        test = f"{sizes['test']} images, {splits}" if sizes.get("test") else "none"
+    prints = data.get("split_fingerprints") or {"all": data.get("fingerprint"), "test": data.get("fingerprint")}
+    splits = ", ".join(f"{split} {prints[split]}" for split in prints if split != "train" or not by_evaluation)
+    test = f"{sizes['test']} images, {prints['test']}" if sizes.get("test") else "none"
     return Identity(
         task=value_text(run.result.details.get("task")),
         data=value_text(data.get("name")),
@@ -302,14 +295,6 @@ def _undeclared(runs: Sequence[RunRecord], axes: Mapping[str, Any], reduced: boo
         for run in named
         if guilty
     }
-
-
-def _evaluated(run: RunRecord, split: str, data: Mapping[str, Any]) -> str:
-    predictions = run.predictions(split)
-    if predictions is None:
-        return f"{split} of {value_text(data.get('fingerprint'))}"
-    text = "\n".join(f"{name}\t{target}" for name, target in zip(predictions.ids, predictions.targets, strict=True))
-    return f"{len(predictions.ids)} images, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _reason(known: Identity, first: Identity) -> str:

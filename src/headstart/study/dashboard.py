@@ -6,13 +6,13 @@ one, it is saved where the runs are.
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError, RunError
-from headstart.runs.reader import read_runs
+from headstart.runs.reader import RunRecord, read_runs
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPECIFICATION = "wandb_dashboard.json"
 FORMAT = 1
+_COSTS = {"cost/total_seconds": "seconds", "params/trainable": "trainable parameters"}
 _NO_LIBRARY = "a dashboard needs the wandb-workspaces library: pip install 'headstart[wandb]'"
 _NO_LOGIN = "saving a dashboard needs an account: run `wandb login`, or set WANDB_API_KEY; without --save it is a file"
 
@@ -74,7 +75,7 @@ def look_at(directory: str | Path, *, project: str | None = None, entity: str | 
     scores = tuple(score for score in (f"test/{name}", monitor) if all(score in run.metrics for run in runs))
     logged = {key for run in runs for row in run.history for key in row}
     splits = tuple(split for split in ("test", "val") if first.predictions(split) is not None)
-    verdict, gains = _words(root)
+    verdict, gains = _words(runs)
     group = first.composed.get("logger.wandb.group")
     return Shown(
         study=str(group or first.choices.get("name") or first.composed.get("name") or root.resolve().name),
@@ -123,14 +124,14 @@ def build_report(shown: Shown) -> "Report":
         ConfigError: the library is missing.
     """
     _require()
+    import wandb_workspaces.expr as expr
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = [wr.H1("Verdict"), wr.MarkdownBlock(shown.verdict)]
     for title, panels in _panels(shown).items():
         # No project of its own: that of the report, which needs no look-up.
-        runset = wr.Runset(
-            name=shown.study, filters=[_expression(shown.study)], groupby=["Group", "config.strategy.value"]
-        )
+        group = expr.Metric("Group") == shown.study
+        runset = wr.Runset(name=shown.study, filters=[group], groupby=["Group", "config.strategy.value"])
         blocks += [wr.H2(title), wr.PanelGrid(runsets=[runset], panels=panels)]
     return wr.Report(
         entity=shown.entity,
@@ -178,7 +179,7 @@ def unknown_keys(shown: Shown, directory: str | Path) -> tuple[list[str], int]:
         known |= {*run.metrics, *(key for row in run.history for key in row)}
         known |= {*(f"cost/{name}" for name in run.costs), *(f"params/{name}" for name in run.result.params)}
         known |= {f"drift/{stage}" for stage, _ in run.drift}
-    wanted = {*shown.scores, *shown.curves, *_costs(), *(f"drift/{stage}" for stage in shown.stages)}
+    wanted = {*shown.scores, *shown.curves, *_COSTS, *(f"drift/{stage}" for stage in shown.stages)}
     return sorted(wanted - known), len(list(Path(directory).rglob("offline-run-*/run-*.wandb")))
 
 
@@ -234,7 +235,7 @@ def _panels(shown: Shown) -> dict[str, list[Any]]:
     found = {
         "Accuracy by strategy": [bar(f"{score} by strategy", [score], half) for score in shown.scores],
         "Learning curves": [line(curve) for curve in shown.curves],
-        "Cost against accuracy": [scatter(cost, title) for cost, title in _costs().items()],
+        "Cost against accuracy": [scatter(cost, title) for cost, title in _COSTS.items()],
         "Transfer gain": [wr.MarkdownPanel(markdown=shown.gains, layout=wide)] if shown.gains else [],
         "What moved, by stage": [bar("drift from the start, relative", (f"drift/{s}" for s in shown.stages), wide)],
         "Confusion": [_confusion(split, half) for split in shown.splits],
@@ -258,29 +259,13 @@ def _confusion(split: str, layout: Any) -> Any:
     )
 
 
-def _costs() -> Mapping[str, str]:
-    return {"cost/total_seconds": "seconds", "params/trainable": "trainable parameters"}
-
-
-def _expression(study: str) -> Any:
-    import wandb_workspaces.expr as expr
-
-    return expr.Metric("Group") == study
-
-
-def _words(root: Path) -> tuple[str, str]:
+def _words(runs: Sequence[RunRecord]) -> tuple[str, str]:
     """The report's verdict and the transfer gains, as Markdown."""
-    from headstart.study.analysis import analyse, from_scratch
-    from headstart.study.compare import design, separate
-    from headstart.study.verdict import verdict
+    from headstart.study.analysis import from_scratch
+    from headstart.study.verdict import verdicts
 
     texts, gains = [], []
-    for table in separate(read_runs(root)):
-        layout = design(table)
-        if layout is None:
-            continue
-        analysis = analyse(table, layout)
-        found = verdict(analysis)
+    for analysis, found in verdicts(runs)[1]:
         texts.append("\n".join([f"**{found.headline}**", "", *(f"- {point}" for point in found.points)]))
         rows = [
             f"| {item.value} | {analysis.metric.gap(item.paired.mean)} | {item.paired.n} |"
@@ -288,7 +273,7 @@ def _words(root: Path) -> tuple[str, str]:
             if item.paired is not None
         ]
         if rows:
-            scratch = from_scratch(table, layout)
+            scratch = from_scratch(analysis.table, analysis.design)
             gains.append("\n".join([f"| strategy | minus {scratch} | seeds |", "|---|---|---|", *rows]))
     return "\n\n".join(texts) or "Nothing to compare yet.", "\n\n".join(gains)
 

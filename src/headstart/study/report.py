@@ -68,9 +68,7 @@ def write_report(
     Raises:
         RunError: there is no run, or the asked-for metric is not in all of them.
     """
-    from headstart.study.analysis import analyse
-    from headstart.study.compare import design, separate
-    from headstart.study.verdict import verdict
+    from headstart.study.verdict import verdicts
 
     root = Path(directory)
     runs = read_runs(root)
@@ -78,13 +76,7 @@ def write_report(
         raise RunError(f"'{root}' holds no run; give the folder of a study, such as outputs/<study>")
     target = Path(out) if out else root
     write_rows(target / RUNS, map(run_row, runs))
-    tables = separate(runs)
-    analyses = []
-    for table in tables:
-        layout = design(table, contrast=contrast, reference=reference)
-        if layout is not None:
-            found = analyse(table, layout, metric=metric, primary=primary)
-            analyses.append((found, verdict(found)))
+    tables, analyses = verdicts(runs, contrast=contrast, reference=reference, metric=metric, primary=primary)
     uncounted = tuple(_uncounted(runs, tables, {id(item.table) for item, _ in analyses}))
     folder = target / PLOTS
     report = Report(target / PAGE, target / RUNS, folder, tuple(analyses), tuple(runs), uncounted)
@@ -114,24 +106,17 @@ def print_report(report: Report) -> None:
     """Show the report's tables and verdicts in the terminal."""
     from rich.markup import escape
 
-    from headstart.study.analysis import cost_columns, cost_text
-    from headstart.study.compare import short_name
+    from headstart.study.sections import results_table
     from headstart.system.console import get_console, plain_table
 
     console = get_console()
     for analysis, words in report.analyses:
-        metric, layout = analysis.metric, analysis.design
-        costs = [name for name in cost_columns(analysis.arms) if name in ("total_seconds", "trainable_parameters")]
         grid = plain_table(escape(analysis.table.title))
-        for name in (layout.contrast, *(short_name(axis) for axis in layout.axes)):
-            grid.add_column(escape(name), overflow="fold", style="bold" if name == layout.contrast else "")
-        for name in ("n", metric.label, "95 % interval", *(_cost_heading(name) for name in costs)):
-            grid.add_column(name, justify="right")
-        for arm in analysis.arms:
-            mean = arm.metrics[metric.name]
-            interval = f"{metric.text(mean.low)} to {metric.text(mean.high)}" if mean.low is not None else ""
-            cells = [cost_text(name, arm.costs[name].mean if name in arm.costs else None) for name in costs]
-            grid.add_row(*map(escape, (arm.value, *arm.setting, str(mean.n), metric.text(mean.mean), interval, *cells)))
+        columns, rows = results_table(analysis)
+        for place, name in enumerate(columns):
+            grid.add_column(escape(name), justify="right" if rows[0][place].number else "left", overflow="fold")
+        for cells in rows:
+            grid.add_row(*(escape(f"{cell.text}\n{cell.small}" if cell.small else cell.text) for cell in cells))
         console.print(grid)
         console.print(f"[bold]{escape(words.headline)}[/bold]")
         for point in words.points:
@@ -229,10 +214,6 @@ def _uncounted(runs: Sequence[RunRecord], tables: "Sequence[Table]", analysed: s
             why = f"stands alone: {table.reason}" if table.reason else "nothing to compare it with"
             rows += [(run.name, "set aside", why) for run in table.runs]
     return rows
-
-
-def _cost_heading(name: str) -> str:
-    return {"total_seconds": "time", "trainable_parameters": "trainable"}.get(name, name)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from pathlib import Path
 from headstart.plots.style import SERIES
 from headstart.runs.reader import RunRecord, StoredPredictions
 from headstart.study import curves, predictions, scores
-from headstart.study.analysis import DASH, Analysis, Difference, Metric, cost_columns, cost_text, from_scratch
+from headstart.study.analysis import DASH, Analysis, Arm, Difference, Metric, cost_columns, cost_text, from_scratch
 from headstart.study.compare import short_name
+from headstart.study.labels import Sheet
 from headstart.study.mistakes import changed_images, class_name, confusion, evaluated_split, predictions_of
 from headstart.study.page import Cell, Section, bullets, figures, glossary, paragraph, table, verdict_box
 from headstart.study.statistics import Aggregate, MeanInterval
@@ -17,6 +18,7 @@ from headstart.study.verdict import GLOSSARY, Verdict, main_setting, p_text, why
 from headstart.system.atomic import write_rows
 
 MOST_IMAGES = 12
+_MOST_METRICS = 3
 
 _VERDICT_WORDS = {
     "better": ("better", "better"),
@@ -29,25 +31,41 @@ _VERDICT_WORDS = {
 
 def analysis_sections(analysis: Analysis, verdict: Verdict, folder: Path, prefix: str) -> list[Section]:
     """Everything the page says about one table; writes the plots' files into ``folder``."""
-    runs = predictions_of(analysis, main_setting(analysis))
+    runs, sheet = predictions_of(analysis, main_setting(analysis)), Sheet(analysis, folder, prefix)
     parts = [
         ("verdict", "Verdict", _verdict(analysis, verdict)),
-        ("results", "Results", _results(analysis, folder, prefix)),
-        ("differences", "Paired differences", _differences(analysis, folder, prefix)),
-        ("shots", "How many images does it take?", figures(curves.shots(analysis, folder, prefix))),
-        ("cost", "What it costs", _costs(analysis, folder, prefix)),
-        ("gain", "What pretraining brings", _gain(analysis, folder, prefix)),
-        ("learning", "Learning curves", figures(curves.learning(analysis, folder, prefix))),
-        ("drift", "What moved", figures([curves.drift(analysis, folder, prefix)])),
-        (
-            "calibration",
-            "Can its confidence be trusted?",
-            figures([predictions.reliability(analysis, runs, folder, prefix)]),
-        ),
-        ("confusion", "What is taken for what", _confusion(analysis, runs, folder, prefix)),
-        ("images", "Images on which they disagree", _changed(analysis, runs, folder, prefix)),
+        ("results", "Results", _results(sheet)),
+        ("differences", "Paired differences", _differences(sheet)),
+        ("shots", "How many images does it take?", figures(curves.shots(sheet))),
+        ("cost", "What it costs", _costs(sheet)),
+        ("gain", "What pretraining brings", _gain(sheet)),
+        ("learning", "Learning curves", figures(curves.learning(sheet))),
+        ("drift", "What moved", figures([curves.drift(sheet)])),
+        ("calibration", "Can its confidence be trusted?", figures([predictions.reliability(sheet, runs)])),
+        ("confusion", "What is taken for what", _confusion(sheet, runs)),
+        ("images", "Images on which they disagree", _changed(sheet, runs)),
     ]
     return [Section(f"{prefix}{anchor}", title, html) for anchor, title, html in parts if html]
+
+
+def results_table(analysis: Analysis) -> tuple[list[str], list[list[Cell]]]:
+    """Scores with their intervals and costs beside them: names of the columns, and a row for each arm."""
+    others = sorted(analysis.metrics[1:], key=lambda metric: metric.name.split("/")[-1] not in ("acc", "f1", "auroc"))
+    shown, costs = [analysis.metric, *others[: _MOST_METRICS - 1]], cost_columns(analysis.arms)
+    rows = [
+        [
+            *_place_cells(analysis, arm),
+            Cell(str(len(arm.seeds)), number=True),
+            *(_interval(metric, arm.metrics.get(metric.name)) for metric in shown),
+            *(
+                Cell(cost_text(name, arm.costs[name].mean) if name in arm.costs else DASH, number=True)
+                for name in costs
+            ),
+        ]
+        for arm in analysis.arms
+    ]
+    names = [*(metric.label for metric in shown), *(scores.COST_WORDS[name] for name in costs)]
+    return [*_place_columns(analysis), "n", *names], rows
 
 
 def aggregate_section(found: Mapping[tuple[str, str], Aggregate], metric: Metric, reference: str) -> Section | None:
@@ -68,19 +86,15 @@ def aggregate_section(found: Mapping[tuple[str, str], Aggregate], metric: Metric
         ]
         for (value, place), item in found.items()
     ]
-    columns = [
-        "",
-        f"interquartile mean difference, {metric.unit}".rstrip(", "),
-        "chance of improvement",
-        "data sets",
-        "pairs",
-    ]
+    columns = ["", f"interquartile mean difference, {metric.unit}".rstrip(", "), "chance of improvement"]
     words = (
         f"Over several data sets: the mean of the middle half of all paired differences from {reference}, and the "
         f"chance that a run beats a run of {reference} on the same data. The 95 % intervals are a bootstrap that "
         "draws the seeds again within each data set."
     )
-    return Section("all-data", "All data sets together", paragraph(words) + table(columns, rows))
+    return Section(
+        "all-data", "All data sets together", paragraph(words) + table([*columns, "data sets", "pairs"], rows)
+    )
 
 
 def failed_section(rows: Sequence[tuple[str, str, str]]) -> Section | None:
@@ -113,25 +127,13 @@ def _with_others(follows: Mapping[str, str]) -> str:
     return ", ".join([*said, *([f"all others: {usual}"] if count >= 3 else [])])
 
 
-def _results(analysis: Analysis, folder: Path, prefix: str) -> str:
-    shown = analysis.metrics[:1] + tuple(
-        m for m in analysis.metrics[1:] if m.name.split("/")[-1] in ("acc", "f1", "auroc")
-    )
-    shown += tuple(metric for metric in analysis.metrics if metric not in shown)
-    shown = shown[:4]
-    rows = []
-    for arm in analysis.arms:
-        row = [_name(analysis, arm.value), *(Cell(part) for part in arm.setting)]
-        row += [Cell(str(len(arm.seeds)), number=True)]
-        row += [_interval(metric, arm.metrics.get(metric.name)) for metric in shown]
-        rows.append(row)
-    columns = [analysis.design.contrast, *(short_name(axis) for axis in analysis.design.axes), "n"]
+def _results(sheet: Sheet) -> str:
     caption = "Mean over seeds, with the 95 % interval of the mean (Student's t) below it; n is the number of seeds."
-    html = table([*columns, *(metric.label for metric in shown)], rows, caption)
-    return html + figures([scores.scores(analysis, folder, prefix)])
+    return table(*results_table(sheet.analysis), caption) + figures([scores.scores(sheet)])
 
 
-def _differences(analysis: Analysis, folder: Path, prefix: str) -> str:
+def _differences(sheet: Sheet) -> str:
+    analysis = sheet.analysis
     if not analysis.differences:
         return ""
     words = (
@@ -141,9 +143,7 @@ def _differences(analysis: Analysis, folder: Path, prefix: str) -> str:
         f"two-sided). With several comparisons it is corrected by Holm's method, those with training from random "
         f"weights among themselves. The interval is a bootstrap (expanded percentile, 10,000 draws), not corrected."
     )
-    plot = scores.differences(
-        analysis, analysis.differences, analysis.design.reference, folder, prefix, name="differences"
-    )
+    plot = scores.differences(sheet, analysis.differences, analysis.design.reference, "differences")
     return paragraph(words) + _difference_table(analysis, analysis.differences) + figures([plot])
 
 
@@ -163,78 +163,55 @@ def _difference_table(analysis: Analysis, items: Sequence[Difference]) -> str:
         )
         rows.append(
             [
-                _name(analysis, item.value),
-                *(Cell(part) for part in item.setting),
+                *_place_cells(analysis, item),
                 Cell(metric.gap(paired.mean) if paired else DASH, interval, number=True),
                 Cell(str(paired.n) if paired else "0", number=True),
                 Cell(p_text(item.p_adjusted) if paired else DASH, number=True),
                 Cell(words, why, kind=kind),
             ]
         )
-    axes = [short_name(axis) for axis in analysis.design.axes]
     unit = f"difference, {metric.unit}".rstrip(", ")
     corrected = "p, corrected" if any(item.family > 1 for item in items) else "p"
-    return table([analysis.design.contrast, *axes, unit, "pairs", corrected, "verdict"], rows)
+    return table([*_place_columns(analysis), unit, "pairs", corrected, "verdict"], rows)
 
 
-def _costs(analysis: Analysis, folder: Path, prefix: str) -> str:
-    names = cost_columns(analysis.arms)
-    if not names:
-        return ""
-    rows = [
-        [
-            _name(analysis, arm.value),
-            *(Cell(part) for part in arm.setting),
-            Cell(analysis.metric.text(arm.metrics[analysis.metric.name].mean), number=True),
-            *(Cell(cost_text(n, arm.costs[n].mean if n in arm.costs else None), number=True) for n in names),
-        ]
-        for arm in analysis.arms
-    ]
-    axes = [short_name(axis) for axis in analysis.design.axes]
-    columns = [analysis.design.contrast, *axes, analysis.metric.label, *(scores.COST_WORDS[name] for name in names)]
+def _costs(sheet: Sheet) -> str:
     words = (
-        "Means over seeds. Times are cold: activations that came from a cache count what it took to build them. "
+        "Times are means over seeds, and cold: activations that came from a cache count what it took to build them. "
         "Stored per task is what each further task adds to the disk: four bytes for each parameter that learns."
     )
-    drawn = [scores.cost(analysis, name, folder, prefix) for name in names]
-    return paragraph(words) + table(columns, rows) + figures(drawn)
+    drawn = figures(scores.cost(sheet, name) for name in cost_columns(sheet.analysis.arms))
+    return paragraph(words) + drawn if drawn else ""
 
 
-def _gain(analysis: Analysis, folder: Path, prefix: str) -> str:
-    scratch = from_scratch(analysis.table, analysis.design)
+def _gain(sheet: Sheet) -> str:
+    analysis, scratch = sheet.analysis, from_scratch(sheet.analysis.table, sheet.analysis.design)
     if not analysis.gains or scratch is None or scratch == analysis.design.reference:
         return ""
     words = (
         f"Transfer gain is the score minus that of the same network trained from random weights ({scratch}). "
         "Below zero, pretraining hurt."
     )
-    plot = scores.differences(analysis, analysis.gains, scratch, folder, prefix, name="transfer-gain")
+    plot = scores.differences(sheet, analysis.gains, scratch, "transfer-gain")
     return paragraph(words) + _difference_table(analysis, analysis.gains) + figures([plot])
 
 
-def _confusion(analysis: Analysis, runs: Mapping[str, Sequence[StoredPredictions]], folder: Path, prefix: str) -> str:
-    drawn = predictions.confusions(analysis, runs, folder, prefix)
-    rows = []
+def _confusion(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) -> str:
+    analysis, rows = sheet.analysis, []
     for value, members in runs.items():
         counts, classes = confusion(members), members[0].classes
         recall = counts.diagonal() / counts.sum(axis=1).clip(min=1)
         hardest = int(min((place for place in range(len(counts)) if counts[place].sum()), key=lambda p: recall[p]))
-        worst = predictions.mix_ups(counts, classes, 3)
-        rows.append(
-            [
-                _name(analysis, value),
-                Cell(f"{class_name(classes, hardest)}, {100 * recall[hardest]:.0f} % right"),
-                Cell("; ".join(f"{true} for {said} ({100 * share:.0f} %)" for true, said, _, share in worst) or "none"),
-            ]
-        )
+        worst = Cell(f"{class_name(classes, hardest)}, {100 * recall[hardest]:.0f} % right")
+        rows.append([_name(analysis, value), worst, Cell(predictions.mix_ups(counts, classes) or "none")])
     if not rows:
         return ""
-    return table([analysis.design.contrast, "hardest class", "most often taken"], rows, _place(analysis)) + figures(
-        drawn
-    )
+    columns = [analysis.design.contrast, "hardest class", "most often mistaken"]
+    return table(columns, rows, _place(analysis)) + figures(predictions.confusions(sheet, runs))
 
 
-def _changed(analysis: Analysis, runs: Mapping[str, Sequence[StoredPredictions]], folder: Path, prefix: str) -> str:
+def _changed(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) -> str:
+    analysis = sheet.analysis
     baseline = from_scratch(analysis.table, analysis.design)
     if len(runs) > 2:
         # Training from random weights differs on most images and would drown the interesting ones.
@@ -243,7 +220,7 @@ def _changed(analysis: Analysis, runs: Mapping[str, Sequence[StoredPredictions]]
     if not changed:
         return ""
     write_rows(
-        folder / f"{prefix}changed-images.csv",
+        sheet.folder / f"{sheet.prefix}changed-images.csv",
         [
             {"image": item.id, "true": item.target}
             | {f"{value}: predicted": said for value, said in item.predicted.items()}
@@ -285,6 +262,14 @@ def _any_run(analysis: Analysis) -> RunRecord:
 def _place(analysis: Analysis) -> str:
     place = analysis.design.setting_text(main_setting(analysis))
     return f"Shown for {place}." if place else ""
+
+
+def _place_columns(analysis: Analysis) -> list[str]:
+    return [analysis.design.contrast, *(short_name(axis) for axis in analysis.design.axes)]
+
+
+def _place_cells(analysis: Analysis, item: Arm | Difference) -> list[Cell]:
+    return [_name(analysis, item.value), *(Cell(part) for part in item.setting)]
 
 
 def _name(analysis: Analysis, value: str) -> Cell:

@@ -1,9 +1,10 @@
 """The answer in words that someone new to statistics understands."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from headstart.runs.reader import RunRecord
 from headstart.study.analysis import (
     ALPHA,
     Analysis,
@@ -12,10 +13,11 @@ from headstart.study.analysis import (
     Metric,
     Overtaking,
     Setting,
+    analyse,
     from_scratch,
     shots_label,
 )
-from headstart.study.compare import sort_key
+from headstart.study.compare import Table, design, separate, sort_key
 from headstart.study.statistics import Crossover, smallest_p
 
 GLOSSARY = {
@@ -88,6 +90,32 @@ def verdict(analysis: Analysis, limit: int = 7) -> Verdict:
     if analysis.design.contrast == "strategy":
         headline = _named(headline)
     return Verdict(headline, (*points[1 : limit + 1], *_cost_sentences(analysis), *_gain_sentences(analysis)))
+
+
+def verdicts(
+    runs: Iterable[RunRecord],
+    *,
+    contrast: str | None = None,
+    reference: str | None = None,
+    metric: str | None = None,
+    primary: str | None = None,
+) -> tuple[list[Table], list[tuple[Analysis, Verdict]]]:
+    """Sort runs into tables and put each in which something is compared into numbers and words.
+
+    Args:
+        runs: of a study.
+        contrast: of :func:`headstart.study.compare.design`.
+        reference: likewise.
+        metric: of :func:`headstart.study.analysis.analyse`.
+        primary: likewise.
+    """
+    tables, found = separate(runs), []
+    for table in tables:
+        layout = design(table, contrast=contrast, reference=reference)
+        if layout is not None:
+            analysis = analyse(table, layout, metric=metric, primary=primary)
+            found.append((analysis, verdict(analysis)))
+    return tables, found
 
 
 def difference_sentence(analysis: Analysis, item: Difference) -> str:

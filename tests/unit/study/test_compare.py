@@ -72,16 +72,6 @@ def test_other_data_is_one_reason_only(writer: "StudyWriter") -> None:
     assert second.reason == "other data (plants here, animals in the first table)"
 
 
-def test_shots_are_an_axis_though_the_training_images_differ(writer: "StudyWriter") -> None:
-    for shots in (5, 10):
-        for strategy in ("freeze", "full"):
-            # The data's fingerprint covers the training images, so it differs; the test images are the same.
-            data = DATA | {"classes": ["cat", "dog", "fox", "owl"], "fingerprint": f"fp{shots}"}
-            writer.run(strategy, 1, shots=shots, result={"data": data})
-    (table,) = tables(writer)
-    assert table.axes == {"strategy": ("freeze", "full"), "datamodule.shots": ("5", "10")}
-
-
 def test_fingerprints_of_single_splits_are_used(writer: "StudyWriter") -> None:
     def data(shots: int, test: str) -> dict[str, Any]:
         prints = {"train": f"t{shots}", "val": "v", "test": test}
