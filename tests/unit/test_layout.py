@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("frozen",),
     ("tracking", "plots", "export"),
     ("execution",),
-    ("study",),
+    ("study", "ranking"),
     ("launch",),
     ("commands",),
     ("__init__", "__main__"),

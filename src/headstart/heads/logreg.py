@@ -53,7 +53,7 @@ class LogisticRegression(Penalised):
 
     def solutions(self, examples: Examples, task: Task, values: Sequence[float | None]) -> Iterator[dict[str, Any]]:
         """Each starts from the one before; notes are ``iterations`` and ``converged``."""
-        problem = _Problem(Spectrum.of(examples.features), examples.targets, max(self.outputs, 2))
+        problem = LogisticProblem(Spectrum.of(examples.features), examples.targets, max(self.outputs, 2))
         weight, bias = problem.start()
         for l2 in values:
             assert l2 is not None
@@ -62,7 +62,7 @@ class LogisticRegression(Penalised):
             yield notes
 
 
-class _Problem:
+class LogisticProblem:
     """The loss over the spectrum's scores: same penalty, since the basis is orthonormal, and fewer variables."""
 
     def __init__(self, spectrum: Spectrum, targets: Tensor, classes: int) -> None:
