@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.strategies.contract import Step
-from headstart.strategies.full import Full
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase, all_learn
+from headstart.strategies.contract import Step, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BSS(Full):
+class BSS(Strategy):
     """Fine-tune everything under batch spectral shrinkage, against negative transfer.
 
     The extra loss is ``eta * sum of sigma_i^2`` over the ``k`` smallest singular values of the batch's pooled
@@ -24,12 +25,18 @@ class BSS(Full):
     Transfer Learning", NeurIPS 2019, eq. 4.
 
     Attributes:
+        backbone_lr_mult: the backbone's rate as a multiple of the head's.
         eta: strength.
         k: how many singular values are suppressed.
     """
 
+    backbone_lr_mult: float = 1.0
     eta: float = 0.001
     k: int = 1
+
+    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
+        """One phase in which everything learns."""
+        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult)
 
     def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
         """``bss``."""

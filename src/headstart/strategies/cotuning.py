@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Group, Phase, one_phase, stage_group
-from headstart.strategies.contract import Extras, Step, Surroundings
-from headstart.strategies.full import Full
+from headstart.strategies.contract import Extras, Step, Strategy, Surroundings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +17,7 @@ _SOURCE = "source_classifier"
 
 
 @dataclass(frozen=True)
-class CoTuning(Full):
+class CoTuning(Strategy):
     """Fine-tune everything and the source classifier, which keeps the part of the network that transfer throws away.
 
     The extra loss is ``weight * CE(p(y_s | y_t), G_s(F(x)))``: the source classifier ``G_s`` learns, for an image of
@@ -31,12 +30,14 @@ class CoTuning(Full):
     Reference: You et al., "Co-Tuning for Transfer Learning", NeurIPS 2020, eq. 4 and section 3.3.
 
     Attributes:
+        backbone_lr_mult: the rate of the backbone and the source classifier as a multiple of the head's.
         weight: of the extra loss.
         relationship: how ``p(y_s | y_t)`` is estimated.
         temperature: divides the source classifier's logits before the estimate.
     """
 
     one_class_only = True
+    backbone_lr_mult: float = 1.0
     weight: float = 2.3
     relationship: Literal["reverse", "direct"] = "reverse"
     temperature: float = 1.0

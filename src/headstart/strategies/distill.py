@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase
-from headstart.strategies.contract import Extras, Step, Surroundings
-from headstart.strategies.full import Full
-from headstart.strategies.modifiers import on_images
+from headstart.model.phases import Phase, all_learn
+from headstart.strategies.contract import Extras, Step, Strategy, Surroundings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,7 +19,7 @@ _REGRESSOR = "regressor"
 
 
 @dataclass(frozen=True)
-class Distill(Full):
+class Distill(Strategy):
     """Fine-tune everything, also to match a teacher: the finished run of another network on the same classes.
 
     The extra loss is ``weight * T^2 * KL(softmax(z_t / T) || softmax(z_s / T))`` with the teacher's and the student's
@@ -35,6 +33,7 @@ class Distill(Full):
     al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, eq. 3.
 
     Attributes:
+        backbone_lr_mult: the backbone's rate as a multiple of the head's.
         teacher: directory of a finished run, a folder that holds one, or a pattern that one matches.
         temperature: ``T``; higher shows more of how the teacher ranks the wrong classes.
         weight: of the loss on outputs; the task's own loss has weight 1.
@@ -42,6 +41,7 @@ class Distill(Full):
     """
 
     one_class_only = True
+    backbone_lr_mult: float = 1.0
     teacher: str | None = None
     temperature: float = 4.0
     weight: float = 1.0
@@ -62,7 +62,8 @@ class Distill(Full):
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which everything learns."""
-        return on_images(super().phases(model, max_epochs=max_epochs), "strategy=distill shows images to the teacher")
+        reason = "strategy=distill shows images to the teacher"
+        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, needs_images=reason)
 
     def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Check that the teacher knows these classes; add the regressor where features are matched.

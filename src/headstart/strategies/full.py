@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase, one_phase, stage_group
+from headstart.model.phases import Phase, all_learn
 from headstart.strategies.contract import Strategy
 
 
@@ -21,8 +21,7 @@ class Full(Strategy):
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which everything learns."""
-        backbone = [stage_group(stage, lr_mult=self.backbone_lr_mult) for stage in model.backbone_stages]
-        return one_phase("all", [*backbone, stage_group(model.head)], max_epochs)
+        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult)
 
 
 @dataclass(frozen=True)

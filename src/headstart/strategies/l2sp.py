@@ -4,19 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.strategies.contract import Step
-from headstart.strategies.full import Full
+from headstart.model.description import ModelInfo
+from headstart.model.phases import Phase, all_learn
+from headstart.strategies.contract import Step, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headstart.model.description import ModelInfo
-    from headstart.model.phases import Phase
     from headstart.model.transfer_model import TransferModel
 
 
 @dataclass(frozen=True)
-class L2SP(Full):
+class L2SP(Strategy):
     """Fine-tune everything under the L2-SP penalty, which takes the place of weight decay.
 
     The extra losses are ``alpha / 2 * ||w_S - w_S0||^2`` over the backbone's parameters, ``w_S0`` being those that
@@ -26,27 +25,22 @@ class L2SP(Full):
     Networks", ICML 2018, eq. 3.
 
     Attributes:
+        backbone_lr_mult: the backbone's rate as a multiple of the head's.
         alpha: strength for the backbone; the paper searches 1e-3 to 1e-1.
         beta: strength for the head.
     """
 
+    backbone_lr_mult: float = 1.0
     alpha: float = 0.1
     beta: float = 0.01
 
-    def phases(self, model: "ModelInfo", *, max_epochs: int) -> "tuple[Phase, ...]":
+    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which everything learns, without weight decay."""
-        return without_decay(super().phases(model, max_epochs=max_epochs))
+        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, decays=False)
 
     def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
         """``l2sp``, and ``l2`` of the head."""
         return {"l2sp": distance_to_start(model, self.alpha), "l2": head_norm(model, self.beta)}
-
-
-def without_decay(phases: "tuple[Phase, ...]") -> "tuple[Phase, ...]":
-    """The same phases with no weight decay in any group."""
-    from dataclasses import replace
-
-    return tuple(replace(p, groups=tuple(replace(group, decays=False) for group in p.groups)) for p in phases)
 
 
 def distance_to_start(model: "TransferModel", alpha: float) -> "Callable[[Step], Tensor]":

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase
-from headstart.strategies.contract import Extras, OtherTask, Step, Surroundings
-from headstart.strategies.full import Full
-from headstart.strategies.modifiers import on_images
+from headstart.model.phases import Phase, all_learn
+from headstart.strategies.contract import Extras, OtherTask, Step, Strategy, Surroundings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +20,7 @@ _PASSES = 4096
 
 
 @dataclass(frozen=True)
-class Share(Full):
+class Share(Strategy):
     """Train the target task and others on one backbone, each with its own head (hard parameter sharing).
 
     Each step takes a batch of the target and one of every task in ``sources``; the loss is the target's plus
@@ -34,18 +32,21 @@ class Share(Full):
     Reference: Caruana, "Multitask Learning", Machine Learning 28, 1997, section 2.
 
     Attributes:
+        backbone_lr_mult: the backbone's rate as a multiple of the heads'.
         loss_weights: of the other tasks' losses by name; 1 where nothing is given.
         sampling: ``balanced``: as many images of every task in a step; ``proportional``: batches sized so that every
             task's images are seen about once an epoch.
     """
 
     trains_other_tasks = True
+    backbone_lr_mult: float = 1.0
     loss_weights: dict[str, float] | None = None
     sampling: Literal["balanced", "proportional"] = "balanced"
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which everything learns."""
-        return on_images(super().phases(model, max_epochs=max_epochs), "strategy=share trains on other images too")
+        reason = "strategy=share trains on other images too"
+        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, needs_images=reason)
 
     def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Add a head for each other task.
