@@ -34,7 +34,7 @@ def build_task(
     Args:
         name: of the task.
         classes: names, in the order of their numbers or columns.
-        label_smoothing: share of the target's weight that goes to all classes alike.
+        label_smoothing: see :class:`Classification`.
         class_weights: ``none``, ``balanced`` (inversely to how often a class occurs in training), or a number each.
         train_targets: of the training split: class numbers ``(N,)``, or ``(N, classes)``.
         record: what :meth:`Task.record` gave when the task was built from its training data.
@@ -49,59 +49,41 @@ def build_task(
         raise ConfigError(f"task={name} is not one of {', '.join(_NAMES)}")
     targets = None if train_targets is None else np.asarray(train_targets)
     if name == "regression":
-        _check_regression(label_smoothing, class_weights)
+        for key, value, idle in (("label_smoothing", label_smoothing, 0.0), ("class_weights", class_weights, "none")):
+            if value != idle:
+                raise ConfigError(f"loss.{key}={value} has no meaning with task=regression; leave it out")
         return Regression(classes, train_targets=targets, record=record)
     if targets is not None and (targets.ndim == 2) != (name == "multilabel"):
         have = "several labels or numbers an image" if targets.ndim == 2 else "one class an image"
         raise DataError(f"task={name} does not fit: the data have {have}; choose task by what is to be predicted")
     if name == "multilabel":
-        weights = _label_weights(class_weights, len(classes), targets)
+        weights = _weights(class_weights, len(classes), targets)
         return Multilabel(classes, label_smoothing=label_smoothing, positive_weights=weights)
     if len(classes) < 2:
         raise DataError(f"the data has {len(classes)} class(es) {list(classes)}; a classification needs at least two")
     if name == "binary" and len(classes) != 2:
         raise ConfigError(f"task=binary needs two classes, the data has {len(classes)}; use task=multiclass")
-    weights = _class_weights(class_weights, len(classes), targets)
+    weights = _weights(class_weights, len(classes), targets)
     kind = Binary if name == "binary" else Multiclass
     return kind(classes, label_smoothing=label_smoothing, class_weights=weights)
 
 
-def _check_regression(label_smoothing: float, class_weights: ClassWeights) -> None:
-    if label_smoothing:
-        raise ConfigError(f"loss.label_smoothing={label_smoothing} has no meaning with task=regression; leave it out")
-    if class_weights != "none":
-        raise ConfigError(f"loss.class_weights={class_weights} has no meaning with task=regression; leave it out")
-
-
-def _class_weights(choice: ClassWeights, classes: int, train_targets: np.ndarray | None) -> Tensor | None:
-    if isinstance(choice, str):
-        if choice == "none":
-            return None
-        if choice != "balanced":
-            raise ConfigError(f"loss.class_weights={choice} is not none, balanced or one number a class")
-        if train_targets is None:
-            raise ConfigError("loss.class_weights=balanced needs the targets of the training split")
-        counts = torch.bincount(torch.as_tensor(train_targets), minlength=classes)
-        # A class without training images has no loss to weigh.
-        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
-    return _given_weights(choice, classes)
-
-
-def _label_weights(choice: ClassWeights, classes: int, train_targets: np.ndarray | None) -> Tensor | None:
-    """Of each label where it is present, relative to where it is absent."""
-    if not isinstance(choice, str):
-        return _given_weights(choice, classes)
+def _weights(choice: str | Sequence[float], classes: int, train_targets: np.ndarray | None) -> Tensor | None:
+    """Of each class; of each label where it is present, relative to where it is absent."""
     if choice == "none":
         return None
-    if choice != "balanced":
+    if choice == "balanced":
+        if train_targets is None:
+            raise ConfigError("loss.class_weights=balanced needs the targets of the training split")
+        targets = torch.as_tensor(train_targets)
+        if targets.ndim == 2:
+            present = targets.float().sum(dim=0)
+            return torch.where(present > 0, (len(targets) - present) / present.clamp(min=1), 1.0)
+        counts = torch.bincount(targets, minlength=classes)
+        # A class without training images has no loss to weigh.
+        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
+    if isinstance(choice, str):
         raise ConfigError(f"loss.class_weights={choice} is not none, balanced or one number a class")
-    if train_targets is None:
-        raise ConfigError("loss.class_weights=balanced needs the targets of the training split")
-    present = torch.as_tensor(train_targets).float().sum(dim=0)
-    return torch.where(present > 0, (len(train_targets) - present) / present.clamp(min=1), 1.0)
-
-
-def _given_weights(choice: Sequence[float], classes: int) -> Tensor:
     if len(choice) != classes:
         raise ConfigError(f"loss.class_weights has {len(choice)} numbers for {classes} classes; give one a class")
     if min(choice) < 0 or max(choice) <= 0 or not all(map(math.isfinite, choice)):

@@ -1,7 +1,6 @@
 """Every image is of exactly one class."""
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -27,33 +26,14 @@ class Classification(Task):
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
 
-    @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of ``(B, outputs)`` and ``(B,)`` class numbers or ``(B, classes)`` shares; a scalar."""
-
-    @abstractmethod
-    def probabilities(self, outputs: Tensor) -> Tensor:
-        """``(B, outputs)`` to ``(B, classes)`` float32, each row summing to 1."""
-
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split: ``acc``."""
-        return {"acc": float((self.predictions(outputs) == targets).float().mean())}
-
-    def predictions(self, outputs: Tensor) -> Tensor:
-        """``(B, outputs)`` to ``(B,)`` class numbers."""
-        return self.probabilities(outputs).argmax(dim=1)
+        return {"acc": float((self.probabilities(outputs).argmax(dim=1) == targets).float().mean())}
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Metrics of a whole split.
+        """``loss``, ``acc``, ``f1`` (macro), ``auroc`` (macro, one class against the rest); ``top5`` of six or more.
 
-        They are ``loss``, ``acc``, ``f1`` (macro), ``auroc`` (macro, one class against the rest) and, with more than
-        five classes, ``top5``.
-        Classes that do not occur in the split are left out of ``auroc``; where no class can be told from the
-        others (all targets are equal) it is NaN.
-
-        Args:
-            outputs: ``(N, outputs)``.
-            targets: ``(N,)`` class numbers.
+        Classes that do not occur in the split are left out of ``auroc``; where all targets are equal it is NaN.
         """
         return self.evaluate_each(outputs[None], targets)[0]
 
@@ -84,9 +64,7 @@ class Classification(Task):
         return ("loss", "acc", "f1", "auroc", *(("top5",) if len(self.classes) > _TOP_K else ()))
 
     def _weights(self, device: torch.device) -> Tensor | None:
-        if self.class_weights is None:
-            return None
-        return self._on("class_weights", self.class_weights, device)
+        return None if self.class_weights is None else self._on("class_weights", self.class_weights, device)
 
 
 class Multiclass(Classification):

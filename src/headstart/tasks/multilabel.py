@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from torchmetrics.functional.classification import binary_average_precision, multilabel_f1_score
+from torchmetrics.functional.classification import binary_average_precision
 
 from headstart.tasks.contract import Task
 
@@ -55,10 +55,6 @@ class Multilabel(Task):
         """``loss``, ``map`` (mean over labels of the average precision) and ``f1`` (macro, at 0.5).
 
         Labels that no image of the split has are left out of ``map``; where there are no others it is NaN.
-
-        Args:
-            outputs: ``(N, classes)``.
-            targets: ``(N, classes)``.
         """
         if not torch.isfinite(outputs).all():
             return dict.fromkeys(self.metric_names, math.nan)
@@ -73,15 +69,6 @@ class Multilabel(Task):
 
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split: ``f1``."""
-        return {"f1": _macro_f1(self.probabilities(outputs), targets.long())}
-
-
-def _macro_f1(probabilities: Tensor, present: Tensor) -> float:
-    count = present.shape[1]
-    if count == 1:  # torchmetrics knows several labels only
-        predicted = probabilities >= THRESHOLD
-        hits = int((predicted & (present == 1)).sum())
-        total = int(predicted.sum() + present.sum())
-        return 2 * hits / total if total else 0.0
-    # Its threshold is exclusive, so the predictions are made here.
-    return float(multilabel_f1_score((probabilities >= THRESHOLD).long(), present, count, average="macro"))
+        predicted, present = self.probabilities(outputs) >= THRESHOLD, targets >= 1
+        hits, seen = (predicted & present).sum(dim=0), predicted.sum(dim=0) + present.sum(dim=0)
+        return {"f1": float((2 * hits / seen.clamp(min=1)).mean())}

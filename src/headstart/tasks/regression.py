@@ -84,10 +84,6 @@ class Regression(Task):
 
         With several quantities these are means over them, and each also has its own, such as ``rmse_age``. ``r2``
         is the share of the split's variance that is explained (0: no better than its mean; NaN where all are equal).
-
-        Args:
-            outputs: ``(N, quantities)``.
-            targets: ``(N, quantities)``.
         """
         if not torch.isfinite(outputs).all():
             return dict.fromkeys(self.metric_names, math.nan)
