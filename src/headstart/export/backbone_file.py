@@ -14,13 +14,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.backbones.contract import Backbone
-from headstart.backbones.small_cnn import SmallCNN
 from headstart.backbones.timm_network import strict_in_timm
 from headstart.data.input_spec import InputSpec
-from headstart.heads import ClosedForm, Linear
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.result import Result
 from headstart.system.atomic import atomic_write, write_json
@@ -57,9 +55,9 @@ def export_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / EXPORT_NAME
-    card = _card(model.backbone, task, result, config, spec, licence=licence)
-    header = {key: json.dumps(card[key]) for key in ("input_spec", "classes")}
     state = backbone_state(model.backbone)
+    card = _card(model.backbone, state, task, result, config, spec, licence=licence)
+    header = {key: json.dumps(card[key]) for key in ("input_spec", "classes")}
     card["sha256"] = _write(path, state, {"architecture": card["architecture"], "licence": card["licence"], **header})
     card["tensors"] = len(state)
     classifier = task_classifier(model, task)
@@ -81,8 +79,7 @@ def backbone_state(backbone: Backbone) -> dict[str, Tensor]:
 
 def task_classifier(model: TransferModel, task: Task) -> SourceClassifier | None:
     """The head as one row a class on pooled features, where it is that: a single linear layer over classes."""
-    head = model.head
-    layer = head.linear if isinstance(head, Linear) else head.plain_linear if isinstance(head, ClosedForm) else None
+    layer: nn.Linear | None = getattr(model.head, "plain_linear", None)
     if layer is None or not task.one_class:
         return None
     weight, bias = (tensor.detach().cpu().clone() for tensor in (layer.weight, layer.bias))
@@ -92,7 +89,14 @@ def task_classifier(model: TransferModel, task: Task) -> SourceClassifier | None
 
 
 def _card(
-    backbone: Backbone, task: Task, result: Result, config: Mapping[str, Any], spec: InputSpec, *, licence: str
+    backbone: Backbone,
+    state: Mapping[str, Tensor],
+    task: Task,
+    result: Result,
+    config: Mapping[str, Any],
+    spec: InputSpec,
+    *,
+    licence: str,
 ) -> dict[str, Any]:
     data, sizes = result.data, result.data["sizes"]
     training = {"seed": config["seed"], "max_epochs": config["trainer"]["max_epochs"], "loss": config["loss"]}
@@ -115,11 +119,7 @@ def _card(
         "started_from": {key: result.weights.get(key, "") for key in ("source", "sha256")},
         "licence": licence or result.weights.get("licence") or "not stated",
         "headstart": metadata.version("headstart"),
-        **(
-            {}
-            if isinstance(backbone, SmallCNN)
-            else {"timm": strict_in_timm(backbone.name, spec, backbone_state(backbone))}
-        ),
+        **({"timm": strict_in_timm(backbone.name, spec, state)} if hasattr(backbone, "network") else {}),
     }
 
 

@@ -85,8 +85,6 @@ class ClosedForm(nn.Module, ABC):
     """A head that is solved for.
 
     Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
         refit: solve again on training and validation images together once the value is chosen.
 
     Attributes:
@@ -118,11 +116,6 @@ class ClosedForm(nn.Module, ABC):
     def decide(self, vectors: Tensor) -> Tensor:
         """Pooled features ``(B, C)``, at least float32, to ``(B, outputs)``."""
 
-    @property
-    def plain_linear(self) -> nn.Linear | None:
-        """The one layer on pooled features that this head is, where it is that."""
-        return None
-
     def forward(self, features: Tensor) -> Tensor:
         """``(B, *features.shape)`` to ``(B, outputs)``, in full precision whatever the backbone's."""
         vectors = self.pool(features)
@@ -141,7 +134,7 @@ class LinearClosedForm(ClosedForm):
 
     @property
     def plain_linear(self) -> nn.Linear | None:
-        """The layer."""
+        """The layer, where nothing but pooling comes before it."""
         return self.linear
 
     def decide(self, vectors: Tensor) -> Tensor:
@@ -159,14 +152,7 @@ class LinearClosedForm(ClosedForm):
 
 
 class Penalised(LinearClosedForm):
-    """A linear head whose L2 penalty is chosen on validation.
-
-    Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
-        l2: one value, or a list; None: the usual path of 45.
-        refit: see :class:`ClosedForm`.
-    """
+    """A linear head whose L2 penalty ``l2`` is chosen on validation from a list; None is the usual path of 45."""
 
     choice = "l2"
 
@@ -180,7 +166,10 @@ class Penalised(LinearClosedForm):
         refit: bool = True,
     ) -> None:
         super().__init__(features, outputs, refit=refit)
-        self.l2 = path_of(l2, key="head.l2")
+        given = PENALTIES if l2 is None else l2 if isinstance(l2, Sequence) else (l2,)
+        self.l2 = tuple(sorted({float(value) for value in given}, reverse=True))
+        if not self.l2:
+            raise ConfigError(f"head.l2={l2} must be numbers above 0: one, or a list such as [0.1,1,10], or null")
 
     def values(self, images: int) -> Sequence[float | None]:
         """The penalties, largest first."""
@@ -271,31 +260,13 @@ def outputs_of(head: ClosedForm, examples: Examples) -> Tensor:
 def best_scale(outputs: Tensor, targets: Tensor, task: Task, offset: Tensor | float = 0.0) -> float:
     """The factor of ``(N, outputs)`` with the lowest loss: scores that only order the classes become logits.
 
-    Args:
-        outputs: the scores.
-        targets: of the same images.
-        task: whose loss it is.
-        offset: added after the factor.
+    ``offset`` is added after the factor.
     """
 
     def loss(exponent: float) -> float:
         return float(task.loss(outputs * 10.0**exponent + offset, targets))
 
     return float(10.0 ** minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 1e-2}).x)
-
-
-def path_of(choice: float | Sequence[float] | None, *, key: str) -> tuple[float, ...]:
-    """The values to try, largest first: the usual ones, one, or a list.
-
-    Raises:
-        ConfigError: a value is not above 0, or there is none.
-    """
-    if choice is None:
-        return PENALTIES
-    values = tuple(sorted({float(v) for v in (choice if isinstance(choice, Sequence) else (choice,))}, reverse=True))
-    if not values or values[-1] <= 0 or not all(map(np.isfinite, values)):
-        raise ConfigError(f"{key}={choice} must be numbers above 0: one, or a list such as [0.1,1,10], or null")
-    return values
 
 
 def _metric(head: ClosedForm, val: Examples, task: Task) -> float:

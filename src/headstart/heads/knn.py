@@ -30,8 +30,6 @@ class NearestNeighbours(ClosedForm):
     section 3.4.
 
     Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
         k: how many vote; one number, or a list.
         weighting: ``similarity`` (a vote counts ``exp(cosine / temperature)``) or ``equal``.
         temperature: see there.

@@ -11,13 +11,7 @@ from headstart.system.options import AtLeast, Below, checked
 
 
 class Linear(nn.Module):
-    """Pool, dropout, one linear layer: the classifier that most networks were pretrained with.
-
-    Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
-        dropout: probability that a pooled feature is dropped in training.
-    """
+    """Pool, dropout, one linear layer: the classifier that most networks were pretrained with."""
 
     @checked("head")
     def __init__(
@@ -27,6 +21,11 @@ class Linear(nn.Module):
         self.pool = Pool(features)
         self.dropout = nn.Dropout(dropout)
         self.linear = output_layer(features.dim, outputs)
+
+    @property
+    def plain_linear(self) -> nn.Linear:
+        """The layer: what this head is on pooled features."""
+        return self.linear
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, *features.shape)`` to ``(B, outputs)``."""

@@ -31,11 +31,8 @@ class LogisticRegression(Penalised):
     Nocedal, "On the limited memory BFGS method for large scale optimization", 1989.
 
     Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
-        l2: one value, or a list; None: the usual path of 45.
+        l2: see :class:`~headstart.heads.closed_form.Penalised`.
         max_iterations: of L-BFGS, for each value.
-        refit: see :class:`~headstart.heads.ClosedForm`.
     """
 
     @checked("head")

@@ -13,15 +13,7 @@ from headstart.system.options import AtLeast, Below, checked
 
 
 class MLP(nn.Module):
-    """Pool, then hidden layers, each with activation and dropout, then one linear layer.
-
-    Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
-        hidden: units of each hidden layer.
-        activation: relu, gelu, silu, tanh or leaky_relu.
-        dropout: probability that a hidden unit is dropped in training.
-    """
+    """Pool, then layers of ``hidden`` units, each with activation and dropout, then one linear layer."""
 
     @checked("head")
     def __init__(
@@ -34,8 +26,8 @@ class MLP(nn.Module):
         dropout: Annotated[float, AtLeast(0), Below(1)] = 0.0,
     ) -> None:
         super().__init__()
-        self.pool = Pool(features)
-        self.hidden, inputs = hidden_layers(features.dim, hidden, activation=activation, dropout=dropout)
+        self.pool, inputs = self._vectors(features)
+        self.hidden, inputs = hidden_layers(inputs, hidden, activation=activation, dropout=dropout)
         self.linear = output_layer(inputs, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -43,34 +35,15 @@ class MLP(nn.Module):
         outputs: Tensor = self.linear(self.hidden(self.pool(features)))
         return outputs
 
+    @staticmethod
+    def _vectors(features: FeatureSpec) -> tuple[nn.Module, int]:
+        """From features to vectors, and their length."""
+        return Pool(features), features.dim
 
-class FlattenMLP(nn.Module):
-    """The same on the whole feature map: every position has its own weights, so the image size is fixed.
 
-    Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
-        hidden: units of each hidden layer.
-        activation: relu, gelu, silu, tanh or leaky_relu.
-        dropout: probability that a hidden unit is dropped in training.
-    """
+class FlattenMLP(MLP):
+    """The same on the whole feature map: every position has its own weights, so the image size is fixed."""
 
-    @checked("head")
-    def __init__(
-        self,
-        features: FeatureSpec,
-        outputs: int,
-        *,
-        hidden: Annotated[Sequence[int], AtLeast(1)] = (1024,),
-        activation: Activation = "relu",
-        dropout: Annotated[float, AtLeast(0), Below(1)] = 0.0,
-    ) -> None:
-        super().__init__()
-        inputs = math.prod(features.shape)
-        self.hidden, inputs = hidden_layers(inputs, hidden, activation=activation, dropout=dropout)
-        self.linear = output_layer(inputs, outputs)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(B, *features.shape)`` to ``(B, outputs)``."""
-        outputs: Tensor = self.linear(self.hidden(features.flatten(1)))
-        return outputs
+    @staticmethod
+    def _vectors(features: FeatureSpec) -> tuple[nn.Module, int]:
+        return nn.Flatten(), math.prod(features.shape)

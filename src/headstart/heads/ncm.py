@@ -26,8 +26,6 @@ class NearestClassMean(LinearClosedForm):
     with Imprinted Weights", CVPR 2018.
 
     Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
         metric: ``cosine`` (features and means of length 1) or ``euclidean``.
         refit: means over training and validation images together.
     """
@@ -82,11 +80,7 @@ def mean_layer(vectors: Tensor, targets: Tensor, classes: int, *, directions: bo
     With ``m_c`` the mean of class ``c``, ``-||x - m_c||^2 / 2`` is linear in ``x`` up to what all classes share; with
     ``directions`` it is ``x . m_c / ||m_c||``.
 
-    Args:
-        vectors: ``(N, C)``.
-        targets: ``(N,)``.
-        classes: one without images is never the nearest.
-        directions: compare directions.
+    A class without images is never the nearest.
 
     Returns: weight ``(classes, C)`` and bias ``(classes,)``.
     """

@@ -6,17 +6,11 @@ from headstart.backbones.contract import FeatureSpec
 
 
 class Pool(nn.Module):
-    """Mean over positions, or the class token, as the features ask for.
-
-    Args:
-        features: what the backbone ends in.
-    """
+    """Mean over positions, or the class token, as the features ask for."""
 
     def __init__(self, features: FeatureSpec) -> None:
         super().__init__()
-        self.layout = features.layout
-        self.pool = features.pool
-        self.prefix_tokens = features.prefix_tokens
+        self.layout, self.pool, self.prefix_tokens = features.layout, features.pool, features.prefix_tokens
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, *features.shape)`` to ``(B, C)``; vectors that were pooled before stay as they are."""
@@ -29,7 +23,3 @@ class Pool(nn.Module):
         if self.layout == "NLC":
             return features[:, 0] if self.pool == "token" else features[:, self.prefix_tokens :].mean(dim=1)
         return features
-
-    def extra_repr(self) -> str:
-        """Shown when the model is printed."""
-        return f"{self.layout}, {self.pool}"

@@ -22,12 +22,6 @@ class Ridge(Penalised):
     softmax or sigmoid of that and are *not calibrated*.
 
     Reference: Hoerl and Kennard, "Ridge Regression", Technometrics 1970; left-out errors: Allen 1974 (PRESS).
-
-    Args:
-        features: what the backbone ends in.
-        outputs: number of outputs.
-        l2: one value, or a list; None: the usual path of 45.
-        refit: see :class:`~headstart.heads.ClosedForm`.
     """
 
     tasks = ("binary", "multiclass", "multilabel", "regression")

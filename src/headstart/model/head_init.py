@@ -3,11 +3,10 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
@@ -15,7 +14,6 @@ from headstart.backbones.contract import Backbone, FeatureSpec
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError
 from headstart.heads.closed_form import Examples, best_scale, outputs_of
-from headstart.heads.linear import Linear
 from headstart.heads.logreg import LogisticRegression
 from headstart.heads.ncm import mean_layer
 from headstart.model.features import pooled_features
@@ -35,18 +33,11 @@ _LEAST_SCALE = 0.1
 def initialise_head(model: TransferModel, how: str, data: ImageDataModule, task: Task, device: torch.device) -> None:
     """Give a linear head weights that already fit: from one pass over the training images, or those of the source.
 
-    Args:
-        model: its head is :class:`~headstart.heads.Linear`.
-        how: ``class_means``, ``probe``, or ``source``.
-        data: configured.
-        task: of the run.
-        device: for the pass.
-
     Raises:
         ConfigError: the head is not a single linear layer, or the source has no rows for the classes.
     """
-    head = model.head
-    if not isinstance(head, Linear):
+    layer: nn.Linear | None = getattr(model.head, "plain_linear", None)
+    if layer is None:
         raise ConfigError(
             f"head_init={how} sets the weights of one linear layer, and this head has others; use head=linear"
         )
@@ -59,11 +50,11 @@ def initialise_head(model: TransferModel, how: str, data: ImageDataModule, task:
         else:
             val = Examples(*pooled_features(model.backbone, data, "val", device))
             weight, bias = probe(train, val, len(data.classes), task)
-    if head.linear.out_features == 1:  # one sigmoid output: the second class against the first
+    if layer.out_features == 1:  # one sigmoid output: the second class against the first
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
     with torch.no_grad():
-        head.linear.weight.copy_(weight)
-        head.linear.bias.copy_(bias)
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
 
 
 def source_rows(backbone: Backbone, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -95,11 +86,6 @@ def class_means(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor
 
     Reference: Qi et al., "Low-Shot Learning with Imprinted Weights", CVPR 2018, for unnormalised features.
 
-    Args:
-        features: ``(N, C)``.
-        targets: ``(N,)``.
-        classes: each must occur.
-
     Returns: weight ``(classes, C)`` and bias ``(classes,)``.
     """
     values = features.double()
@@ -115,12 +101,6 @@ def probe(train: Examples, val: Examples, classes: int, task: Task) -> tuple[Ten
 
     No feature is divided by its own deviation: one that is almost always 0 would get a weight thousands of times too
     large, and training, which moves that feature a little, would begin with a huge loss.
-
-    Args:
-        train: to fit.
-        val: to choose by.
-        classes: each must occur.
-        task: that the classes are of.
 
     Returns: weight ``(classes, C)`` and bias ``(classes,)``.
     """
@@ -143,11 +123,7 @@ def calibrate(model: TransferModel, data: ImageDataModule, task: Task, device: t
     The head was fitted on features of evaluation mode; with the statistics of a batch, or dropout, they are others, and
     outputs that were sure become sure mistakes. Both modes' outputs are ``scale * (W x + b)``; the scale is at most 1.
 
-    Args:
-        model: in the modes of training; its running statistics are left as they were.
-        data: configured.
-        task: whose loss it is.
-        device: for the pass.
+    The model comes in the modes of training; its running statistics are left as they were.
 
     Raises:
         ConfigError: even a tenth of the confidence leaves more than twice the loss of guessing.
@@ -180,19 +156,13 @@ def calibrate(model: TransferModel, data: ImageDataModule, task: Task, device: t
                 f"{loss:.2f} at {scale:.2g} of its confidence, where guessing has {guessing:.2f}; use batchnorm=eval, "
                 "a larger datamodule.batch_size, or strategy=lp_ft, which trains the head first"
             )
-        head = cast(Linear, model.head)
-        head.linear.weight.mul_(scale)
-        head.linear.bias.mul_(scale)
+        for parameter in model.head.parameters():
+            parameter.mul_(scale)
     _log.info("head_init=probe: loss in training mode %.3f, %.3f at %.2f of the confidence", before, loss, scale)
 
 
 def standardised_probe(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Logistic regression on standardised features, as a layer on the features as they are; to look at, not to train.
-
-    Args:
-        features: ``(N, C)``.
-        targets: ``(N,)``.
-        classes: each must occur.
 
     Returns: weight ``(classes, C)`` and bias ``(classes,)``.
     """
