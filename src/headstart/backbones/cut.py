@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.backbones.contract import Backbone
-from headstart.backbones.trace import Call, evaluation_mode, only_tensor, stand_in, trace, with_tensor
+from headstart.backbones.trace import Call, evaluation_mode, only_tensor, owners, stand_in, trace, with_tensor
 from headstart.errors import CacheError
 
 _PLAN = "_cut_plan"
@@ -41,11 +41,6 @@ class _Plan:
     works: dict[int, bool] = field(default_factory=dict)
 
 
-def cuttable_stages(backbone: Backbone) -> tuple[int, ...]:
-    """Numbers of stages, counted from the input, after which the backbone can be cut; all of them always can."""
-    return tuple(count for count in range(1, len(backbone.stages) + 1) if is_cuttable(backbone, count))
-
-
 def is_cuttable(backbone: Backbone, count: int) -> bool:
     """Whether going on after the first ``count`` stages gives what the whole backbone gives; tried once."""
     if count in {0, len(backbone.stages)}:
@@ -61,10 +56,7 @@ def is_cuttable(backbone: Backbone, count: int) -> bool:
 def run_prefix(backbone: Backbone, images: Tensor, count: int) -> Tensor:
     """The activations after the first ``count`` stages.
 
-    Args:
-        backbone: whose stages they are; modes and gradients are the caller's.
-        images: ``(B, C, H, W)``.
-        count: 0 returns the images, all stages the features.
+    After none these are the images, after all the features. Modes and gradients are the caller's.
 
     Raises:
         CacheError: the backbone cannot be cut there.
@@ -90,12 +82,7 @@ def run_prefix(backbone: Backbone, images: Tensor, count: int) -> Tensor:
 
 
 def run_rest(backbone: Backbone, activations: Tensor, count: int) -> Tensor:
-    """The features, from activations after the first ``count`` stages.
-
-    Args:
-        backbone: whose stages they are; modes and gradients are the caller's.
-        activations: of :func:`run_prefix`, ``(B, ...)``.
-        count: as given to :func:`run_prefix`.
+    """The features, from activations that :func:`run_prefix` made with the same ``count``.
 
     Raises:
         CacheError: the backbone cannot be cut there.
@@ -171,19 +158,13 @@ def _stubs(backbone: Backbone, calls: tuple[Call, ...], count: int) -> tuple[Cal
     before = {name for stage in backbone.stages[:count] for name in stage.modules}
     later = {name for stage in backbone.stages[count:] for name in stage.modules}
     # A module that holds one of a later stage, or the end, runs as usual; its children of the prefix are replaced.
-    around = {owner for name in (*later, end) for owner in _owners(name)}
+    around = {owner for name in (*later, end) for owner in owners(name)}
     first: dict[str, Call] = {}
     for call in calls:
         if call.module in before and call.module not in around and call.from_images:
             first.setdefault(call.module, call)
-    outermost = tuple(call for name, call in first.items() if not any(owner in first for owner in _owners(name)))
+    outermost = tuple(call for name, call in first.items() if not any(owner in first for owner in owners(name)))
     return outermost if any(call.module == end for call in outermost) else None
-
-
-def _owners(name: str) -> Iterator[str]:
-    while "." in name:
-        name = name.rpartition(".")[0]
-        yield name
 
 
 def _try(backbone: Backbone, count: int) -> bool:

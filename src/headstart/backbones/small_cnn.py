@@ -22,12 +22,7 @@ _SMALLEST = 10
 class SmallCNN(Backbone):
     """Conv 32 3x3, ReLU, MaxPool 2, Conv 64 3x3, ReLU, MaxPool 2, without padding: 64x14x14 of a 64x64 image.
 
-    Args:
-        name: of the network.
-        weights: resolved; there are none but those of an own earlier run.
-        in_channels: number of image channels.
-        image_size: ``(height, width)``.
-        allow_unexpected: patterns of names of surplus tensors in the weights file that may be left out.
+    There are no weights of it but those of an own earlier run.
 
     Raises:
         ConfigError: the images are too small.

@@ -9,12 +9,11 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from torch import nn
 
 from headstart.backbones.contract import Stage
-from headstart.backbones.trace import Call, Trace, only_tensor
+from headstart.backbones.trace import Call, Trace, only_tensor, owners
 
 PRE_LOGITS = "pre_logits"
 
@@ -25,12 +24,9 @@ _FINE_SHARE = 0.75
 
 
 def build_stages(network: nn.Module, trace: Trace, *, pre_logits: frozenset[str] = frozenset()) -> tuple[Stage, ...]:
-    """The stages of ``network`` in the order in which they run.
+    """The stages of a timm model without its classifier, in the order in which they run in the trace.
 
-    Args:
-        network: a timm model without its classifier.
-        trace: of the forward pass whose stages these are.
-        pre_logits: names of the parameters between the feature map and the classifier; they are a last stage.
+    ``pre_logits`` names the parameters between the feature map and the classifier; they are a last stage.
     """
     names = [name for name, _ in network.named_parameters() if name not in pre_logits]
     groups = _in_order(_groups(network, names), trace)
@@ -40,18 +36,11 @@ def build_stages(network: nn.Module, trace: Trace, *, pre_logits: frozenset[str]
     if pre_logits:
         groups.append([name for name, _ in network.named_parameters() if name in pre_logits])
         labels.append(PRE_LOGITS)
-    return assign(network, trace, groups, labels)
+    return _assign(network, trace, groups, labels)
 
 
-def assign(network: nn.Module, trace: Trace, groups: Groups, labels: Sequence[str]) -> tuple[Stage, ...]:
-    """Stages from groups of parameter names: each buffer and module goes to one of them.
-
-    Args:
-        network: whose parameters are grouped.
-        trace: of its forward pass.
-        groups: parameter names, every parameter once, in the order in which the groups run.
-        labels: a name for each group.
-    """
+def _assign(network: nn.Module, trace: Trace, groups: Groups, labels: Sequence[str]) -> tuple[Stage, ...]:
+    """Stages from groups of parameter names: each buffer and module goes to one of them."""
     stage_of = {name: number for number, group in enumerate(groups) for name in group}
     own = _own_stages(network, stage_of)
     modules = _module_stages(network, trace, own)
@@ -133,7 +122,7 @@ def _merge_layers(network: nn.Module, groups: Groups, trace: Trace) -> Groups | 
     info = getattr(network, "feature_info", None)
     if info is None or single < _FINE_SHARE * len(groups):
         return None
-    points = [point for point in _feature_points(info) if "module" in point]
+    points = [point for point in getattr(info, "info", info) if "module" in point]
     ended = {call.module: call.ended for call in trace.calls if call.ended is not None}
     limits = [ended[point["module"]] for point in points if point["module"] in ended]
     changes = all(a["reduction"] < b["reduction"] for a, b in pairwise(points))
@@ -144,10 +133,6 @@ def _merge_layers(network: nn.Module, groups: Groups, trace: Trace) -> Groups | 
         last = max((ended.get(name.rpartition(".")[0], 0) for name in group), default=0)
         merged[sum(limit < last for limit in limits)].extend(group)
     return [group for group in merged if group]
-
-
-def _feature_points(info: Any) -> list[dict[str, Any]]:
-    return list(info.info if hasattr(info, "info") else info)
 
 
 def _labels(groups: Groups) -> list[str]:
@@ -192,15 +177,9 @@ def _own_stages(network: nn.Module, stage_of: Mapping[str, int]) -> dict[str, fr
     """Of each module, the stages of the parameters that it and its children hold."""
     held: dict[str, set[int]] = {name: set() for name, _ in network.named_modules()}
     for name, stage in stage_of.items():
-        for owner in _ancestors(name):
+        for owner in owners(name):
             held[owner].add(stage)
     return {name: frozenset(stages) for name, stages in held.items()}
-
-
-def _ancestors(name: str) -> Iterable[str]:
-    while name:
-        name = name.rpartition(".")[0]
-        yield name
 
 
 def _module_stages(network: nn.Module, trace: Trace, own: Mapping[str, frozenset[int]]) -> dict[str, int]:
@@ -215,7 +194,7 @@ def _module_stages(network: nn.Module, trace: Trace, own: Mapping[str, frozenset
         if own[name]:
             stages[name] = min(own[name])
         else:
-            around = next(owner for owner in _ancestors(name) if own[owner])
+            around = next(owner for owner in owners(name) if own[owner])
             inside = len(own[around]) == 1
             stages[name] = stages[around] if inside else after.get(name, previous)
         previous = stages[name] if name and len(own[name]) <= 1 else previous
@@ -263,10 +242,10 @@ def renamed(stages: Iterable[Stage], change: Callable[[str], str]) -> tuple[Stag
     """The same stages with every name of a parameter, buffer and module changed."""
     return tuple(
         Stage(
-            name=stage.name,
-            parameters=tuple(change(name) for name in stage.parameters),
-            buffers=tuple(change(name) for name in stage.buffers),
-            modules=tuple(change(name) for name in stage.modules),
+            stage.name,
+            parameters=tuple(map(change, stage.parameters)),
+            buffers=tuple(map(change, stage.buffers)),
+            modules=tuple(map(change, stage.modules)),
             end=None if stage.end is None else change(stage.end),
         )
         for stage in stages

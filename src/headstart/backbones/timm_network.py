@@ -46,13 +46,6 @@ def build_network(
 ) -> BuiltNetwork:
     """The timm model ``name`` with its weights.
 
-    Args:
-        name: network and tag.
-        source: of the weights.
-        spec: input that the network is made for.
-        options: further arguments of the model.
-        allow_unexpected: patterns of names of surplus tensors in the weights file that may be left out.
-
     Raises:
         ConfigError: the network cannot be made as asked.
         WeightsError: the weights are damaged, of another network or unreachable.
@@ -89,13 +82,7 @@ def check_network(name: str, source: ResolvedWeights) -> None:
 
 
 def strict_in_timm(name: str, spec: InputSpec, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """How plain timm makes the network that a backbone's tensors are of, and whether it loads them strictly.
-
-    Args:
-        name: network, with or without tag.
-        spec: of the images.
-        state: of the backbone.
-    """
+    """How plain timm makes the network that a backbone's tensors are of, and whether it loads them strictly."""
     architecture = name.partition(".")[0]
     arguments = {"num_classes": 0, **_arguments(architecture, spec, {})}
     with torch.device("meta"):
@@ -125,15 +112,15 @@ def input_spec_of(
 
 def with_channels(spec: InputSpec, channels: int) -> InputSpec:
     """The same input with another number of channels: means and deviations are averaged or repeated."""
+
+    def fitted(values: tuple[float, ...]) -> tuple[float, ...]:
+        if channels == 1:
+            return (sum(values) / len(values),)
+        return tuple(values[c % len(values)] for c in range(channels))
+
     if channels == spec.channels:
         return spec
-    if channels == 1:
-        mean: tuple[float, ...] = (sum(spec.mean) / len(spec.mean),)
-        std: tuple[float, ...] = (sum(spec.std) / len(spec.std),)
-    else:
-        mean = tuple(spec.mean[c % len(spec.mean)] for c in range(channels))
-        std = tuple(spec.std[c % len(spec.std)] for c in range(channels))
-    return replace(spec, channels=channels, mean=mean, std=std)
+    return replace(spec, channels=channels, mean=fitted(spec.mean), std=fitted(spec.std))
 
 
 def prune(network: nn.Module, trace: Trace) -> None:

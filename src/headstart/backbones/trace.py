@@ -40,16 +40,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Shape:
-    """A tensor of a traced output: its shape with the batch of the trace, and that batch."""
+    """A tensor of a traced output: its shape with the batch of the trace."""
 
     sizes: tuple[int, ...]
-    batch: int = _BATCH
 
     def zeros(self, like: Tensor) -> Tensor:
         """Zeros of this shape for ``like``'s batch, without the memory for them."""
         sizes = list(self.sizes)
-        if sizes and sizes[0] % self.batch == 0:
-            sizes[0] = sizes[0] // self.batch * len(like)
+        if sizes and sizes[0] % _BATCH == 0:
+            sizes[0] = sizes[0] // _BATCH * len(like)
         return like.new_zeros(1).expand(sizes)
 
 
@@ -69,13 +68,7 @@ class Trace:
 
 
 def trace(root: nn.Module, forward: Forward, shape: tuple[int, int, int]) -> Trace:
-    """Run ``forward`` once in evaluation mode and note the calls of ``root``'s modules.
-
-    Args:
-        root: whose modules are followed; a copy of it runs.
-        forward: takes the copy and ``(B, C, H, W)`` images.
-        shape: ``(C, H, W)`` of the images.
-    """
+    """Run ``forward(copy of root, images)`` in evaluation mode on images ``(C, H, W)`` and note its modules' calls."""
     try:
         return _run(root, forward, shape, meta=True)
     except Exception:  # networks fail on the meta device in many ways; for real, errors count
@@ -112,7 +105,7 @@ def _run(root: nn.Module, forward: Forward, shape: tuple[int, int, int], *, meta
             parameter.requires_grad_(False)
         with _followed(model) as calls:
             forward(model, images.requires_grad_() * 1.0)
-    return Trace(tuple(calls), _without_batch(result), used)
+    return Trace(tuple(calls), tuple(result.shape[1:]) if isinstance(result, Tensor) else None, used)
 
 
 def _shell(root: nn.Module, *, meta: bool) -> nn.Module:
@@ -156,7 +149,7 @@ def _followed(root: nn.Module) -> Iterator[list[Call]]:
     def ended(module: nn.Module, inputs: Any, output: Any) -> None:
         call = open_calls.pop()
         call.ended = next(clock)
-        call.output = describe(output)
+        call.output = _map(output, lambda tensor: Shape(tuple(tensor.shape)))
         call.from_images = any(tensor.requires_grad for tensor in _tensors(output))
 
     handles = []
@@ -171,20 +164,14 @@ def _followed(root: nn.Module) -> Iterator[list[Call]]:
             handle.remove()
 
 
-def describe(output: Any) -> Any:
-    """The structure of ``output`` with a :class:`Shape` for each tensor."""
-    return _map(output, lambda tensor: Shape(tuple(tensor.shape)))
-
-
 def stand_in(output: Any, like: Tensor) -> Any:
     """Zeros in the structure of a described output, for ``like``'s batch, type and device."""
     return _map(output, lambda shape: shape.zeros(like))
 
 
 def only_tensor(output: Any) -> Any:
-    """The one tensor (or :class:`Shape`) in an output, however it is wrapped; None if there are none or several."""
-    found: list[Any] = []
-    _map(output, found.append)
+    """The one tensor (or :class:`Shape`) in an output; None if there are none or several."""
+    found = _tensors(output)
     return found[0] if len(found) == 1 else None
 
 
@@ -204,16 +191,15 @@ def _map(value: Any, change: Callable[[Any], Any]) -> Any:
     return value
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+def _tensors(value: Any) -> list[Any]:
+    """All tensors (or :class:`Shape`) in an output, however they are wrapped."""
+    found: list[Any] = []
+    _map(value, found.append)
+    return found
 
 
-def _without_batch(result: Any) -> tuple[int, ...] | None:
-    return tuple(result.shape[1:]) if isinstance(result, Tensor) else None
+def owners(name: str) -> Iterator[str]:
+    """Names of the modules around a module, parameter or buffer, from the innermost to the root, which has none."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from headstart.backbones.contract import Backbone
+from headstart.backbones.trace import evaluation_mode
 from headstart.data.datamodule import ImageDataModule
 from headstart.heads.pool import Pool
 
@@ -23,14 +24,11 @@ def pooled_features(
     The backbone is in evaluation mode for the pass, and afterwards where and as it was.
     """
     pool = Pool(backbone.features)
-    modes = {module: module.training for module in backbone.modules()}
     home = next(backbone.parameters()).device
     features, targets = [], []
-    backbone.to(device).eval()
-    for batch in batches(data, split):
-        features.append(pool(backbone.forward_features(batch["images"].to(device))).float().cpu())
-        targets.append(batch["targets"])
+    with evaluation_mode(backbone.to(device)):
+        for batch in batches(data, split):
+            features.append(pool(backbone.forward_features(batch["images"].to(device))).float().cpu())
+            targets.append(batch["targets"])
     backbone.to(home)
-    for module, mode in modes.items():
-        module.training = mode
     return torch.cat(features), torch.cat(targets)

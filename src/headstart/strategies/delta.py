@@ -55,9 +55,7 @@ class Delta(Strategy):
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which everything learns, without weight decay."""
         reason = "strategy=delta shows each image to the source network too"
-        return all_learn(
-            model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, decays=False, needs_images=reason
-        )
+        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, decays=False, needs_images=reason)
 
     def start(self, model: "TransferModel", run: Surroundings) -> Extras:
         """Copy the source network, for the losses ``delta`` and ``l2`` of the head."""
@@ -105,11 +103,8 @@ class FeatureMapPenalty:
 def map_distance(maps: "Tensor", wanted: "Tensor", weights: "Tensor | None" = None, *, axis: int = 1) -> "Tensor":
     """Sum over channels of the weighted mean over positions of the squared difference, mean over the batch.
 
-    Args:
-        maps: ``(B, C, H, W)`` or ``(B, H, W, C)``, see ``axis``; ``(B, L, C)``; ``(B, C)``.
-        wanted: the same.
-        weights: ``(C,)``; None: all 1.
-        axis: of the channels, where there are four.
+    The maps are ``(B, C, H, W)``, ``(B, H, W, C)``, ``(B, L, C)`` or ``(B, C)``; ``axis`` is that of the channels where
+    there are four, ``weights`` is ``(C,)``.
     """
     squares = (maps.float() - wanted.float()).square()
     by_channel = squares.movedim(axis if squares.ndim == 4 else -1, -1).flatten(0, -2).mean(dim=0)

@@ -147,10 +147,7 @@ def adapted(images: "Tensor", given: "InputSpec", wanted: "InputSpec") -> "Tenso
 def soft_divergence(teacher: "Tensor", student: "Tensor", temperature: float) -> "Tensor":
     """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, mean over the batch.
 
-    Args:
-        teacher: ``(B, classes)``, or ``(B, 1)``: a sigmoid's logit.
-        student: the same, or the other of the two.
-        temperature: ``T``.
+    Both are ``(B, classes)``, or ``(B, 1)``: a sigmoid's logit.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812

@@ -102,6 +102,8 @@ def target_layers(backbone: "Backbone", kinds: Iterable[Target]) -> tuple[str, .
     """Names of the layers of these kinds that run in the forward pass, each as a call of its own."""
     import torch
 
+    from headstart.backbones.trace import evaluation_mode
+
     wanted, attention = set(kinds), set[str]()
     for name, module in backbone.named_modules():
         if "attention" in type(module).__name__.lower():
@@ -116,14 +118,11 @@ def target_layers(backbone: "Backbone", kinds: Iterable[Target]) -> tuple[str, .
         module.register_forward_hook(lambda *_, name=name: called.add(name)) for name, module in candidates.items()
     ]
     # Some layers' weights are used without calling them; an adapter there would never be seen.
-    modes = {module: module.training for module in backbone.modules()}
     weight = next(backbone.parameters())
-    with torch.no_grad():
-        backbone.eval().forward_features(weight.new_zeros(1, *backbone.input_spec.shape))
+    with torch.no_grad(), evaluation_mode(backbone):
+        backbone.forward_features(weight.new_zeros(1, *backbone.input_spec.shape))
     for handle in handles:
         handle.remove()
-    for module, mode in modes.items():
-        module.training = mode
     return tuple(name for name in candidates if name in called)
 
 

@@ -102,10 +102,7 @@ def load_file(network: nn.Module, weights: ResolvedWeights, allow_unexpected: Se
 def report(weights: ResolvedWeights, loaded: Loaded, kept: Mapping[str, Tensor]) -> WeightsReport:
     """What was loaded into the backbone, once the parts that it does not keep are gone.
 
-    Args:
-        weights: the source.
-        loaded: what became of the file.
-        kept: state of the backbone; everything in it must have been loaded.
+    Everything in the backbone's state, ``kept``, must have been loaded.
 
     Raises:
         WeightsError: a tensor of the backbone was not in the file.

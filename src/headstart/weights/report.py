@@ -51,11 +51,7 @@ class SourceClassifier:
 
 
 def weights_notice(weights: WeightsReport | Mapping[str, Any]) -> Text:
-    """One line saying which weights the backbone starts from; random ones are said loudly.
-
-    Args:
-        weights: the report, or the ``weights`` section of ``result.json``.
-    """
+    """One line saying which weights the backbone starts from; random ones are said loudly."""
     report = weights if isinstance(weights, Mapping) else asdict(weights)
     if report["source"] in ("none", ""):
         return Text("RANDOM WEIGHTS: the backbone starts untrained (backbone.weights=none).", style="bold red")

@@ -6,9 +6,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from headstart.backbones import Backbone, FeatureSpec, Stage, WeightsReport
-from headstart.backbones.cut import cuttable_stages, is_cuttable, run_prefix, run_rest
+from headstart.backbones.cut import is_cuttable, run_prefix, run_rest
 from headstart.data.input_spec import InputSpec
 from headstart.errors import CacheError
+
+
+def cuttable_stages(backbone: Backbone) -> tuple[int, ...]:
+    return tuple(count for count in range(1, len(backbone.stages) + 1) if is_cuttable(backbone, count))
 
 
 def test_every_stage_of_these_networks_can_be_cut(backbone: Backbone) -> None:
