@@ -60,20 +60,21 @@ class ImageDataset(Dataset[dict[str, Any]]):
         pixels = image if isinstance(image, np.ndarray) else image.draw()
         return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        image = self.image(index)
+    def shown(self, image: Image.Image, epoch: int, index: int) -> Tensor:
+        """What training or evaluation sees of a decoded image: ``(C, H, W)`` float32."""
         if isinstance(self.transform, AffineAugment):
             row = torch.from_numpy(self.transform.keep(image))
-            images = self.transform(row[None], draws(self.seed, epoch, index)[None])[0].contiguous()
-        elif self.random:
+            return self.transform(row[None], draws(self.seed, epoch, index)[None])[0].contiguous()
+        if self.random:
             with seeded(self.seed, epoch, index):
-                images = self.transform(image)
-        else:
-            images = self.transform(image)
+                return self.transform(image)
+        return self.transform(image)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         target = self.records.targets[index]
         single = target.item() if target.ndim == 0 else torch.from_numpy(np.array(target))
-        return {"images": images, "targets": single, "index": index}
+        return {"images": self.shown(self.image(index), epoch, index), "targets": single, "index": index}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A datamodule that hands out stored activations wherever a phase's frozen prefix allows it, and images elsewhere."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from headstart.store.extract import Kind, Prefix, extract
 from headstart.store.key import Arithmetic, activations_key, describe_images, describe_prefix
 from headstart.store.loader import StoredBatches
 from headstart.store.pixels import decoding_threads
-from headstart.store.provide import Wanted, provide
+from headstart.store.provide import Provided, Wanted, provide
 from headstart.store.store import Store
 
 VIEW_SEED = 0
@@ -118,7 +118,7 @@ class CachedData(pl.LightningDataModule):
             for phase in self.phases
         )
         check_required(settings, self.decisions)
-        self._views = settings.views if augmentation is not None else 0
+        self._views = min(settings.views, self.phases[-1].end_epoch) if augmentation is not None else 0
         self._pool = None if whole_features else pooling_of(model)
         self._record = _Record()
         self._loaders: dict[tuple[int, str], Loader] = {}
@@ -186,18 +186,30 @@ class CachedData(pl.LightningDataModule):
 
     def record(self) -> dict[str, Any]:
         """The ``cache`` section of ``result.json``."""
-        uses, reasons = self._record.uses, self._record.reasons
+        uses, reasons = self._record.uses, dict(self._record.reasons)
         entries = [vars(use) for use in uses]
         uses = [use for use in uses if use.kind == "activations"]
         trained = [use for use in uses if use.split == "train"]
         first = next(iter(trained or uses), None)
+        views = self._views if trained else 0
+        if views:
+            reasons["views"] = (
+                f"{views} augmented views of each training image took turns, instead of new ones an epoch"
+            )
         return {
             "used": bool(trained),
             "key": first.key if first else None,
             "hit": bool(uses) and all(use.hit for use in uses),
-            "reason": "" if trained and not reasons else "; ".join(dict.fromkeys(reasons.values())),
+            "views": views,
+            "reason": "; ".join(dict.fromkeys(reasons.values())),
             "entries": entries,
         }
+
+    @property
+    def views(self) -> tuple[int, int]:
+        """How many stored views of a training image take turns (0: none are meant to), and in how many epochs."""
+        epochs = sum(p.end_epoch - p.start_epoch for p, d in zip(self.phases, self.decisions, strict=True) if d.train)
+        return (self._views, epochs) if epochs else (0, 0)
 
     def notices(self) -> list[str]:
         """Why training does not run on stored activations, phase by phase; nothing where it does."""
@@ -246,15 +258,10 @@ class CachedData(pl.LightningDataModule):
         elif described["tensors"] not in self._trained_on:
             return None
         prefix = self._prefix(decision.stages, pool)
-        entries: list[Entry] = []
         views: Sequence[int | None] = range(self._views) if split == "train" and self._views else [None]
-        for view in views:
-            entry = self._entry(prefix, described, split, phase, view)
-            if entry is None:
-                for opened in entries:
-                    opened.close()
-                return None
-            entries.append(entry)
+        entries = self._entries(prefix, described, split, phase, views)
+        if entries is None:
+            return None
         kind = Kind.from_dict(dict(entries[0].meta.about["kind"]))
         return StoredBatches(
             "activations",
@@ -266,32 +273,34 @@ class CachedData(pl.LightningDataModule):
             constants={"stages": decision.stages},
         )
 
-    def _entry(
-        self, prefix: Prefix, described: dict[str, Any], split: str, phase: Phase, view: int | None
-    ) -> Entry | None:
-        """Open an entry, or build it; None where it is not worth storing.
+    def _entries(
+        self, prefix: Prefix, described: dict[str, Any], split: str, phase: Phase, views: Sequence[int | None]
+    ) -> list[Entry] | None:
+        """Open the entry of each view, or build those that are missing; None where they are not worth storing.
 
         Raises:
-            CacheError: it is not, and ``cache=require``.
+            CacheError: they are not, and ``cache=require``.
         """
         trainer, data = self._trainer(), self.data
         assert data.spec is not None
-        dataset = data.dataset(split, augmented=view is not None)
-        seen = None
-        if view is not None:
+        augmented = views[0] is not None
+        dataset = data.dataset(split, augmented=augmented)
+        if augmented:
             dataset.seed = VIEW_SEED
-            seen = {**data.augmentation.as_dict(), "seed": VIEW_SEED, "view": view}
         arithmetic = Arithmetic(str(trainer.precision), prefix.device.type, self.channels_last, self.settings.dtype)
         about = {
             "data": data.source_name,
             "split": split,
-            "view": view,
             "backbone": self.model.backbone.name,
             "after": described["stages"][-1],
             "pooled": prefix.pool is not None,
             "precision": str(trainer.precision),
         }
-        copies = self.settings.views if view is not None else 1
+        keys: dict[str, int | None] = {}
+        for view in views:
+            seen = None if view is None else {**data.augmentation.as_dict(), "seed": VIEW_SEED, "view": view}
+            images = describe_images(data.spec, seen)
+            keys[activations_key(described, images, arithmetic, dataset.records.digests)] = view
 
         def describe() -> tuple[int, dict[str, Any]]:
             kind = prefix.probe(shape)
@@ -300,29 +309,37 @@ class CachedData(pl.LightningDataModule):
         def refuse(row_bytes: int, free_bytes: int) -> str | None:
             return too_large(
                 self.settings,
-                rows=len(dataset) * copies,
+                rows=len(dataset) * len(views),
                 row_bytes=row_bytes,
                 image_bytes=shape[0] * shape[1] * shape[2],
                 free_bytes=free_bytes,
             )
 
-        def write(writer: ShardWriter, part: range) -> None:
-            extract(prefix, dataset, part, writer, threads=decoding_threads(trainer.num_devices), view=view or 0)
+        def write(writers: Mapping[str, ShardWriter], part: range) -> None:
+            by_view = {keys[key]: writer for key, writer in writers.items()}
+            extract(prefix, dataset, part, by_view, threads=decoding_threads(trainer.num_devices))
 
         shape = data.spec.shape
-        key = activations_key(described, describe_images(data.spec, seen), arithmetic, dataset.records.digests)
-        what = f"what the network up to {about['after']} makes of {len(dataset)} {split} images"
-        found = provide(Wanted(key, len(dataset), describe, write, refuse, what, about), self.store, trainer)
+        times = f"{len(views)} augmented views of " if augmented else ""
+        what = f"what the network up to {about['after']} makes of {times}{len(dataset)} {split} images"
+        recorded = {key: {**about, "view": view} for key, view in keys.items()}
+        wanted = Wanted(recorded, len(dataset), describe, write, refuse, what)
+        found = provide(wanted, self.store, trainer)
         if isinstance(found, str):
             if self.settings.mode == "require":
                 raise CacheError(f"cache=require, but {found}; change that, or use cache=auto")
             self._record.reasons[phase.name] = found
             return None
-        if trainer.is_global_zero and not found.hit:
-            self.store.evict(keep=[*(use.key for use in self._record.uses), key])
-        meta = found.entry.meta
-        self._record.add(_Use("activations", split, phase.name, key, found.hit, meta.build_seconds, meta.size_bytes))
-        return found.entry
+        if trainer.is_global_zero and not all(provided.hit for provided in found):
+            self.store.evict(keep=[*(use.key for use in self._record.uses), *keys])
+        for provided in found:
+            self._note("activations", split, phase, provided)
+        return [provided.entry for provided in found]
+
+    def _note(self, kind: str, split: str, phase: Phase, provided: Provided) -> None:
+        """Record a use."""
+        meta = provided.entry.meta
+        self._record.add(_Use(kind, split, phase.name, meta.key, provided.hit, meta.build_seconds, meta.size_bytes))
 
     def _prefix(self, stages: int, pool: nn.Module | None) -> Prefix:
         plugin = self._trainer().precision_plugin
@@ -349,12 +366,12 @@ class CachedData(pl.LightningDataModule):
         found = provide(wanted, self.pixel_store, trainer)
         if isinstance(found, str):
             return loader
-        if trainer.is_global_zero and not found.hit:
-            self.pixel_store.evict(keep=[wanted.key])
-        meta, phase = found.entry.meta, self.phases[self._phase_index(trainer.current_epoch)]
-        self._record.add(_Use("images", split, phase.name, meta.key, found.hit, meta.build_seconds, meta.size_bytes))
+        [provided] = found
+        if trainer.is_global_zero and not provided.hit:
+            self.pixel_store.evict(keep=list(wanted.entries))
+        self._note("images", split, self.phases[self._phase_index(trainer.current_epoch)], provided)
         device, decode = next(self.model.parameters()).device, decoded.decoder(channels_last=self.channels_last)
-        return StoredBatches("images", [found.entry], data.targets(split), loader, decode=decode, device=device)
+        return StoredBatches("images", [provided.entry], data.targets(split), loader, decode=decode, device=device)
 
     def _image_loader(self, split: str) -> DataLoader:
         loaders = {"train": self.data.train_dataloader, "val": self.data.val_dataloader}

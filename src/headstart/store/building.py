@@ -113,8 +113,13 @@ class Build:
         self.finished = False
         self._started = time.perf_counter()
 
-    def finish(self, about: Mapping[str, Any], *, rows: int) -> None:
+    def finish(self, about: Mapping[str, Any], *, rows: int, share: float = 1.0) -> None:
         """Put the parts together and give the entry its name.
+
+        Args:
+            about: recorded with the entry.
+            rows: that it must have.
+            share: of the time since the build began that counts as this entry's, where several are made at once.
 
         Raises:
             CacheError: parts are missing or differ, or there is no space left.
@@ -131,7 +136,7 @@ class Build:
         dtype, shape = kinds.pop()
         for note in self.folder.glob("part-*.json"):
             note.unlink()
-        seconds = time.perf_counter() - self._started
+        seconds = share * (time.perf_counter() - self._started)
         host = {"host": socket.gethostname(), "created": int(time.time())}
         with space_for(self.folder):
             (self.folder / USED).touch()

@@ -69,7 +69,7 @@ def decide(
         return Decision(
             stages,
             False,
-            f"{augmentation} changes the training images in every epoch; datamodule.augment=none or cache.views=8 "
+            f"{augmentation} changes the training images in every epoch; datamodule.augment=none or cache.views=4 "
             "makes them storable",
         )
     return Decision(stages, True)

@@ -4,7 +4,7 @@ For everything that is not frozen. Images are decoded and resized once; afterwar
 normalisation, or an augmentation of the whole batch on its device, and is the same to the last bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,8 +66,8 @@ class DecodedImages:
         dataset, (channels, height, width) = self.dataset, self.kept.shape
         size = channels * height * width if self.augment is None else self.augment.row_bytes
 
-        def write(writer: ShardWriter, part: range) -> None:
-            threads = decoding_threads(processes)
+        def write(writers: Mapping[str, ShardWriter], part: range) -> None:
+            threads, [writer] = decoding_threads(processes), writers.values()
             for batch in pixel_batches(dataset, part, batch_size=_BATCH, threads=threads):
                 writer.append(batch)
 
@@ -77,14 +77,14 @@ class DecodedImages:
                 limit = min(limit, settings.max_bytes)
             return f"{gigabytes(size)} of decoded images exceed the {gigabytes(limit)} kept" if size > limit else None
 
+        key = pixels_key(self.kept, dataset.records.digests, with_aspect=self.augment is not None)
         return Wanted(
-            key=pixels_key(self.kept, dataset.records.digests, with_aspect=self.augment is not None),
+            entries={key: self.about},
             rows=len(dataset),
             describe=lambda: (size, {"stored": "uint8"}),
             write=write,
             refuse=refuse,
             what=f"{len(dataset)} decoded {self.about['split']} images",
-            about=dict(self.about),
         )
 
     def decoder(self, *, channels_last: bool) -> Callable[[Tensor, int, np.ndarray], Tensor]:

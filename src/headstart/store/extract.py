@@ -1,6 +1,8 @@
 """The one pass of a split through the frozen prefix."""
 
-from collections.abc import Callable, Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -8,17 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from headstart.backbones.trace import evaluation_mode
+from headstart.data.affine import AffineAugment, draws
 from headstart.data.dataset import ImageDataset
 from headstart.data.transforms import EvalTransform, normalised
 from headstart.model.transfer_model import TransferModel
 from headstart.store.building import ShardWriter
 from headstart.store.pixels import pixel_batches
+from headstart.system.console import duration
+
+_log = logging.getLogger(__name__)
 
 # NumPy has no bfloat16: its bits are stored as integers.
 _STORED = {torch.bfloat16: torch.int16}
+_WORTH_SAYING_S = 10
 _PIXELS_A_BATCH = {"cpu": 64 * 224 * 224, "cuda": 256 * 224 * 224}
 
 
@@ -113,45 +120,93 @@ class Kind:
 
 
 def extract(
-    prefix: Prefix, dataset: ImageDataset, positions: range, writer: ShardWriter, *, threads: int, view: int = 0
+    prefix: Prefix, dataset: ImageDataset, positions: range, writers: Mapping[int | None, ShardWriter], *, threads: int
 ) -> None:
     """Write the activations of these positions of a split; memory does not grow with their number.
+
+    Each image is decoded once, however many views of it are asked for.
 
     Args:
         prefix: makes the activations.
         dataset: the split, as evaluation sees it or augmented.
         positions: a contiguous part of the split.
-        writer: takes the rows.
+        writers: take the rows, by the epoch whose augmentation they are of; None: as evaluation sees the images.
         threads: that decode images.
-        view: the epoch whose augmentation is taken, where the data set augments.
     """
     kind: Kind | None = None
+    started = time.perf_counter()
     with evaluation_mode(prefix.model):
-        for images in _batches(prefix, dataset, positions, threads=threads, view=view):
+        for number, (view, images) in enumerate(
+            _batches(prefix, dataset, positions, list(writers), threads=threads), 1
+        ):
             activations = prefix(images)
             kind = kind or Kind.of(activations, half=prefix.half)
-            writer.append(kind.to_rows(activations))
+            writers[view].append(kind.to_rows(activations))
+            if number == len(writers):
+                rest = (time.perf_counter() - started) * (len(positions) / len(images) - 1)
+                if rest > _WORTH_SAYING_S:
+                    _log.info("this takes about %s", duration(rest))
 
 
-def _batches(prefix: Prefix, dataset: ImageDataset, positions: range, *, threads: int, view: int) -> Iterator[Tensor]:
-    transform = dataset.transform
-    size = _PIXELS_A_BATCH.get(prefix.device.type, _PIXELS_A_BATCH["cpu"])
+def _batches(
+    prefix: Prefix, dataset: ImageDataset, positions: range, views: Sequence[int | None], *, threads: int
+) -> Iterator[tuple[int | None, Tensor]]:
+    """Views and their images: all views of some images, then those of the next."""
+    transform, device = dataset.transform, prefix.device
     spec = transform.spec  # type: ignore[union-attr]
+    size = _PIXELS_A_BATCH.get(device.type, _PIXELS_A_BATCH["cpu"])
     batch_size = max(8, min(1024, size // (spec.height * spec.width)))
-    if isinstance(transform, EvalTransform):
-        for pixels in pixel_batches(dataset, positions, batch_size=batch_size, threads=threads):
-            yield normalised(torch.from_numpy(pixels).to(prefix.device), spec)
+    if not isinstance(transform, EvalTransform | AffineAugment):
+        yield from _one_by_one(dataset, positions, views, batch_size=batch_size, threads=threads, device=device)
         return
+    start = positions.start
+    for pixels in pixel_batches(dataset, positions, batch_size=batch_size, threads=threads):
+        rows = torch.from_numpy(pixels).to(device)
+        for view in views:
+            if isinstance(transform, EvalTransform):
+                yield view, normalised(rows, spec)
+            else:
+                numbers = [draws(dataset.seed, view or 0, start + place) for place in range(len(rows))]
+                yield view, transform(rows, np.stack(numbers))
+        start += len(rows)
+
+
+def _one_by_one(
+    dataset: ImageDataset,
+    positions: range,
+    views: Sequence[int | None],
+    *,
+    batch_size: int,
+    threads: int,
+    device: torch.device,
+) -> Iterator[tuple[int | None, Tensor]]:
+    """The same for an augmentation that takes one image at a time and seeds the process's generators."""
     loader = DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=[(view, position) for position in positions],
-        # Augmentation seeds the process's generators, so threads would disturb each other.
+        _AllViews(dataset, [view or 0 for view in views]),
+        batch_size=max(1, batch_size // len(views)),
+        sampler=positions,
+        # Threads would disturb each other.
         num_workers=threads if threads > 1 and len(positions) > batch_size else 0,
         generator=torch.Generator().manual_seed(0),
     )
     for batch in loader:
-        yield batch["images"].to(prefix.device)
+        for place, view in enumerate(views):
+            yield view, batch[:, place].to(device)
+
+
+@dataclass(frozen=True)
+class _AllViews(Dataset[Tensor]):
+    """``(views, C, H, W)`` of each image, which is decoded once."""
+
+    dataset: ImageDataset
+    views: Sequence[int]
+
+    def __getitem__(self, position: int) -> Tensor:
+        image = self.dataset.image(position)
+        return torch.stack([self.dataset.shown(image, view, position) for view in self.views])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
 
 def _is_channels_last(activations: Tensor) -> bool:

@@ -1,7 +1,8 @@
-"""Opening an entry, or making it: by one run at a time, and by all processes of that run together."""
+"""Opening entries, or making them: by one run at a time, and by all processes of that run together."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytorch_lightning as pl
 
 from headstart.errors import CacheError
 from headstart.store.building import ShardWriter
+from headstart.store.decide import gigabytes
 from headstart.store.entry import Entry
 from headstart.store.store import Store
 
@@ -18,25 +20,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wanted:
-    """Rows that a run asks for, one an image.
+    """Rows that a run asks for, one an image, in one entry or in several that are made in one pass over the images.
 
     Attributes:
-        key: of the entry.
-        rows: how many.
-        describe: size of a row in bytes and what to record of its kind; asked only where the entry must be made.
-        write: makes the rows of a part of the split.
-        refuse: given the size of a row in bytes and the free space, why the entry is not made, or None.
+        entries: their keys, with what is recorded of each for readers.
+        rows: how many an entry has.
+        describe: size of a row in bytes and what to record of its kind; asked only where an entry must be made.
+        write: makes the rows of a part of the split, for the keys that it is given writers of.
+        refuse: given the size of a row in bytes and the free space, why nothing is made, or None.
         what: in a message, ``storing <what>``.
-        about: recorded with the entry, for readers.
     """
 
-    key: str
+    entries: Mapping[str, Mapping[str, Any]]
     rows: int
     describe: Callable[[], tuple[int, dict[str, Any]]]
-    write: Callable[[ShardWriter, range], None]
+    write: Callable[[Mapping[str, ShardWriter], range], None]
     refuse: Callable[[int, int], str | None]
     what: str
-    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,63 +52,97 @@ class Provided:
     hit: bool
 
 
-def provide(wanted: Wanted, store: Store, trainer: pl.Trainer) -> Provided | str:
-    """The entry, or why it is not made. Every process of the run calls this at the same time.
+def provide(wanted: Wanted, store: Store, trainer: pl.Trainer) -> list[Provided] | str:
+    """The entries, or why they are not made. Every process of the run calls this at the same time.
 
     Raises:
         CacheError: a folder that not all processes see, or, for several processes, one that cannot be written to.
     """
     first = trainer.is_global_zero
-    entry = store.open(wanted.key) if first else None
-    hit = bool(trainer.strategy.broadcast(entry is not None))
-    if not hit:
-        row_bytes, kind = wanted.describe()
-        refusal = wanted.refuse(row_bytes, store.free_bytes()) if first else None
-        refusal = trainer.strategy.broadcast(refusal)
-        if refusal is not None:
-            return str(refusal)
+    opened = {key: store.open(key) if first else None for key in wanted.entries}
+    missing: list[str] = trainer.strategy.broadcast([key for key, entry in opened.items() if entry is None])
+    made: Sequence[str] = ()
+    if missing:
         try:
-            hit = _build(wanted, store, trainer, kind) if first else _help(wanted, trainer)
-        except CacheError as error:
-            # The other processes of a run wait for these rows, so only a run alone can do without.
-            if trainer.world_size > 1 or not isinstance(error.__cause__, OSError):
-                raise
-            _log.warning("nothing is stored of %s: %s", wanted.what, error)
-            return str(error)
-    entry = entry or store.open(wanted.key, verify=False)
-    if entry is None:
-        raise CacheError(
-            f"{store.root / wanted.key} cannot be opened by process {trainer.global_rank}; put paths.cache_dir where "
-            "all machines of the training see it, or use cache=off"
-        )
-    return Provided(entry, hit)
+            found = _make(wanted, missing, store, trainer)
+        except BaseException:
+            _close(opened)
+            raise
+        if isinstance(found, str):
+            _close(opened)
+            return found
+        made = found
+    provided = []
+    for key in wanted.entries:
+        entry = opened[key]
+        if entry is None:
+            entry = store.open(key, verify=False)
+        if entry is None:
+            raise CacheError(
+                f"{store.root / key} cannot be opened by process {trainer.global_rank}; put paths.cache_dir where "
+                "all machines of the training see it, or use cache=off"
+            )
+        provided.append(Provided(entry, key not in made))
+    return provided
 
 
-def _build(wanted: Wanted, store: Store, trainer: pl.Trainer, kind: dict[str, Any]) -> bool:
-    """The first process's part; True where another run has made the entry meanwhile."""
-    with store.building(wanted.key) as build:
-        trainer.strategy.broadcast(None if build is None else str(build.folder))
-        if build is not None:
-            _log.info("storing %s", wanted.what)
-            _write(wanted, build.folder, trainer)
+def _make(wanted: Wanted, missing: Sequence[str], store: Store, trainer: pl.Trainer) -> Sequence[str] | str:
+    """Make what is missing. Returns the keys that were made here and not by another run meanwhile, or why none was."""
+    first = trainer.is_global_zero
+    described = wanted.describe()
+    refusal = wanted.refuse(described[0], store.free_bytes()) if first else None
+    refusal = trainer.strategy.broadcast(refusal)
+    if refusal is not None:
+        return str(refusal)
+    try:
+        return _build(wanted, missing, store, trainer, described) if first else _help(wanted, trainer)
+    except CacheError as error:
+        # The other processes of a run wait for these rows, so only a run alone can do without.
+        if trainer.world_size > 1 or not isinstance(error.__cause__, OSError):
+            raise
+        _log.warning("nothing is stored of %s: %s", wanted.what, error)
+        return str(error)
+
+
+def _build(
+    wanted: Wanted, missing: Sequence[str], store: Store, trainer: pl.Trainer, described: tuple[int, dict[str, Any]]
+) -> list[str]:
+    """The first process's part."""
+    row_bytes, kind = described
+    with ExitStack() as stack:
+        begun = {key: stack.enter_context(store.building(key)) for key in missing}
+        builds = {key: build for key, build in begun.items() if build is not None}
+        trainer.strategy.broadcast({key: str(build.folder) for key, build in builds.items()})
+        if builds:
+            size = gigabytes(row_bytes * wanted.rows * len(builds))
+            _log.info("storing %s (%s)", wanted.what, size)
+            _write(wanted, {key: build.folder for key, build in builds.items()}, trainer)
             trainer.strategy.barrier("rows written")
-            build.finish({**wanted.about, "kind": kind}, rows=wanted.rows)
+            for key, build in builds.items():
+                build.finish({**wanted.entries[key], "kind": kind}, rows=wanted.rows, share=1 / len(builds))
     trainer.strategy.barrier("rows stored")
-    return build is None
+    return list(builds)
 
 
-def _help(wanted: Wanted, trainer: pl.Trainer) -> bool:
+def _help(wanted: Wanted, trainer: pl.Trainer) -> list[str]:
     """The part of every other process."""
-    folder: str | None = trainer.strategy.broadcast(None)
-    if folder is not None:
-        _write(wanted, Path(folder), trainer)
+    folders: dict[str, str] = trainer.strategy.broadcast(None)
+    if folders:
+        _write(wanted, {key: Path(folder) for key, folder in folders.items()}, trainer)
         trainer.strategy.barrier("rows written")
     trainer.strategy.barrier("rows stored")
-    return folder is None
+    return list(folders)
 
 
-def _write(wanted: Wanted, folder: Path, trainer: pl.Trainer) -> None:
+def _write(wanted: Wanted, folders: Mapping[str, Path], trainer: pl.Trainer) -> None:
     rank, world = trainer.global_rank, trainer.world_size
     mine = range(rank * wanted.rows // world, (rank + 1) * wanted.rows // world)
-    with ShardWriter(folder, part=rank) as writer:
-        wanted.write(writer, mine)
+    with ExitStack() as stack:
+        writers = {key: stack.enter_context(ShardWriter(folder, part=rank)) for key, folder in folders.items()}
+        wanted.write(writers, mine)
+
+
+def _close(opened: Mapping[str, Entry | None]) -> None:
+    for entry in opened.values():
+        if entry is not None:
+            entry.close()

@@ -11,6 +11,7 @@ import torch
 from headstart_testing import TinyRun, tiny_model, tiny_run
 
 from headstart.config.settings import CacheSettings
+from headstart.data.dataset import ImageDataset
 from headstart.errors import CacheError
 from headstart.store.activations import CachedData, pooling_of
 from headstart.store.loader import StoredBatches
@@ -177,13 +178,41 @@ def test_augmentation_without_views_trains_on_images_and_says_so(tmp_path: Path)
     same(with_images, stored)
 
 
-def test_views_are_what_the_first_epochs_show(tmp_path: Path):
+@pytest.mark.parametrize("augment", ["light", "randaug"])
+def test_views_are_what_the_first_epochs_show(tmp_path: Path, augment: str):
     """With as many views as epochs, and the views' own seed, training is that on images."""
-    with_images, _ = trained(Freeze(), None, augment="light", max_epochs=2)
-    stored, loaders = trained(Freeze(), tmp_path, augment="light", max_epochs=2, views=2)
-    assert loaders.record()["used"]
-    assert len({use["key"] for use in loaders.record()["entries"]}) == 3
+    with_images, _ = trained(Freeze(), None, augment=augment, max_epochs=2)
+    stored, loaders = trained(Freeze(), tmp_path, augment=augment, max_epochs=2, views=2)
+    record = loaders.record()
+    assert (record["used"], record["views"]) == (True, 2)
+    assert "2 augmented views" in record["reason"]
+    assert len({use["key"] for use in record["entries"]}) == 3
     same(with_images, stored)
+
+
+def test_views_are_made_in_one_pass_no_more_than_epochs_and_serve_runs_with_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    decoded: list[int] = []
+    image = ImageDataset.image
+    monkeypatch.setattr(ImageDataset, "image", lambda data, index: decoded.append(index) or image(data, index))
+    run, loaders = trained(Freeze(), tmp_path, augment="light", max_epochs=3, views=8)
+    assert loaders.record()["views"] == 3
+    assert len(decoded) == run.data.sizes["train"] + run.data.sizes["val"]
+    _, fewer = trained(Freeze(), tmp_path, augment="light", max_epochs=3, views=2)
+    assert (fewer.record()["views"], fewer.record()["hit"]) == (2, True)
+    assert len(decoded) == run.data.sizes["train"] + run.data.sizes["val"]
+    cost = sum(use["build_seconds"] for use in loaders.record()["entries"])
+    assert cost <= loaders.seconds  # made together, each counts its share
+
+
+def test_views_that_are_missing_are_made_beside_those_that_are_there(tmp_path: Path):
+    whole, _ = trained(Freeze(), tmp_path / "at once", augment="light", max_epochs=3, views=3)
+    trained(Freeze(), tmp_path / "later", augment="light", max_epochs=2, views=2)
+    later, loaders = trained(Freeze(), tmp_path / "later", augment="light", max_epochs=3, views=3)
+    hits = [use["hit"] for use in loaders.record()["entries"] if use["split"] == "train"]
+    assert hits == [True, True, False]
+    same(whole, later)
 
 
 def test_requiring_what_cannot_be_is_an_error_before_training(tmp_path: Path):
@@ -198,7 +227,8 @@ def test_requiring_what_cannot_be_is_an_error_before_training(tmp_path: Path):
 
 def test_off_stores_nothing(tmp_path: Path):
     _, loaders = trained(Freeze(), tmp_path / "s", mode="off")
-    assert loaders.record() == {"used": False, "key": None, "hit": False, "reason": "cache=off", "entries": []}
+    expected = {"used": False, "key": None, "hit": False, "views": 0, "reason": "cache=off", "entries": []}
+    assert loaders.record() == expected
     assert not (tmp_path / "s").exists()
 
 
