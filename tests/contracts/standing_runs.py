@@ -38,7 +38,7 @@ TINY = (
 #: Name to overrides. ``{}`` is the folder of the outputs.
 SINGLE: dict[str, tuple[str, ...]] = {
     "freeze": ("strategy=freeze",),
-    "freeze light": ("strategy=freeze", "datamodule.augment=light"),
+    "freeze light": ("strategy=freeze", "datamodule.augment=light", "cache.views=0"),
     "freeze mlp": ("strategy=freeze", "head=mlp", "head.hidden=[32]"),
     "freeze logreg": ("strategy=freeze", "head=logreg"),
     "full": ("strategy=full",),

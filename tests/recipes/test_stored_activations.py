@@ -44,7 +44,7 @@ def test_the_same_result_with_and_without_and_once_more_from_the_store(train: Ca
 
 def test_requiring_fails_with_the_reason(train: Callable):
     with pytest.raises(CacheError, match=r"datamodule\.augment=light"):
-        train("datamodule.augment=light", "cache=require")
+        train("datamodule.augment=light", "cache.views=0", "cache=require")
 
 
 def test_a_run_killed_while_storing_leaves_nothing_that_looks_usable(start: Callable, tiny, folder: Path):

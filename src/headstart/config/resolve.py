@@ -16,6 +16,7 @@ from headstart.config.compose import chosen, hydra_node, plain, reference
 from headstart.config.schema import marked, not_in_result
 from headstart.config.settings import RunSettings
 from headstart.config.strategy import strategy_of
+from headstart.config.views import decided_views
 from headstart.config.weights import resolve_backbone_weights, weights_content
 from headstart.data.scan import content_digest
 from headstart.errors import ConfigError
@@ -137,6 +138,9 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     check_devices(values)
     _resolve_paths(values)
     strategy = strategy_of(values)
+    if values["cache"]["views"] == "auto":
+        values["cache"]["views"] = decided_views(values, strategy)
+        defaults = {**defaults, "cache": {**defaults["cache"], "views": values["cache"]["views"]}}
     scratch = strategy is not None and strategy.starts_from_random_weights
     weights = resolve_backbone_weights(values, scratch=scratch)
     values["backbone"]["weights"] = weights.choice

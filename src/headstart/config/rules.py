@@ -202,8 +202,8 @@ def views_need_the_cache(c: Choices) -> str | None:
     mode = c.get("cache.mode")
     if mode not in ("off", "images"):
         return None
-    for key, usual in (("cache.views", 0), ("cache.dtype", "run")):
-        if c.get(key, usual) != usual:
+    for key, usual in (("cache.views", ("auto", 0)), ("cache.dtype", ("run",))):
+        if c.get(key, usual[0]) not in usual:
             return f"{key}={c.get(key)} has no effect with cache={mode}; leave it out, or use cache=auto"
     return None
 
@@ -288,7 +288,7 @@ def one_class_methods_fit(c: Choices) -> str | None:
 def views_are_of_one_size(c: Choices) -> str | None:
     """Stored views have the size of evaluation."""
     views, size = c.get("cache.views"), c.get("datamodule.train_size")
-    if not (views and size):
+    if views in ("auto", 0, None) or not size:
         return None
     return (
         f"cache.views={views} stores views at the size of evaluation and does not go with "

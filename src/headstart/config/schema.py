@@ -136,7 +136,7 @@ _OUTPUT: dict[str, Any] = {
     # Stored activations give the same results within a tolerance that a test holds.
     "cache.mode": Annotated[Literal["auto", "off", "require", "images"], NotInResult],
     "cache.dtype": Literal["run", "half"],
-    "cache.views": Annotated[Count, StepsOnly(0)],
+    "cache.views": Annotated[Literal["auto"] | Count, StepsOnly(0)],
     "cache.images": Annotated[Literal["auto", "off"], NotInResult],
     "cache.max_gb": Annotated[float | None, Above(0), NotInResult],
     "paths.output_dir": str,

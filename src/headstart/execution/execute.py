@@ -18,7 +18,7 @@ from headstart.config.check import check_strategy
 from headstart.data.datamodule import ImageDataModule
 from headstart.execution.assemble import build_loaders, build_module, prepare_strategy, static_folder
 from headstart.execution.batches import check_batches, check_phases_ran, cut_short
-from headstart.execution.summary import data_notice, show_result
+from headstart.execution.summary import data_notice, show_result, views_notice
 from headstart.execution.surroundings import build_surroundings
 from headstart.export.backbone_file import export_model
 from headstart.frozen.closed_form import ClosedFormModule, SaveSolution, solution_record, stored_numbers
@@ -312,6 +312,9 @@ def _announce(module: TransferModule, loaders: CachedData) -> None:
     for index, phase in enumerate(phases):
         title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}" if len(phases) > 1 else ""
         show(audit_table(module.show_phase(index), title=title))
+    views, epochs = loaders.views
+    if views:
+        show(views_notice(views, images=loaders.data.sizes["train"], epochs=epochs))
     for notice in loaders.notices():
         show(f"not stored: {notice}")
 

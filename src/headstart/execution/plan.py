@@ -14,6 +14,7 @@ from headstart.config import ResolvedRun, RunSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.execution.assemble import prepare_strategy
 from headstart.execution.execute import prepare_model
+from headstart.execution.summary import views_notice
 from headstart.heads import ClosedForm
 from headstart.model.modes import apply_gradients, apply_modes
 from headstart.model.phases import Phase
@@ -87,6 +88,10 @@ def plan_run(resolved: ResolvedRun) -> Plan:
         weights_notice(model.backbone.weights),
         _images(data, plan),
     ]
+    frozen = [phase for phase in plan.phases if phase.frozen_stages(prepared.audit.info)]
+    if settings.cache.views and data.augmentation.random and frozen:
+        epochs = sum(phase.end_epoch - phase.start_epoch for phase in frozen)
+        said.append(views_notice(settings.cache.views, images=data.sizes["train"], epochs=epochs))
     for index, phase in enumerate(plan.phases):
         apply_modes(model, phase, batchnorm=batchnorm)
         title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}"

@@ -32,6 +32,14 @@ def end_table(metrics: dict[str, float | None]) -> Table:
     return table
 
 
+def views_notice(views: int, *, images: int, epochs: int) -> str:
+    """What stored views cost, beforehand, against augmenting anew in each of so many epochs."""
+    return (
+        f"Augmentation: {views} stored views of each training image take turns, which is {views * images:,} passes "
+        f"through the frozen stages instead of {epochs * images:,} (cache.views=0 augments anew in each epoch)"
+    )
+
+
 def data_notice(data: Mapping[str, Any]) -> str:
     """One line about a run's data: classes, sizes of splits, what was carved, left out and damaged.
 

@@ -287,8 +287,10 @@ class Shared:
         info = self._once(model.describe, "info", settings.head, task.outputs)
         plan = build_plan(settings, settings.strategy.build(), info)
         pooled = pooling_of(model) is not None
-        loaders = self._once(lambda: self._loaders(settings, data, model, plan.phases, info), "loaders", images, pooled)
-        features = self._once(lambda: self._features(loaders), "features", images, pooled)
+        # A short run has no use for all views of a longer one.
+        kind = [images, pooled, min(settings.cache.views, settings.trainer.max_epochs)]
+        loaders = self._once(lambda: self._loaders(settings, data, model, plan.phases, info), "loaders", kind)
+        features = self._once(lambda: self._features(loaders), "features", kind)
         if isinstance(features, str):
             return features
         clip, stopping = settings.trainer.gradient_clip_val, settings.callbacks.early_stopping

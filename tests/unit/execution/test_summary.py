@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from headstart.execution.summary import end_table, result_summary, show_result
+from headstart.execution.summary import end_table, result_summary, show_result, views_notice
 from headstart.system.console import show
 
 
@@ -87,3 +87,10 @@ def test_a_metric_of_a_target_with_slashes_and_controls_is_of_its_split() -> Non
     assert "mae_speed (km/h)" in lines[0]
     assert "mae/[\\x1b]" in lines[0]
     assert [line.split()[0] for line in lines[2:]] == ["val", "source/val", "test"]
+
+
+def test_stored_views_are_priced_against_augmenting_anew() -> None:
+    said = views_notice(4, images=300, epochs=30)
+    assert "4 stored views" in said
+    assert "1,200 passes" in said
+    assert "instead of 9,000" in said
