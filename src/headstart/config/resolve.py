@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from headstart.config.check import check, check_devices
 from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, plain, reference
+from headstart.config.precision import trains_depthwise
 from headstart.config.schema import marked, not_in_result
 from headstart.config.settings import RunSettings
 from headstart.config.strategy import strategy_of
@@ -134,10 +135,10 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     if is_closed_form(values):
         values, defaults = set_aside(values), set_aside(defaults)
         choices |= {"optimizer": "none", "scheduler": "none"}
-    _resolve_trainer(values["trainer"])
+    strategy = strategy_of(values)
+    _resolve_trainer(values["trainer"], slow_in_half=trains_depthwise(values, strategy))
     check_devices(values)
     _resolve_paths(values)
-    strategy = strategy_of(values)
     if values["cache"]["views"] == "auto":
         values["cache"]["views"] = decided_views(values, strategy)
         defaults = {**defaults, "cache": {**defaults["cache"], "views": values["cache"]["views"]}}
@@ -251,11 +252,12 @@ def _extensions(datamodule: Mapping[str, Any]) -> Sequence[str]:
     return datamodule.get("extensions") or IMG_EXTENSIONS
 
 
-def _resolve_trainer(trainer: dict[str, Any]) -> None:
+def _resolve_trainer(trainer: dict[str, Any], *, slow_in_half: bool) -> None:
     hardware = detect()
     trainer["accelerator"] = resolve_accelerator(trainer["accelerator"], hardware)
     trainer["devices"] = resolve_devices(trainer["devices"], trainer["accelerator"], str(trainer["strategy"]), hardware)
-    trainer["precision"] = resolve_precision(trainer["precision"], trainer["accelerator"], hardware)
+    asked, accelerator = trainer["precision"], trainer["accelerator"]
+    trainer["precision"] = resolve_precision(asked, accelerator, hardware, slow_in_half=slow_in_half)
 
 
 def _resolve_paths(config: dict[str, Any]) -> None:

@@ -226,8 +226,15 @@ def resolve_devices(
     return list(devices)
 
 
-def resolve_precision(precision: str | int, accelerator: str, hardware: Hardware) -> str:
-    """``auto`` to ``bf16-mixed`` where the devices are fast at it, else to ``32-true``; short names to long ones."""
+def resolve_precision(precision: str | int, accelerator: str, hardware: Hardware, *, slow_in_half: bool = False) -> str:
+    """``auto`` to ``bf16-mixed`` where the devices are fast at it, else to ``32-true``; short names to long ones.
+
+    Args:
+        precision: as asked for.
+        accelerator: decided.
+        hardware: this machine.
+        slow_in_half: a CPU is slower in bfloat16 at what the run does.
+    """
     if precision != "auto":
         return {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(
             str(precision), str(precision)
@@ -235,7 +242,7 @@ def resolve_precision(precision: str | int, accelerator: str, hardware: Hardware
     if accelerator == "gpu":
         fast = bool(hardware.cuda) and min(hardware.cuda) >= _BF16_CAPABILITY
     else:
-        fast = accelerator == "cpu" and hardware.cpu_bf16
+        fast = accelerator == "cpu" and hardware.cpu_bf16 and not slow_in_half
     return "bf16-mixed" if fast else "32-true"
 
 
