@@ -1,7 +1,7 @@
 """Speed and memory against the obvious alternative, both measured in this call, printed as ratios.
 
-python scripts/benchmark.py --root ROOT [--only help freeze hit heads partial full throughput memory gpu] [--repeats 3]
-                            [--out FILE]
+python scripts/benchmark.py --root ROOT [--repeats 3] [--out FILE]
+                            [--only help freeze lite0 hit heads partial full throughput memory gpu]
 
 ROOT holds train/<class>/* and val/<class>/* (photographs; the numbers in experiments/speed were made with 244 and 153
 of them). Whole processes are timed from outside, start-up included, the two sides in turn; absolute seconds depend on
@@ -27,6 +27,16 @@ HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
 BUNDLED = HERE.parent / "src/headstart/weights/bundled/resnet18_tiny_imagenet_64.safetensors"
 IMPORTS = "import torch, pytorch_lightning, timm"
+SAVE_LITE0 = """
+import sys, timm
+from safetensors.torch import save_file
+from headstart.weights.loading import load_file
+from headstart.weights.sources import resolve_weights
+name = "tf_efficientnet_lite0"
+network = timm.create_model(name)
+load_file(network, resolve_weights(name, "package"))
+save_file(network.state_dict(), sys.argv[1])
+"""
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,13 @@ class Bench:
         options = ["--mode", mode, "--size", "224", "--epochs", str(epochs), "--decode-every-epoch"]
         return [sys.executable, str(HERE / "plain_loop.py"), str(self.root), str(BUNDLED), *options]
 
+    def plain_long(self, weights: Path, epochs: int, *options: str) -> float:
+        """Seconds of a long training of EfficientNet-Lite0's head in that loop, from one of 1 epoch and one of 3."""
+        short = [*self.plain("freeze", 1), *options, "--network", "tf_efficientnet_lite0"]
+        short[3] = str(weights)
+        one, three = (self.seconds([*short, "--epochs", str(count)]) for count in (1, 3))
+        return one + (epochs - 1) * (three - one) / 2
+
     def loop(self, name: str, *arguments: str) -> list[str]:
         """One of scripts/benchmark_loops.py; by default on the photographs."""
         given = arguments or (str(self.root), str(BUNDLED))
@@ -168,6 +185,24 @@ def bench_slow_way(bench: Bench) -> list[Row]:
     slow = [bench.seconds(bench.plain("freeze", 30))]
     against = "plain fp32 loop, frozen backbone in each epoch"
     return [Row("freeze, 30 epochs, first time (s)", against, first, slow, ">= 20x", faster)]
+
+
+def bench_lite0(bench: Bench) -> list[Row]:
+    """Feature extraction on EfficientNet-Lite0 for the first time, with the default augmentation and without."""
+    weights = bench.work / "lite0.safetensors"
+    bench.output([sys.executable, "-c", SAVE_LITE0, str(weights)])
+    folder = ["datamodule=folder", f"datamodule.root={bench.root}", "backbone=efficientnet_lite0"]
+    rows = []
+    for augment, options, target in (("light", ["--augment"], ">= 10x"), ("none", [], ">= 20x")):
+        choices = [*folder, "trainer.max_epochs=30", f"datamodule.augment={augment}", "backbone.weights=package"]
+
+        def ours(i: int, augment: str = augment, choices: list[str] = choices) -> float:
+            return bench.seconds(bench.study(*choices, cache=f"lite0-{augment}{i}"))
+
+        found = bench.pairs(ours, lambda _, options=options: bench.plain_long(weights, 30, *options))  # type: ignore[misc]
+        against = "plain fp32 loop, network in each epoch (of 30, from 3)"
+        rows.append(Row(f"lite0, freeze, {augment}, 30 epochs, first time (s)", against, *found, target, faster))
+    return rows
 
 
 def bench_hit(bench: Bench) -> list[Row]:
@@ -280,6 +315,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "help": bench_help,
     "freeze": bench_freeze,
     "slow-way": bench_slow_way,
+    "lite0": bench_lite0,
     "hit": bench_hit,
     "heads": bench_heads,
     "partial": bench_partial,
