@@ -1,6 +1,7 @@
 """One wrong bit in a file of a run is noticed before it counts, and what the machine did to a run can be undone."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from headstart.errors import CacheError, ConfigError, RunError
 from headstart.execution.load import find_device
 from headstart.execution.train import Run, of_environment
 from headstart.runs.directory import RunDirectory, find_runs
+from headstart.runs.reader import RunRecord, read_run
 from headstart.runs.result import read_result
 from headstart.store.building import ShardWriter, space_for
 from headstart.training.checkpoints import AtomicCheckpointIO
@@ -56,6 +58,39 @@ def test_a_bit_of_the_best_checkpoint_changes_no_prediction(train):
     flip(run.path / "checkpoints" / "best.ckpt", at=0.4)
     with pytest.raises(RunError, match=r"best.ckpt cannot be read .* start the run again"):
         run.load()
+
+
+def test_a_digit_of_a_finished_run_counts_nowhere_once_it_is_another(train):
+    run = train()
+    whole = {
+        name: (run.path / name).read_text() for name in ("result.json", "config.yaml", "metrics.csv", "audit.json")
+    }
+
+    def change(name: str, given: str, other: str) -> RunRecord:
+        for path, text in whole.items():
+            (run.path / path).write_text(text)
+        assert given in whole[name]
+        (run.path / name).write_text(whole[name].replace(given, other, 1))
+        return read_run(run.path)
+
+    metric = f'"val/acc": {run.metrics["val/acc"]}'
+    assert change("result.json", metric, metric).metrics == run.metrics
+    found = change("result.json", metric, '"val/acc": 0.875')
+    assert (found.status, "digest is not the recorded one" in found.reason) == ("unreadable", True)
+    with pytest.raises(RunError, match=r"result\.json is damaged"):
+        train()
+    assert change("config.yaml", "seed: 1", "seed: 2").composed == {}
+    with pytest.raises(RunError, match=r"config\.yaml is missing or not as the run wrote it"):
+        run.load()
+    assert change("metrics.csv", "0.", "1.").history == []
+    assert change("audit.json", '"drift_relative": ', '"drift_relative": 1').drift == []
+
+
+def test_a_result_of_an_earlier_version_has_no_digests_and_is_read(train):
+    run = train()
+    values = json.loads((run.path / "result.json").read_text())
+    (run.path / "result.json").write_text(json.dumps({**values, "digest": None, "files": {}}))
+    assert read_run(run.path).metrics == run.metrics
 
 
 @pytest.mark.parametrize("harm", ["last", "best", "no best"])

@@ -21,7 +21,7 @@ from headstart.export.backbone_file import export_model
 from headstart.heads.pool import Pool
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.reader import read_config
-from headstart.runs.result import Result, read_result
+from headstart.runs.result import CONFIG_FILE, Result, check_file, read_result
 from headstart.tasks import Task, build_task
 from headstart.tasks.multilabel import THRESHOLD
 from headstart.training.assemble import build_backbone, build_head
@@ -172,6 +172,7 @@ def load(path: str | Path) -> Model:
     task = build_task(result.details["task"], classes, record=result.details.get("task_record"))
     seed, size = config["seed"], (spec.height, spec.width)
     chosen = {group: foreign_component(config, group, path) for group in ("backbone", "head", "strategy")}
+    check_file(path / CONFIG_FILE, result)
     backbone = build_backbone(chosen["backbone"], NO_WEIGHTS, seed=seed, image_size=size)
     network = TransferModel(backbone, build_head(chosen["head"], backbone, task, seed=seed))
     strategy = chosen["strategy"].build()

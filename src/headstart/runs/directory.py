@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headstart.errors import ConfigError, RunError
-from headstart.runs.result import RESULT_FILE, Cost, Result, read_result
+from headstart.runs.result import AUDIT_FILE, CONFIG_FILE, METRICS_FILE, RESULT_FILE, Cost, Result, read_result
 from headstart.system.atomic import copy_file, remove_leftovers, write_json
 from headstart.system.locks import FileLock, is_held
 
@@ -35,7 +35,6 @@ Action = Literal["train", "resume", "return"]
 Rerun = Literal["failed", "all", "none"]
 
 LOCK_FILE = ".lock"
-CONFIG_FILE = "config.yaml"
 ATTEMPTS_FILE = "attempts.json"
 _MAX_KEY_LENGTH = 120
 
@@ -225,12 +224,12 @@ class RunDirectory:
     @property
     def metrics_file(self) -> Path:
         """One row per epoch."""
-        return self.path / "metrics.csv"
+        return self.path / METRICS_FILE
 
     @property
     def audit_file(self) -> Path:
         """What learned and what stayed frozen, with the proof."""
-        return self.path / "audit.json"
+        return self.path / AUDIT_FILE
 
     @property
     def log_file(self) -> Path:

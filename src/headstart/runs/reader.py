@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headstart.errors import ConfigError, RunError
-from headstart.runs.directory import CONFIG_FILE, RunDirectory, find_runs
-from headstart.runs.result import RESULT_FILE, Cost, Result, read_metrics_csv, read_result
+from headstart.runs.directory import RunDirectory, find_runs
+from headstart.runs.result import CONFIG_FILE, RESULT_FILE, Cost, Result, check_file, read_metrics_csv, read_result
 from headstart.system.digests import digest
 from headstart.system.names import leaves
 
@@ -143,8 +143,11 @@ class RunRecord:
         return found if found is not None and found.targets.ndim == 1 else None
 
     def _part(self, path: Path, read: Callable[[], Part], absent: Part) -> Part:
+        if not path.is_file():
+            return absent
         try:
-            return read() if path.is_file() else absent
+            check_file(path, self.result)
+            return read()
         except RunError as error:
             _log.warning("%s", error)
             return absent

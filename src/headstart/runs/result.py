@@ -17,8 +17,10 @@ from typing import Any, Literal, get_args
 
 from headstart.errors import RunError
 from headstart.system.atomic import write_json
+from headstart.system.digests import digest
 
 RESULT_FILE = "result.json"
+CONFIG_FILE, METRICS_FILE, AUDIT_FILE = "config.yaml", "metrics.csv", "audit.json"
 #: Raised when a reader of older files would misread a newer one.
 FORMAT = 1
 
@@ -32,7 +34,8 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "params": ("total", "trainable"),
     "cache": ("used", "key", "hit", "reason"),
 }
-_SECTIONS = ("metrics", "config", "weights", "data", "params", "cost", "cache", "versions", "details")
+_SECTIONS = ("metrics", "config", "weights", "data", "params", "cost", "cache", "versions", "details", "files")
+_DIGEST = "digest"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Result:
         cache: whether stored activations were used, and why not.
         versions: of the packages that the result depends on.
         details: anything else worth keeping (best epoch, what the strategy chose, phases).
+        files: digests of the files without a checksum of their own, by name; of older results none.
     """
 
     status: Status
@@ -103,6 +107,7 @@ class Result:
     cache: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers for JSON, with the format's number first."""
@@ -126,10 +131,13 @@ def write_result(run: str | Path, result: Result) -> Path:
     Raises:
         RunError: a finished result lacks something that :data:`REQUIRED` asks for, or has no metric.
     """
-    values = result.as_dict()
+    folder = Path(run)
+    beside = [path for name in (CONFIG_FILE, METRICS_FILE, AUDIT_FILE) if (path := folder / name).exists()]
+    files = {path.name: digest(path.read_bytes()) for path in beside}
+    values = dataclasses.replace(result, files=files).as_dict()
     _check(values, where="this result")
-    path = Path(run) / RESULT_FILE
-    write_json(path, values)
+    path = folder / RESULT_FILE
+    write_json(path, {**values, _DIGEST: digest(values)})
     return path
 
 
@@ -144,6 +152,8 @@ def read_result(run: str | Path) -> Result:
         path = path / RESULT_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        recorded = values.pop(_DIGEST, None) if isinstance(values, dict) else None
+        altered = recorded is not None and recorded != digest(values)
     except FileNotFoundError:
         raise RunError(f"{path.parent} holds no {RESULT_FILE}: it is not a run, or not a finished one.") from None
     except (ValueError, RecursionError) as error:
@@ -151,10 +161,21 @@ def read_result(run: str | Path) -> Result:
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error}); delete it and run again.") from None
     _check(values, where=str(path))
+    if altered:
+        raise RunError(
+            f"{path} is damaged: its digest is not the recorded one; copy it again, or delete it and run again."
+        )
     known = {entry.name for entry in dataclasses.fields(Result)} - {"cost"}
     return Result(
         cost=Cost.from_dict(values.get("cost", {})), **{key: value for key, value in values.items() if key in known}
     )
+
+
+def check_file(path: Path, result: Result) -> None:
+    """Raise RunError if a file is not what the run wrote, where its result recorded a digest of it."""
+    recorded = result.files.get(path.name)
+    if recorded is not None and (not path.is_file() or digest(path.read_bytes()) != recorded):
+        raise RunError(f"{path} is missing or not as the run wrote it; copy the run directory again, or run it again")
 
 
 def read_metrics_csv(path: str | Path) -> list[dict[str, float | str | None]]:
