@@ -14,14 +14,23 @@ from headstart.system.console import duration, plain_table, show
 from headstart.system.names import legible
 from headstart.weights.report import weights_notice
 
+_MOST_COLUMNS = 8
+
 
 def end_table(metrics: dict[str, float | None]) -> Table:
-    """Splits by metrics; a missing test split is said."""
+    """Splits by metrics, or where there are many metrics the other way round; a missing test split is said."""
     places = {split_of(name): value for name, value in metrics.items()}
     splits = list(dict.fromkeys(split for split, _ in places))
     names = list(dict.fromkeys(name for _, name in places))
     names.sort(key=lambda name: (name == "loss", name != "acc"))
     table = plain_table()
+    if len(names) > _MOST_COLUMNS:
+        table.add_column("metric", overflow="fold")
+        for split in splits:
+            table.add_column(split, justify="right", no_wrap=True)
+        for name in names:
+            table.add_row(escape(legible(name)), *(_metric(places.get((split, name))) for split in splits))
+        return table
     table.add_column("split", no_wrap=True)
     for name in names:
         table.add_column(escape(legible(name)), justify="right", no_wrap=True)

@@ -31,6 +31,19 @@ def test_the_end_table_is_splits_by_metrics() -> None:
     assert lines[2:] == [["val", "0.5000", "0.2500"], ["test", "0.7500", "-"]]
 
 
+def test_many_metrics_are_rows_and_no_name_or_value_is_cut() -> None:
+    targets = ["speed (km/h)", "a/b c", "weight in tonnes", "x"]
+    metrics = {f"{split}/mae_{name}": 1234.5 + place for place, name in enumerate(targets) for split in ("val", "test")}
+    metrics |= {
+        f"{split}/{name}": 0.25 for split in ("val", "test") for name in ("mae", "rmse", "r2", "rmse_x", "loss")
+    }
+    lines = rendered(end_table(metrics), width=60)
+    assert lines[0].split() == ["metric", "val", "test"]
+    assert "mae_weight in tonnes" in lines[4]
+    assert lines[4].split()[-2:] == ["1236.5", "1236.5"]
+    assert len(lines) == 2 + 9
+
+
 def test_a_missing_test_split_is_said() -> None:
     assert rendered(end_table({"val/acc": 0.5}))[-1].split() == ["test", "none"]
 
