@@ -14,6 +14,11 @@ from headstart.strategies import Strategy
 from headstart.system.names import leaves, suggestion
 from headstart.system.options import fits, misfit, shown, without_effect, wording
 
+EXPERIMENT_OUT_OF_PLACE = (
+    "the file of the experiment is empty or does not begin with the line `# @package _global_`, so its keys would "
+    "stand where nothing reads them; make that its first line"
+)
+
 
 @dataclass(frozen=True)
 class _Known:
@@ -73,6 +78,8 @@ def check(
     Raises:
         ConfigError: with one line for each problem.
     """
+    if problems := _not_in_place(config, reference):
+        raise ConfigError("\n".join(problems))
     values, defaults = leaves(config), leaves(reference)
     known = _Known(defaults, added, components(config))
     problems = [
@@ -127,6 +134,19 @@ def check_strategy(config: Mapping[str, Any], strategy: Strategy) -> None:
         )
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _not_in_place(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    """What of a user's own YAML files stands where nothing reads it."""
+    problems = [EXPERIMENT_OUT_OF_PLACE] if "experiment" in config else []
+    for group in sorted(COMPONENTS):
+        section, deleted = config.get(group), group not in config and group in reference
+        if not deleted and not (isinstance(section, Mapping) and section.get("_target_")):
+            problems.append(
+                f"{group} names no class: its YAML file is empty, or its keys are not where they belong; at the left "
+                "margin, without a `# @package` line, it has `_target_: MODULE.CLASS`"
+            )
+    return problems
 
 
 def _impossible(choices: Choices) -> list[str]:

@@ -15,6 +15,7 @@ from omegaconf.errors import (
 )
 
 from headstart.config.catalog import GROUPS, options
+from headstart.config.check import EXPERIMENT_OUT_OF_PLACE
 from headstart.config.compose import compose, plain_unresolved
 from headstart.config.schema import REMOVED
 from headstart.errors import HeadstartError
@@ -119,6 +120,8 @@ def _first_unreadable(overrides: Sequence[str]) -> str:
 
 def _composition(error: HydraException, overrides: Sequence[str], folders: Sequence[Path]) -> str:
     message = str(error)
+    if re.search(r"@experiment\.", message):
+        return EXPERIMENT_OUT_OF_PLACE
     for pattern, line in _MESSAGES:
         if found := re.search(pattern, message):
             return line(found, overrides, folders)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import pytest
 
+from headstart.commands.cli import main
 from headstart.config import ResolvedRun, compose, resolve_run, weights
 from headstart.config.check import like
 from headstart.config.compose import plain
@@ -200,6 +201,28 @@ def test_a_typo_in_an_experiment_is_found(own_group):
         resolve("experiment=mine", config_dir=own)
     assert "trainer.max_epoch is unknown; did you mean trainer.max_epochs?" in str(caught.value)
     assert "head.droput is unknown; did you mean head.dropout?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("experiment/mine", "trainer:\n  max_epochs: 3\n", "does not begin with the line `# @package _global_`"),
+        ("experiment/mine", "", "is empty or does not begin with the line"),
+        ("head/mine", "", "head names no class: its YAML file is empty, or"),
+        ("head/mine", "head:\n  _target_: headstart.heads.Linear\n", "head names no class"),
+        ("strategy/mine", "# @package _global_\ntrainer:\n  max_epochs: 3\n", "strategy names no class"),
+    ],
+)
+def test_a_file_of_the_users_whose_keys_nothing_reads_is_told(own_group, file: str, text: str, message: str):
+    own = own_group(file, text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        resolve(file.replace("/", "="), config_dir=own)
+
+
+def test_an_override_in_an_experiment_out_of_place_is_told(own_group, capsys: pytest.CaptureFixture[str]):
+    own = own_group("experiment/mine", "defaults:\n  - override /strategy: full\n")
+    assert main(["train", "--config-dir", str(own), "experiment=mine"]) == 1
+    assert "error: the file of the experiment is empty or does not begin with" in capsys.readouterr().err
 
 
 def test_the_command_line_wins_over_an_experiment(own_group):
