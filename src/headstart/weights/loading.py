@@ -4,6 +4,7 @@ import logging
 import pickle
 import re
 import sys
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -178,7 +179,9 @@ def read_state(path: Path) -> Any:
                 f"{path}: no readable safetensors file ({error}); it is truncated or damaged, copy it again"
             ) from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*TorchScript archive")  # said below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each have their own
         raise WeightsError(f"{path}: cannot be loaded safely: {_unsafe(path, error)}") from error
 
