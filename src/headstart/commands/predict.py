@@ -14,6 +14,7 @@ from headstart.config.foreign import add_trust, trust
 from headstart.execution.predict import Prediction, Unreadable, find_images, write_csv
 from headstart.runs.reader import find_finished
 from headstart.system.atomic import atomic_write
+from headstart.system.names import legible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,12 +84,13 @@ def _output(path: str | None) -> Iterator[IO[str]]:
 
 def _summarise(labels: Counter[str], unreadable: list[Unreadable], *, seconds: float, output: str | None) -> None:
     for item in unreadable:
-        print(f"skipped: {item.reason}", file=sys.stderr)
+        print(f"skipped: {legible(item.reason)}", file=sys.stderr)
     total = labels.total()
     rate = f" in {seconds:.1f} s ({total / seconds:.0f} a second)" if total else ""
     print(f"{total} images classified{rate}, {len(unreadable)} unreadable", file=sys.stderr)
-    width = max((len(name) for name in labels), default=0)
-    for name, count in labels.most_common(20):
+    most = [(legible(name), count) for name, count in labels.most_common(20)]
+    width = max((len(name) for name, _ in most), default=0)
+    for name, count in most:
         print(f"  {name:<{width}}  {count:>6}  {count / total:6.1%}", file=sys.stderr)
     if len(labels) > 20:
         print(f"  and {len(labels) - 20} more classes", file=sys.stderr)
@@ -98,7 +100,7 @@ def _summarise(labels: Counter[str], unreadable: list[Unreadable], *, seconds: f
 
 def _summarise_count(total: int, unreadable: list[Unreadable], *, output: str | None) -> None:
     for item in unreadable:
-        print(f"skipped: {item.reason}", file=sys.stderr)
+        print(f"skipped: {legible(item.reason)}", file=sys.stderr)
     print(f"{total} images predicted, {len(unreadable)} unreadable", file=sys.stderr)
     if output:
         print(f"written to {output}", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import IO
 
 from headstart.data.scan import list_images
 from headstart.errors import DataError
+from headstart.system.names import cell
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,7 @@ def write_csv(
     writer = csv.writer(file, lineterminator="\n")
     numbers = task == "regression"
     label = [] if numbers else ["labels" if task == "multilabel" else "class"]
-    writer.writerow(["path", *label, *(_as_text(name) if numbers else f"probability/{name}" for name in classes)])
+    writer.writerow(["path", *label, *(cell(name) if numbers else f"probability/{name}" for name in classes)])
     for row in predictions:
         values = (f"{value:.6g}" for value in row.probabilities)
-        writer.writerow([_as_text(row.path), *([] if numbers else [_as_text(row.label)]), *values])
-
-
-def _as_text(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+        writer.writerow([cell(row.path), *([] if numbers else [cell(row.label)]), *values])

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from headstart.system.names import cell, legible
+
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -49,13 +51,18 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, atomically; columns in the order of their first appearance, absent values empty."""
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    """Write rows as CSV, atomically; columns in the order of their first appearance, absent values empty.
+
+    Names that come from elsewhere are written as people may see them: no control characters, no formulas.
+    """
+    shown = [
+        {key: cell(legible(value)) if isinstance(value, str) else value for key, value in row.items()} for row in rows
+    ]
+    columns = list(dict.fromkeys(key for row in shown for key in row))
     with atomic_write(path) as file:
         writer = csv.DictWriter(file, fieldnames=columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(shown)
 
 
 def copy_file(source: str | Path, path: str | Path) -> None:

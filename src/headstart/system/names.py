@@ -19,6 +19,17 @@ def legible(text: str) -> str:
     return _ILLEGIBLE.sub(shown, text)
 
 
+def cell(text: str) -> str:
+    """A text as a spreadsheet shows it: one that begins like a formula gets an apostrophe, or it would be run."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name that ``name`` was probably meant to be, or None when nothing is near.
 

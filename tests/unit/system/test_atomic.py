@@ -1,5 +1,6 @@
 """Files that appear complete or not at all."""
 
+import csv
 import os
 import stat
 from pathlib import Path
@@ -78,4 +79,13 @@ def test_leftovers_are_files_under_temporary_names(tmp_path: Path):
 
 def test_text_that_is_no_utf8_is_written_legibly(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.csv", [{"path": "caf\udce9.png"}])
-    assert (tmp_path / "rows.csv").read_text("utf-8").splitlines() == ["path", r"caf\udce9.png"]
+    assert (tmp_path / "rows.csv").read_text("utf-8").splitlines() == ["path", r"caf\xe9.png"]
+
+
+def test_names_in_a_table_move_no_terminal_and_start_no_spreadsheet(tmp_path: Path) -> None:
+    names = ["=cmd|' /C calc'!A0", "@x", "+a", "\x1b[31mred", "-1", "a=b"]
+    write_rows(tmp_path / "rows.csv", [{"class": name, "score": -0.5} for name in names])
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["'=cmd|' /C calc'!A0", "'@x", "'+a", r"\x1b[31mred", "-1", "a=b"]
+    assert {row["score"] for row in rows} == {"-0.5"}
