@@ -177,9 +177,16 @@ def _valid_keys(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     return []
 
 
+_PLACES = frozenset({"root", "manifest", "weights", "teacher", "output_dir", "cache_dir", "data_dir"})
+"""Last parts of keys whose value is a path, and never a list."""
+
+
 def _several(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
     given = found[1]
     key, _, value = given.partition("=")
+    if key.rpartition(".")[2] in _PLACES:
+        quoted = shlex.quote(f'{key}="{value}"')
+        return f"{given} gives several values: add -m to run each of them, or write {quoted} for one with a comma"
     as_list = "" if key in GROUPS and key != "logger" else f", or write {key}=[{value}] for one list"
     return f"{given} gives several values: add -m to run each of them{as_list}"
 

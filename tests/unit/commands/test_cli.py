@@ -140,6 +140,10 @@ ERRORS = [
     (["--strategy=full"], "error: '--strategy=full' is no switch; choices have no dashes: strategy=full"),
     (["strategy=freeze,full"], "error: strategy=freeze,full gives several values: add -m to run each of them"),
     (["seed=1,2"], "error: seed=1,2 gives several values: add -m to run each of them, or write seed=[1,2]"),
+    (
+        ["datamodule=folder", "datamodule.root=/tmp/a,b"],
+        ", or write 'datamodule.root=\"/tmp/a,b\"' for one with a comma",
+    ),
     (["datamodule=folder"], "error: datamodule.root is required here and has no default; give datamodule.root=..."),
     (["datamodule.root=/a=b"], "needs quotes inside quotes: 'datamodule.root=\"/a=b\"'"),
     (["datamodule.root=/tmp/Bob's photos (1)"], """quotes: 'datamodule.root="/tmp/Bob'"'"'s photos (1)"'"""),
