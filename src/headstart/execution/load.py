@@ -15,7 +15,7 @@ from headstart.config.foreign import foreign_component
 from headstart.data.images import decode, read_image
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
-from headstart.errors import DataError, RunError
+from headstart.errors import DataError, HeadstartError, RunError
 from headstart.execution.predict import Prediction, Unreadable
 from headstart.export.backbone_file import export_model
 from headstart.heads.pool import Pool
@@ -167,20 +167,28 @@ def load(path: str | Path) -> Model:
     if result.status != "done":
         raise RunError(f"{path} is not finished: {result.error}; run it again first")
     config = read_config(path)
-    spec = InputSpec.from_dict(result.details["input_spec"])
-    classes = tuple(result.data["classes"])
-    task = build_task(result.details["task"], classes, record=result.details.get("task_record"))
-    seed, size = config["seed"], (spec.height, spec.width)
     chosen = {group: foreign_component(config, group, path) for group in ("backbone", "head", "strategy")}
     check_file(path / CONFIG_FILE, result)
-    backbone = build_backbone(chosen["backbone"], NO_WEIGHTS, seed=seed, image_size=size)
-    network = TransferModel(backbone, build_head(chosen["head"], backbone, task, seed=seed))
-    strategy = chosen["strategy"].build()
+    try:
+        spec = InputSpec.from_dict(result.details["input_spec"])
+        classes = tuple(result.data["classes"])
+        task = build_task(result.details["task"], classes, record=result.details.get("task_record"))
+        seed, size = config["seed"], (spec.height, spec.width)
+        backbone = build_backbone(chosen["backbone"], NO_WEIGHTS, seed=seed, image_size=size)
+        network = TransferModel(backbone, build_head(chosen["head"], backbone, task, seed=seed))
+        strategy, transform = chosen["strategy"].build(), EvalTransform(spec)
+    except HeadstartError:
+        raise
+    except Exception as error:  # what a foreign directory holds may be anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise RunError(
+            f"{path} says nothing that its model can be made of ({said}); copy the run directory again, or run it again"
+        ) from error
     if not load_final(network, path / "checkpoints"):
         strategy.restore(network)
         load_weights(network, path / "checkpoints")
         strategy.merge(network)
-    return Model(path, config, result, network.eval(), task, classes, EvalTransform(spec))
+    return Model(path, config, result, network.eval(), task, classes, transform)
 
 
 def to_image(image: Picture, channels: int) -> Image.Image:

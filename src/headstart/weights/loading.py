@@ -188,7 +188,7 @@ def read_state(path: Path) -> Any:
 
 def _unsafe(path: Path, error: Exception) -> str:
     """What torch's many lines about a file that is no plain checkpoint come down to."""
-    if zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
+    if any("/code/" in name for name in _members(path)):
         return (
             "it is a TorchScript program, not tensors alone; save its weights: "
             f"torch.save(torch.jit.load('{path.name}').state_dict(), '{path.stem}.pth')"
@@ -203,6 +203,15 @@ def _unsafe(path: Path, error: Exception) -> str:
         return "it is damaged, no checkpoint, or one with more than tensors; save the plain state_dict as .safetensors"
     first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
     return f"it is truncated or damaged ({first}); copy it again"
+
+
+def _members(path: Path) -> list[str]:
+    """Names in an archive; none where it is no archive, or a damaged one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return []
 
 
 def classifier_names(network: nn.Module) -> tuple[str, ...]:
