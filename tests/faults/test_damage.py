@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,15 @@ def test_what_the_machine_did_leaves_a_run_that_goes_on(train, error: Exception,
     again = train("trainer.max_epochs=3")
     assert set(epochs) == {2}
     assert again.metrics == whole.metrics
+
+
+def test_a_checkpoint_needs_no_other_disk_than_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Lightning's own writer goes through the folder for temporary files, which may be small."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.ones(1000)}}, path)
+    assert torch.equal(torch.load(path, weights_only=True)["state_dict"]["a"], torch.ones(1000))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_of_the_run_is_not_the_machines():
