@@ -1,6 +1,5 @@
 """One job of a sweep, and what became of it."""
 
-import json
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from headstart.config import ResolvedRun
 from headstart.errors import RunError
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import RESULT_FILE, Result, failed_result, read_result, write_result
+from headstart.system.atomic import write_json
 
 Kind = Literal["", "config", "error", "out_of_memory", "diverged", "killed", "timeout", "pruned", "interrupted"]
 """What ended a job, as ``retry_on`` and the summary name it; empty for a finished one."""
@@ -181,7 +181,8 @@ def conclude(job: Job, exit_code: int, *, before: tuple[int, int] | None, stop: 
     if stop is not None:
         outcome = stop
     elif exit_code < 0:
-        outcome = Outcome(job, "killed", f"killed by {_signal_name(-exit_code)}{_guess(-exit_code)}")
+        guess = " (the system may have run out of memory)" if -exit_code == signal.SIGKILL else ""
+        outcome = Outcome(job, "killed", f"killed by {_signal_name(-exit_code)}{guess}")
     else:
         said = _last_error(tail)
         outcome = Outcome(job, kind_of(said), said or f"ended with exit code {exit_code} and without a result")
@@ -220,8 +221,6 @@ def kind_of(error: str) -> Kind:
 
 def record_sweep(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write what became of each job as JSON."""
-    from headstart.system.atomic import write_json
-
     jobs = [
         {
             "job": outcome.job.number,
@@ -236,7 +235,7 @@ def record_sweep(path: Path, outcomes: Sequence[Outcome]) -> None:
         }
         for outcome in sorted(outcomes, key=lambda outcome: outcome.job.number)
     ]
-    write_json(path, {"jobs": json.loads(json.dumps(jobs))})
+    write_json(path, {"jobs": jobs})
 
 
 def _signal_name(number: int) -> str:
@@ -244,10 +243,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _guess(number: int) -> str:
-    return " (the system may have run out of memory)" if number == signal.SIGKILL else ""
 
 
 def _last_error(tail: str) -> str:

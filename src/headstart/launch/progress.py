@@ -60,6 +60,12 @@ class SweepProgress:
             return
         show(self._line(outcome))
 
+    def stop(self) -> None:
+        """Stop what runs, and tell what became of it."""
+        show("Stopping: running jobs finish what they write. Again to stop at once.")
+        for outcome in self._pool.interrupt():
+            self.ended(outcome)
+
     def tick(self) -> None:
         """Redraw, now and then."""
         now = time.monotonic()

@@ -4,7 +4,6 @@ The sweep, its study's folder and every job must see the same files. A job is as
 which works wherever it runs and whatever runs it.
 """
 
-import json
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -17,7 +16,7 @@ from headstart.launch.jobs import Job, Kind
 from headstart.launch.node import Command, travelling
 from headstart.launch.pool import OUTPUT_FOLDER, JobPool, PoolSettings
 from headstart.launch.workers import HARD, Workers, job_environment
-from headstart.system.atomic import write_json
+from headstart.system.atomic import read_note, write_json
 from headstart.system.console import show
 from headstart.system.digests import digest
 from headstart.system.hardware import ASSUMED_VARIABLE, Hardware, hardware_from, hardware_text
@@ -76,9 +75,9 @@ class Engine(ABC):
             folder: for notes.
         """
 
-    @abstractmethod
     def attach(self, job: Job, note: Path) -> Any:
         """The handle of a job that an earlier sweep left running or waiting; None if it left none."""
+        return None
 
     @abstractmethod
     def submit(self, job: Job, command: Command, note: Path) -> Any:
@@ -247,10 +246,7 @@ def node_hardware(engine: Engine, study: Path) -> Hardware:
     """
     folder = study / OUTPUT_FOLDER
     path, key = folder / NODES_FILE, digest(dict(engine.resources))[:12]
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
+    known = read_note(path)
     if key not in known:
         known[key] = hardware_text(engine.probe(folder))
         write_json(path, known)

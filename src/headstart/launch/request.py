@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headstart.config import ResolvedRun
 from headstart.config.weights import resolve_backbone_weights
-from headstart.system.atomic import write_json
+from headstart.system.atomic import read_note, write_json
 
 _INTERRUPTED = 130
 
@@ -40,11 +40,7 @@ def write_answer(request: Path, refused: Mapping[str, str]) -> None:
 
 def read_answer(request: Path) -> dict[str, str]:
     """The inverse of :func:`write_answer`; empty where the process did not come to it."""
-    try:
-        refused = json.loads(answer_path(request).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(fingerprint): str(reason) for fingerprint, reason in refused.items()}
+    return dict(read_note(answer_path(request)))
 
 
 def train_request(arguments: Sequence[str]) -> int:

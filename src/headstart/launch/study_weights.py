@@ -1,6 +1,5 @@
 """``backbone.weights=auto`` means the same in every run of a study, also in those of a later command."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.config.weights import decided_variable
-from headstart.system.atomic import write_json
+from headstart.system.atomic import read_note, write_json
 from headstart.system.console import show
 
 WEIGHTS_FILE = "weights.json"
@@ -26,7 +25,8 @@ def remembered_weights(study: Path, backbone: Any) -> Iterator[Callable[[str], N
     if not name or backbone.get("weights") != "auto":
         yield lambda choice: None
         return
-    known = _read(study / WEIGHTS_FILE)
+    told = read_note(study / WEIGHTS_FILE)
+    known = {name: str(choice) for name, choice in told.items()} if isinstance(told, dict) else {}
     variable = decided_variable(name)
     if name in known and os.environ.get(variable) is None:
         os.environ[variable] = known[name]
@@ -37,11 +37,3 @@ def remembered_weights(study: Path, backbone: Any) -> Iterator[Callable[[str], N
             write_json(study / WEIGHTS_FILE, {**known, name: choice})
 
     yield remember
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(name): str(choice) for name, choice in values.items()} if isinstance(values, dict) else {}

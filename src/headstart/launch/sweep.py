@@ -52,9 +52,7 @@ def run_sweep(jobs: Sequence[Job], pool: JobPool) -> list[Outcome]:
             for outcome in run_jobs(pool, jobs):
                 progress.tick() if outcome is None else progress.ended(outcome)
         except KeyboardInterrupt:
-            show("Stopping: running jobs finish what they write. Again to stop at once.")
-            for outcome in pool.interrupt():
-                progress.ended(outcome)
+            progress.stop()
             record(progress.outcomes)
             raise
     outcomes = sorted(progress.outcomes, key=lambda outcome: outcome.job.number)

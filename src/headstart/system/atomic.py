@@ -50,6 +50,14 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
+def read_note(path: str | Path) -> Any:
+    """What :func:`write_json` wrote; an empty dict where there is nothing, or nothing legible."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV, atomically; columns in the order of their first appearance, absent values empty.
 
