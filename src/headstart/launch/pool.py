@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Annotated, Any, NoReturn, Self
 
 from headstart.launch.devices import Gpus, visible_gpus
 from headstart.launch.jobs import Job, Outcome, conclude, prepare, result_stamp, stored_outcome
 from headstart.launch.workers import HARD, SOFT, ServerLostError, Workers, job_environment
 from headstart.system.hardware import detect, usable_cores
+from headstart.system.options import AtLeast, check_fields
 
 OUTPUT_FOLDER = ".jobs"
 OUTPUT_FILE = "output.txt"
@@ -35,12 +36,15 @@ class PoolSettings:
         n_jobs_cpu: how many at a time without a GPU, where ``n_jobs`` says nothing.
     """
 
-    n_jobs: int | None = None
-    timeout_s: float | None = None
-    retries: int = 0
-    retry_on: tuple[str, ...] = ()
-    grace_s: float = 20.0
-    n_jobs_cpu: int = 1
+    n_jobs: Annotated[int, AtLeast(1)] | None = None
+    timeout_s: Annotated[float, AtLeast(0)] | None = None
+    retries: Annotated[int, AtLeast(0)] = 0
+    retry_on: Sequence[str] = ()
+    grace_s: Annotated[float, AtLeast(0)] = 20.0
+    n_jobs_cpu: Annotated[int, AtLeast(1)] = 1
+
+    def __post_init__(self) -> None:
+        check_fields("hydra.launcher", self)
 
 
 @dataclass

@@ -7,13 +7,14 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job
 from headstart.launch.node import Command, look
 from headstart.launch.remote import Ended, Engine, last_line
 from headstart.system.hardware import Hardware, detect, hardware_from
+from headstart.system.options import Above, AtLeast, check_fields
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class RayResources:
     """
 
     address: str | None = None
-    cpus_per_job: float = 1
-    gpus_per_job: float | None = None
+    cpus_per_job: Annotated[float, Above(0)] = 1
+    gpus_per_job: Annotated[float, AtLeast(0)] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields("hydra.launcher", self)
 
 
 class RayEngine(Engine):
@@ -46,8 +50,6 @@ class RayEngine(Engine):
     def __init__(self, resources: RayResources) -> None:
         if importlib.util.find_spec("ray") is None:
             raise ConfigError("hydra/launcher=ray needs Ray: pip install 'headstart[ray]'")
-        if resources.cpus_per_job <= 0:
-            raise ConfigError(f"hydra.launcher.cpus_per_job={resources.cpus_per_job}: must be above 0")
         self._asked = resources
         self._ray: Any = None
 
@@ -70,10 +72,6 @@ class RayEngine(Engine):
         except ray.exceptions.RayError as error:
             last = last_line(error)
             raise RunError(f"the cluster's machines cannot run Headstart: {last}") from None
-
-    def attach(self, job: Job, note: Path) -> Any:
-        """Nothing: Ray ends the tasks of a sweep with it."""
-        return None
 
     def submit(self, job: Job, command: Command, note: Path) -> Any:
         """A task."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome
@@ -21,6 +21,7 @@ from headstart.system.atomic import atomic_write
 from headstart.system.console import show
 from headstart.system.digests import digest
 from headstart.system.locks import holding
+from headstart.system.options import Above, AtLeast, check_fields
 
 if TYPE_CHECKING:
     import optuna
@@ -37,36 +38,24 @@ class SearchSettings:
 
     Attributes:
         objectives: names of metrics (``val/acc``, ``cost/fit_seconds``, ``params/trainable``) and their directions.
-        budget: ``trials`` or ``seconds``: what every arm gets the same of.
+        budget: what every arm gets the same of.
         trials: for each arm.
         seconds: of the runs' own time, for each arm; the last trial may end later.
-        sampler: ``tpe``, ``random`` or ``nsga2``.
-        pruner: ``median``, ``asha`` or ``none``; on the validation metric of each epoch.
+        sampler: of Optuna.
+        pruner: on the validation metric of each epoch.
         seed: of the sampler.
     """
 
     objectives: Mapping[str, str]
-    budget: str = "trials"
-    trials: int = 20
-    seconds: float = 600.0
-    sampler: str = "tpe"
-    pruner: str = "median"
+    budget: Literal["trials", "seconds"] = "trials"
+    trials: Annotated[int, AtLeast(1)] = 20
+    seconds: Annotated[float, Above(0)] = 600.0
+    sampler: Literal["tpe", "random", "nsga2"] = "tpe"
+    pruner: Literal["median", "asha", "none"] = "median"
     seed: int = 0
 
-    def check(self) -> None:
-        """Refuse what makes no search.
-
-        Raises:
-            ConfigError: a name that does not exist.
-        """
-        allowed = {
-            "sampler": ("tpe", "random", "nsga2"),
-            "pruner": ("median", "asha", "none"),
-            "budget": ("trials", "seconds"),
-        }
-        for key, names in allowed.items():
-            if getattr(self, key) not in names:
-                raise ConfigError(f"hydra.sweeper.{key}={getattr(self, key)}: must be {', '.join(names)}")
+    def __post_init__(self) -> None:
+        check_fields("hydra.sweeper", self)
         wrong = [name for name, way in self.objectives.items() if way not in ("maximize", "minimize")]
         if wrong or not self.objectives:
             raise ConfigError(
@@ -132,7 +121,6 @@ class Search:
     def __init__(
         self, space: Space, settings: SearchSettings, folder: Path, make_job: Callable[[list[str], int, str], Job]
     ) -> None:
-        settings.check()
         self.space, self.settings, self.folder = space, settings, folder
         self._make_job = make_job
         self._flight: dict[int, tuple[SearchArm, optuna.Trial]] = {}
@@ -162,9 +150,7 @@ class Search:
                 try:
                     self._loop(pool, progress)
                 except KeyboardInterrupt:
-                    show("Stopping: running jobs finish what they write. Again to stop at once.")
-                    for outcome in pool.interrupt():
-                        progress.ended(outcome)
+                    progress.stop()
                     raise
                 finally:
                     self.outcomes = progress.outcomes

@@ -8,7 +8,6 @@ epoch. ``cluster=local`` runs the same on this machine, without SLURM.
 import contextlib
 import getpass
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -18,15 +17,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Kind
 from headstart.launch.node import Command, look
 from headstart.launch.remote import Ended, Engine, last_line
-from headstart.system.atomic import write_json
+from headstart.system.atomic import read_note, write_json
 from headstart.system.console import show
 from headstart.system.hardware import Hardware, hardware_from
+from headstart.system.options import Above, AtLeast, check_fields
 
 _WAITS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _RUNS = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
@@ -34,7 +34,6 @@ _ALIVE = frozenset((*_WAITS, *_RUNS))
 _KINDS: dict[str, Kind] = {"OUT_OF_MEMORY": "out_of_memory", "TIMEOUT": "timeout", "DEADLINE": "timeout"}
 # A job is over when SLURM says so this often in a row: one that is started again is absent for a moment.
 _LOOKS = 3
-_SHORTEST_WARNING_S = 10
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Resources:
     """What each job asks SLURM for.
 
     Attributes:
-        cluster: ``slurm``, or ``local`` for this machine.
+        cluster: SLURM's, or this machine.
         partition: where; None: SLURM's default.
         timeout_min: the limit of a job's time in one go.
         requeues: how often a job may reach that limit and be started again.
@@ -54,33 +53,19 @@ class Resources:
         additional: any other options of ``sbatch``, by their long names.
     """
 
-    cluster: str = "slurm"
+    cluster: Literal["slurm", "local"] = "slurm"
     partition: str | None = None
-    timeout_min: int = 240
-    requeues: int = 10
-    warning_s: int = 90
-    gpus_per_node: int = 0
-    cpus_per_task: int = 2
-    mem_gb: float | None = None
-    setup: tuple[str, ...] = ()
-    additional: dict[str, Any] = field(default_factory=dict)
+    timeout_min: Annotated[int, AtLeast(1)] = 240
+    requeues: Annotated[int, AtLeast(0)] = 10
+    warning_s: Annotated[int, AtLeast(10)] = 90
+    gpus_per_node: Annotated[int, AtLeast(0)] = 0
+    cpus_per_task: Annotated[int, AtLeast(1)] = 2
+    mem_gb: Annotated[float, Above(0)] | None = None
+    setup: Sequence[str] = ()
+    additional: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            ConfigError: an impossible value, or a command that is not here.
-        """
-        if self.cluster not in ("slurm", "local"):
-            raise ConfigError(f"hydra.launcher.cluster={self.cluster}: must be slurm or local")
-        for name in ("timeout_min", "cpus_per_task"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"hydra.launcher.{name}={getattr(self, name)}: must be at least 1")
-        if self.warning_s < _SHORTEST_WARNING_S:
-            raise ConfigError(
-                f"hydra.launcher.warning_s={self.warning_s}: must be at least {_SHORTEST_WARNING_S}, the time that a "
-                "training has to stop in"
-            )
+    def __post_init__(self) -> None:
+        check_fields("hydra.launcher", self)
         if self.cluster == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError(
                 "hydra/launcher=slurm: there is no sbatch here; start the sweep on a login node of the cluster, or "
@@ -101,13 +86,12 @@ class SlurmEngine(Engine):
         resources: what each job asks for.
 
     Raises:
-        ConfigError: submitit or SLURM is missing, or a value is impossible.
+        ConfigError: submitit is missing.
     """
 
     def __init__(self, resources: Resources) -> None:
         if importlib.util.find_spec("submitit") is None:
             raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'headstart[slurm]'")
-        resources.check()
         self._asked = resources
         self.outlives = self.several_nodes = resources.cluster == "slurm"
         self.poll_s = 2.0 if self.outlives else 0.3
@@ -157,11 +141,8 @@ class SlurmEngine(Engine):
         """A job of an earlier sweep that SLURM still knows."""
         from submitit import SlurmJob
 
-        try:
-            told = json.loads(note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if self._asked.cluster != "slurm" or told["fingerprint"] != job.resolved.fingerprint:
+        told = read_note(note)
+        if self._asked.cluster != "slurm" or told.get("fingerprint") != job.resolved.fingerprint:
             return None
         if (self._states() or {}).get(told["job"]) not in _ALIVE:
             return None

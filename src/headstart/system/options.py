@@ -260,6 +260,17 @@ def checked(group: str, error: type[HeadstartError] = ConfigError) -> Callable[[
     return decorate
 
 
+def check_fields(group: str, settings: Any) -> None:
+    """Refuse a dataclass with a field that does not fit its annotation.
+
+    Raises:
+        ConfigError: with the field as a key of the group.
+    """
+    for name, annotation in get_type_hints(type(settings), include_extras=True).items():
+        if problem := misfit(f"{group}.{name}", getattr(settings, name), annotation):
+            raise ConfigError(problem)
+
+
 @cache
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
     try:

@@ -1,12 +1,13 @@
 """``hydra/launcher=slurm`` and ``hydra/launcher=ray``: the jobs of a sweep on other machines."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra_plugins.headstart.launcher import ProcessLauncher
+from hydra_plugins.headstart.launcher import ProcessLauncher, plain
 
 if TYPE_CHECKING:
     from headstart.launch.jobs import Job
@@ -19,27 +20,16 @@ class ClusterLauncher(ProcessLauncher):
     """Runs each job as the command that would train it alone, on a machine of a cluster.
 
     Args:
-        n_jobs: how many in the queue at a time; None: all.
-        timeout_s: for one attempt of a job, its time in the queue not counted; None: only the cluster's own limit.
-        retries: further attempts after a failure that ``retry_on`` names.
-        retry_on: kinds of failures and names of exceptions.
-        grace_s: from asking a job to stop to killing it.
-        n_jobs_cpu: of a single machine; without effect here.
-        resources: of each job.
+        choices: :class:`headstart.launch.pool.PoolSettings`, where times count from a job's start and ``n_jobs`` is
+            how many are in the queue at a time, None for all; and the resources of each job.
     """
 
-    def __init__(
-        self,
-        n_jobs: int | None = None,
-        timeout_s: float | None = None,
-        retries: int = 0,
-        retry_on: Sequence[str] = (),
-        grace_s: float = 20.0,
-        n_jobs_cpu: int = 1,
-        **resources: Any,
-    ) -> None:
-        super().__init__(n_jobs, timeout_s, retries, retry_on, grace_s, n_jobs_cpu)
-        self.resources: Mapping[str, Any] = resources
+    def __init__(self, **choices: Any) -> None:
+        from headstart.launch.pool import PoolSettings
+
+        settings = {field.name: choices.pop(field.name) for field in fields(PoolSettings) if field.name in choices}
+        super().__init__(**settings)
+        self.resources = plain(choices)
 
     @abstractmethod
     def make_engine(self) -> "Engine":
@@ -89,9 +79,7 @@ class SlurmLauncher(ClusterLauncher):
         """SLURM, or this machine in its place."""
         from headstart.launch.slurm import Resources, SlurmEngine
 
-        asked = {**self.resources, "setup": tuple(self.resources.get("setup") or ())}
-        asked["additional"] = dict(self.resources.get("additional") or {})
-        return SlurmEngine(Resources(**asked))
+        return SlurmEngine(Resources(**self.resources))
 
 
 class RayLauncher(ClusterLauncher):

@@ -1,13 +1,13 @@
 """``hydra/launcher=process`` and ``fused``: each job of a sweep in a process of its own, or many heads in one."""
 
 import atexit
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from headstart.launch.jobs import Job
@@ -17,30 +17,25 @@ if TYPE_CHECKING:
 ENTRY = "headstart.commands.cli:train_main"
 
 
+def plain(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """As Python has them what Hydra gives as sections and lists of its own."""
+    return {
+        name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for name, value in choices.items()
+    }
+
+
 class ProcessLauncher(Launcher):
     """Runs each job as the command that would train it alone.
 
     Args:
-        n_jobs: how many at a time; None: one per GPU, or ``n_jobs_cpu`` on a machine without.
-        timeout_s: for one attempt of a job; None: no limit.
-        retries: further attempts after a failure that ``retry_on`` names.
-        retry_on: kinds of failures and names of exceptions.
-        grace_s: from asking a job to stop to killing it.
-        n_jobs_cpu: how many at a time without a GPU, where ``n_jobs`` says nothing.
+        settings: :class:`headstart.launch.pool.PoolSettings`.
     """
 
-    def __init__(
-        self,
-        n_jobs: int | None = None,
-        timeout_s: float | None = None,
-        retries: int = 0,
-        retry_on: Sequence[str] = (),
-        grace_s: float = 20.0,
-        n_jobs_cpu: int = 1,
-    ) -> None:
+    def __init__(self, **settings: Any) -> None:
         from headstart.launch.pool import PoolSettings
 
-        self.settings = PoolSettings(n_jobs, timeout_s, retries, tuple(retry_on), grace_s, n_jobs_cpu)
+        self.settings = PoolSettings(**plain(settings))
 
     @property
     def everything_at_once(self) -> bool:
@@ -87,7 +82,7 @@ class FusedLauncher(ProcessLauncher):
 
     Args:
         plots: draw the pictures of runs that are trained together, where ``callbacks.plots`` asks for them.
-        settings: of :class:`ProcessLauncher`; a group of jobs counts as one.
+        settings: as for :class:`ProcessLauncher`; a group of jobs counts as one.
     """
 
     def __init__(self, plots: bool = False, **settings: Any) -> None:

@@ -9,47 +9,24 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hydra_plugins.headstart.launcher import plain
+
 
 class OptunaSweeper(Sweeper):
     """Asks a current Optuna what to try next.
 
     Args:
-        objectives: names of metrics and their directions.
         per: the key whose choices each get the whole budget.
-        budget: what every one of them gets the same of: ``trials`` or ``seconds``.
-        trials: for each.
-        seconds: for each.
-        sampler: ``tpe``, ``random`` or ``nsga2``.
-        pruner: ``median``, ``asha`` or ``none``.
-        seed: of the sampler.
         params: values and ranges of keys, in the syntax of the command line; those that are given there come first.
         report: write the report of the study in the end.
+        settings: :class:`headstart.launch.search.SearchSettings`.
     """
 
     def __init__(
-        self,
-        objectives: Mapping[str, str],
-        per: str = "strategy",
-        budget: str = "trials",
-        trials: int = 20,
-        seconds: float = 600.0,
-        sampler: str = "tpe",
-        pruner: str = "median",
-        seed: int = 0,
-        params: Mapping[str, str] | None = None,
-        report: bool = True,
+        self, per: str = "strategy", params: Mapping[str, str] | None = None, report: bool = True, **settings: Any
     ) -> None:
-        self.per, self.report = per, report
+        self.per, self.report, self.settings = per, report, plain(settings)
         self.params = dict(params or {})
-        self.choices: dict[str, Any] = {
-            "objectives": dict(objectives),
-            "budget": budget,
-            "trials": trials,
-            "seconds": seconds,
-            "sampler": sampler,
-            "pruner": pruner,
-            "seed": seed,
-        }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher that runs the jobs."""
@@ -95,7 +72,7 @@ class OptunaSweeper(Sweeper):
             [job] = launcher.plan([overrides], number, label=label)
             return job
 
-        search = Search(space, SearchSettings(**self.choices), self.folder, make_job)
+        search = Search(space, SearchSettings(**self.settings), self.folder, make_job)
         search.run(launcher.pool())
         show_search(search)
         if self.report:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from launch_testing import dies, fails, finishes
 
-from headstart.errors import DivergedError
+from headstart.errors import ConfigError, DivergedError
 from headstart.launch.pool import JobPool, PoolSettings, run_jobs
 from headstart.launch.sweep import check_jobs
 from headstart.runs.result import read_result, write_result
@@ -181,6 +181,19 @@ def test_how_many_jobs_at_a_time_depends_on_the_machine(workers, monkeypatch, gp
     assert JobPool(PoolSettings(n_jobs=5, **settings), workers).n_jobs == 5
 
 
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"n_jobs": 0}, r"hydra\.launcher\.n_jobs=0: must be a whole number of at least 1 or null"),
+        ({"timeout_s": "1h"}, r"hydra\.launcher\.timeout_s=1h: must be a number"),
+        ({"retry_on": "killed"}, r"hydra\.launcher\.retry_on=killed: must be a list"),
+    ],
+)
+def test_impossible_settings_are_refused_by_their_names(choice, said):
+    with pytest.raises(ConfigError, match=said):
+        PoolSettings(**choice)
+
+
 def test_the_file_for_a_jobs_output_is_there_before_its_process(workers, make_job, finished):
     """A job that ends removes the folder of these files when it is empty; a process that starts must find it."""
     jobs = [make_job(number, f"seed={number}", attempts=[finishes(finished)]) for number in range(3)]
@@ -204,8 +217,6 @@ def test_the_first_gpu_free_goes_to_the_next_job(workers, make_job, finished, mo
 
 
 def test_only_a_mistake_in_every_job_is_one_of_the_sweep(make_job):
-    from headstart.errors import ConfigError
-
     good, bad = make_job(0), make_job(1, problem="optimizer.lr=fast: wrong")
     check_jobs([good, bad])
     with pytest.raises(ConfigError, match=r"^optimizer.lr=fast: wrong\nother$"):
@@ -223,7 +234,7 @@ def test_the_server_starts_signals_and_reports(tmp_path, monkeypatch):
         "import os, sys, time\n"
         "if os.environ.get('JOB') == 'sleep': print('slept', os.getpid() == os.getsid(0), flush=True); time.sleep(60)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     workers = Workers("headstart.commands.cli:train_main")
     try:
         for number, job in enumerate(("help", "sleep", "sleep")):

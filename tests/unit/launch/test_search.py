@@ -222,6 +222,6 @@ def test_names_of_objectives():
 @pytest.mark.parametrize("choice", [{"sampler": "grid"}, {"pruner": "all"}, {"budget": "runs"}])
 def test_impossible_choices_are_refused(choice):
     with pytest.raises(ConfigError, match="must be"):
-        SearchSettings(ACCURACY, **choice).check()
+        SearchSettings(ACCURACY, **choice)
     with pytest.raises(ConfigError, match="maximize or minimize"):
-        SearchSettings({"val/acc": "up"}).check()
+        SearchSettings({"val/acc": "up"})
