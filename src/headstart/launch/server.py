@@ -1,11 +1,11 @@
 """A process that starts jobs: it imports what they need once, then each job is a fork of it.
 
-``python -m headstart.launch.server FD`` speaks JSON lines over the socket FD. It uses no CUDA and no threads of its
-own, which a fork would not survive. It lives in a session of its own, and so does each job: when the sweep goes
-away, however it ends, the socket closes and the server kills every job with all processes that the job started.
+``python -m headstart.launch.server FD`` takes requests from the :mod:`multiprocessing` connection FD. It uses no CUDA
+and no threads of its own, which a fork would not survive. It lives in a session of its own, and so does each job: when
+the sweep goes away, however it ends, the connection closes and the server kills every job with all that it started.
 
 Requests: ``{"start": id, "entry": "module:function", "arguments": [...], "fork": bool, "environment": {...},
-"folder": path, "output": path, "threads": n or null}``, ``{"preload": "module:function"}`` and
+"folder": path, "output": path, "threads": n or None}``, ``{"preload": "module:function"}`` and
 ``{"signal": number, "job": id}``. Answers: ``{"ready": seconds}`` after the imports, ``{"started": id, "pid": n}`` and
 ``{"ended": id, "code": n}``, negative for a signal.
 """
@@ -22,18 +22,17 @@ import importlib
 import os
 import selectors
 import signal
-import socket
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 import weakref
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from headstart.launch.channel import Channel
 from headstart.system.interpreter import collector_at_rest, whole_process
 
 PRELOAD = (
@@ -57,11 +56,11 @@ class Server:
     """Starts jobs, passes on signals, reports exits.
 
     Args:
-        channel: to the sweep; its end is the sweep's end.
+        sweep: the connection to it, whose end is the sweep's end.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, sweep: Connection) -> None:
+        self._sweep = sweep
         self._jobs: dict[int, int] = {}
         self._loaded = False
         self._wake, self._woken = os.pipe()
@@ -74,7 +73,7 @@ class Server:
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         with selectors.DefaultSelector() as selector:
-            selector.register(self._channel, selectors.EVENT_READ)
+            selector.register(self._sweep, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
             while True:
                 for key, _ in selector.select():
@@ -82,14 +81,15 @@ class Server:
                         with contextlib.suppress(BlockingIOError):
                             os.read(self._wake, 4096)
                         continue
-                    requests = self._channel.receive()
-                    if requests is None:
-                        self._kill_all()
+                    try:
+                        request = self._sweep.recv()
+                    except (EOFError, ConnectionError):
+                        for pid in self._jobs:
+                            _signal_group(pid, signal.SIGKILL)
                         return None
-                    for request in requests:
-                        if self._handle(request):
-                            selector.close()
-                            return request
+                    if self._handle(request):
+                        selector.close()
+                        return request
                 self._reap()
 
     def _handle(self, request: dict[str, Any]) -> bool:
@@ -128,7 +128,7 @@ class Server:
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, _interrupt_once)
-            self._channel.close()
+            self._sweep.close()
             os.close(self._wake)
             os.close(self._woken)
             os.setsid()
@@ -160,13 +160,9 @@ class Server:
             if job is not None:
                 self._send({"ended": job, "code": os.waitstatus_to_exitcode(status)})
 
-    def _kill_all(self) -> None:
-        for pid in self._jobs:
-            _signal_group(pid, signal.SIGKILL)
-
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(ConnectionError):  # The sweep has gone; reading will say so.
-            self._channel.send(message)
+            self._sweep.send(message)
 
 
 def keep_temporary_folders() -> None:
@@ -253,7 +249,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     """The server; a forked job leaves through here too, with its own exit code."""
-    request = Server(Channel(socket.socket(fileno=int(sys.argv[1])))).run()
+    request = Server(Connection(int(sys.argv[1]))).run()
     return 0 if request is None else carry_out(request)
 
 

@@ -2,17 +2,16 @@
 
 import contextlib
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from headstart.errors import ConfigError, RunError
-from headstart.launch.channel import Channel
 
 # What an outer launcher or Lightning left must not make a job take itself for one rank of many.
 FOREIGN = ("LOCAL_RANK", "RANK", "GLOBAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "NODE_RANK")
@@ -35,7 +34,7 @@ class Workers:
             raise ConfigError("hydra/launcher=process needs Linux or macOS; use hydra/launcher=basic here")
         self._entry = entry
         self._server: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
+        self._connection: Connection | None = None
         self._used = False
 
     def warm(self) -> None:
@@ -79,7 +78,7 @@ class Workers:
 
     def signal(self, job: int, number: int) -> None:
         """Signal a job and all that it started; nothing happens if it has ended."""
-        if self._channel is not None:
+        if self._connection is not None:
             self._send({"signal": number, "job": job})
 
     def events(self, timeout_s: float) -> list[dict[str, Any]]:
@@ -88,21 +87,20 @@ class Workers:
         Raises:
             ServerLostError: it has gone.
         """
-        if self._channel is None:
-            return []
-        ready, _, _ = select.select([self._channel], [], [], timeout_s)
-        if not ready:
-            return []
-        events = self._channel.receive()
-        if events is None:
-            raise self._lost()
-        return events
+        found: list[dict[str, Any]] = []
+        try:
+            while self._connection is not None and self._connection.poll(0 if found else timeout_s):
+                found.append(self._connection.recv())
+        except (EOFError, ConnectionError):
+            if not found:
+                raise self._lost() from None
+        return found
 
     def close(self) -> None:
         """End the server; it kills what still runs."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         if self._server is not None:
             if not self._used:
                 self._server.kill()
@@ -114,16 +112,13 @@ class Workers:
             self._server = None
 
     def _send(self, request: dict[str, Any]) -> None:
-        if self._channel is None:
-            self._open()
-        assert self._channel is not None
         try:
-            self._channel.send(request)
+            (self._connection or self._open()).send(request)
         except ConnectionError:
             raise self._lost() from None
 
-    def _open(self) -> None:
-        ours, theirs = socket.socketpair()
+    def _open(self) -> Connection:
+        self._connection, theirs = Pipe()
         with theirs:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "headstart.launch.server", str(theirs.fileno())],
@@ -132,7 +127,7 @@ class Workers:
                 env=job_environment(),
                 start_new_session=True,
             )
-        self._channel = Channel(ours)
+        return self._connection
 
     def _lost(self) -> ServerLostError:
         code = None
