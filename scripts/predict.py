@@ -2,7 +2,8 @@
 
 import sys
 
-from headstart.commands.cli import main
+from headstart.system.interpreter import whole_process
 
 if __name__ == "__main__":
-    sys.exit(main(["predict", *sys.argv[1:]]))
+    sys.argv.insert(1, "predict")
+    whole_process("headstart.commands.cli:main")

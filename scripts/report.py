@@ -2,7 +2,8 @@
 
 import sys
 
-from headstart.commands.cli import main
+from headstart.system.interpreter import whole_process
 
 if __name__ == "__main__":
-    sys.exit(main(["report", *sys.argv[1:]]))
+    sys.argv.insert(1, "report")
+    whole_process("headstart.commands.cli:main")

@@ -89,7 +89,7 @@ class Command:
 
     def start(self, *arguments: str, study: str = "study") -> subprocess.Popen[str]:
         environment = os.environ | {
-            "PYTHONPATH": str(self.folder),
+            "PYTHONPATH": os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")]),
             "COLUMNS": "200",
             "MARK": str(self.folder / "mark"),
             "LOCAL_RANK": "0",  # as an outer launcher may have left it

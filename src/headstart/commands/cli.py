@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from headstart import __version__
 from headstart.config.compose import CONFIG_NAME, conf_dir
 from headstart.errors import RunError
-from headstart.system.interpreter import INTERRUPTED, collector_at_rest
+from headstart.system.interpreter import INTERRUPTED, collector_at_rest, terminable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -172,7 +172,8 @@ def _reported(arguments: Sequence[str]) -> Iterator[_ExitCode]:
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     code = _ExitCode()
     try:
-        yield code
+        with terminable():
+            yield code
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
         code.value = INTERRUPTED

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Annotated, Any, NoReturn, Self
+from types import TracebackType
+from typing import Annotated, Any, Self
 
 from headstart.launch.devices import Gpus, visible_gpus
 from headstart.launch.jobs import Job, Outcome, conclude, prepare, result_stamp, stored_outcome
 from headstart.launch.workers import HARD, SOFT, ServerLostError, Workers, job_environment
 from headstart.system.hardware import detect, usable_cores
+from headstart.system.interpreter import interrupt
 from headstart.system.options import AtLeast, check_fields
 
 OUTPUT_FOLDER = ".jobs"
@@ -320,10 +321,6 @@ class JobPool:
 @contextmanager
 def interruptible(pool: JobPool) -> Iterator[None]:
     """Within the block, being terminated is as Ctrl-C, and so is being hung up on unless the jobs outlive that."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
     before = {number: signal.signal(number, interrupt) for number in pool.interrupted_by}
     try:
         yield

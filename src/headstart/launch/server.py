@@ -31,9 +31,9 @@ import weakref
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from headstart.system.interpreter import collector_at_rest, whole_process
+from headstart.system.interpreter import collector_at_rest, interrupt, whole_process
 
 PRELOAD = (
     "headstart.execution.train",
@@ -127,7 +127,7 @@ class Server:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, _interrupt_once)
+            signal.signal(signal.SIGINT, interrupt)
             self._sweep.close()
             os.close(self._wake)
             os.close(self._woken)
@@ -238,11 +238,6 @@ def _signal_group(pid: int, number: int) -> None:
             os.kill(pid, number)
 
 
-def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def _nothing(number: int, frame: FrameType | None) -> None:
     """Only the wake-up counts."""
 
@@ -254,4 +249,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    whole_process(main)
+    whole_process("headstart.launch.server:main")

@@ -5,27 +5,41 @@ again while they are imported takes a fifth of the imports' time; once more at e
 """
 
 import atexit
+import contextlib
+import functools
 import gc
+import importlib
 import os
+import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
+DEAF_S = 10.0
+"""How long a process that was told to go may stay where Python hears no signals."""
+
 _whole = False
+_heard = threading.Event()
 
 
-def whole_process(command: Callable[[], int]) -> NoReturn:
-    """Run a command as all that this process is for; it ends with the command's exit code, or 1 after an error."""
+def whole_process(command: str) -> NoReturn:
+    """Run a command as all that this process is for; it ends with the command's exit code, or 1 after an error.
+
+    Args:
+        command: ``module:function``, imported here, so that Ctrl-C meanwhile is one line too.
+    """
     global _whole
     _whole = True
+    module, _, function = command.partition(":")
     try:
-        code = command()
+        code = getattr(importlib.import_module(module), function)()
     except SystemExit:
         raise
     except KeyboardInterrupt:  # During the imports, before the command could listen.
@@ -55,12 +69,60 @@ def collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block SIGTERM ends every wait as Ctrl-C does; nothing happens outside the main thread.
+
+    Python hears of a signal when its main thread comes back from a library. Where that waits (a rank for the others),
+    the process is ended after :data:`DEAF_S`.
+    """
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _heard.clear()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    handler = signal.signal(signal.SIGTERM, interrupt)
+    wakes = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _keep_forks_quiet()
+    threading.Thread(target=_end_the_deaf, args=(reading,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakes)
+        signal.signal(signal.SIGTERM, handler)
+        os.close(writing)
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Handles a signal as Ctrl-C; once, so that what is done in its wake is not disturbed."""
+    _heard.set()
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@functools.cache
+def _keep_forks_quiet() -> None:
+    """A worker that is forked from here would otherwise report its own signals to this process."""
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+
+def _end_the_deaf(signals: int) -> None:
+    with contextlib.closing(os.fdopen(signals, "rb", buffering=0)) as pipe:
+        while received := pipe.read(64):
+            if signal.SIGTERM in received and not _heard.wait(DEAF_S):
+                os.write(2, b"\nterminated\n")
+                os._exit(INTERRUPTED)
+
+
 def leave(code: int) -> NoReturn:
     """End the process: threads end, what was registered for the exit is done, the interpreter is not taken apart."""
     # Python ends itself with these two; they have no public names.
     for finish in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):  # type: ignore[attr-defined]
         try:
             finish()
+        except KeyboardInterrupt:  # of somebody who does not want to wait for it
+            code = INTERRUPTED
         except BaseException:
             traceback.print_exc()
             code = code or 1

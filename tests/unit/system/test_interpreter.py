@@ -2,13 +2,15 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from headstart.system.interpreter import collector_at_rest
+from headstart.system.interpreter import collector_at_rest, terminable
 
 ENDS = """
 import atexit, sys, threading, time
@@ -55,15 +57,18 @@ def command():
     print(imported_once.ASLEEP, gc.isenabled(), gc.get_freeze_count() - before > 50)
     raise RuntimeError("the command's own error")
 
-whole_process(command)
+if __name__ == "__main__":
+    whole_process("whole:command")
 """
 
 
 def test_a_whole_process_never_looks_through_what_it_imported(tmp_path: Path):
     (tmp_path / "imported_once.py").write_text(IMPORTED)
+    (tmp_path / "whole.py").write_text(WHOLE)
     path = os.pathsep.join([str(tmp_path), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", WHOLE], capture_output=True, text=True, timeout=60, env=environment)
+    command = [sys.executable, str(tmp_path / "whole.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert done.stdout.split() == ["True"] * 3
     assert done.returncode == 1
     assert done.stderr.endswith("RuntimeError: the command's own error\n")
@@ -81,8 +86,57 @@ def test_in_a_process_of_somebody_else_imports_stay_collectable(tmp_path: Path, 
     assert gc.get_freeze_count() == before
 
 
-def test_ctrl_c_during_the_imports_is_one_line():
-    code = "from headstart.system.interpreter import whole_process\n"
-    code += "def command(): raise KeyboardInterrupt\nwhole_process(command)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr.split()) == (130, ["interrupted"])
+TERMINATED = """
+import ctypes, os, signal, sys, time
+from headstart.system import interpreter
+
+interpreter.DEAF_S = 0.5
+lock, library = ctypes.create_string_buffer(256), ctypes.CDLL(None)
+
+def sleeps():
+    time.sleep(60)
+
+def waits_in_a_library():  # for itself, as a rank for others that do not come; no signal ends that
+    library.pthread_mutex_lock(lock)
+    library.pthread_mutex_lock(lock)
+
+try:
+    with interpreter.terminable():
+        print("ready", flush=True)
+        {wait}()
+except KeyboardInterrupt:
+    print("unwound")
+    sys.exit(interpreter.INTERRUPTED)
+"""
+
+
+@pytest.mark.parametrize(("wait", "said"), [("sleeps", "unwound\n"), ("waits_in_a_library", "terminated\n")])
+def test_being_terminated_ends_a_wait_of_any_kind(wait: str, said: str):
+    command = [sys.executable, "-c", TERMINATED.format(wait=wait)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out.lstrip()) == (130, said)
+
+
+def test_a_worker_that_is_terminated_does_not_end_the_process_that_forked_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("headstart.system.interpreter.DEAF_S", 0.2)
+    with terminable():
+        worker = os.fork()
+        if worker == 0:
+            signal.signal(signal.SIGTERM, lambda number, frame: os._exit(7))
+            time.sleep(60)
+            os._exit(1)
+        time.sleep(0.2)
+        os.kill(worker, signal.SIGTERM)
+        _, status = os.waitpid(worker, 0)
+        time.sleep(0.5)  # long enough to be taken for deaf
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_outside_the_block_everything_is_as_it_was():
+    before = signal.getsignal(signal.SIGTERM)
+    with terminable(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
