@@ -18,6 +18,7 @@ The exit code is 0 only without any of these.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -37,8 +38,10 @@ from soak_process import Tally
 GOOD = ("same", "told")
 BAD = ("lost", "executed", "hang", "traceback", "different", "left behind", "without a word")
 PARTS: dict[str, Callable[[Tally, Path, random.Random, int], None]] = {
-    "kills": soak_kills.run,
+    "kills": soak_kills.first_half,
+    "more kills": soak_kills.second_half,
     "damage": soak_damage.run,
+    "more damage": soak_damage.run,
     "hostile": soak_hostile.run,
 }
 
@@ -62,7 +65,7 @@ def part(name: str, count: int, seed: int, notes: Path) -> None:
         return
     code = 1
     try:
-        with tempfile.TemporaryDirectory(prefix=f"soak-{name}-") as folder:
+        with tempfile.TemporaryDirectory(prefix=f"soak-{'-'.join(name.split())}-") as folder:
             os.environ["XDG_CACHE_HOME"] = folder
             PARTS[name](Tally(notes), Path(folder), random.Random(f"{name} {seed}"), count)
         code = 0
@@ -77,8 +80,8 @@ def part(name: str, count: int, seed: int, notes: Path) -> None:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Kills, damaged files and hostile inputs; a table at the end.")
-    parser.add_argument("--only", nargs="+", choices=[*PARTS], default=[*PARTS])
-    parser.add_argument("--kills", type=int, default=100, help="commands killed (default: 100)")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS], default=[*PARTS], metavar="PART")
+    parser.add_argument("--kills", type=int, default=100, help="signals sent to commands, at least (default: 100)")
     parser.add_argument("--damaged", type=int, default=200, help="files damaged (default: 200)")
     parser.add_argument("--hostile", type=int, default=1000, help="hostile inputs at most (default: all there are)")
     parser.add_argument("--processes", type=int, default=2, help="parts that run at once (default: 2)")
@@ -91,7 +94,15 @@ def main() -> int:
     # OmegaConf asks for this name; LibYAML reads the same in a tenth of the time.
     yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     preload("headstart.commands.cli")
-    counts = {"kills": choices.kills, "damage": choices.damaged, "hostile": choices.hostile}
+    gc.disable()  # each fork would look through a million objects that stay, and copy their pages
+    kills, damaged = (choices.kills + 1) // 2, (choices.damaged + 1) // 2
+    counts = {
+        "kills": kills,
+        "more kills": choices.kills - kills,
+        "damage": damaged,
+        "more damage": choices.damaged - damaged,
+        "hostile": choices.hostile,
+    }
     rows: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         notes = {name: Path(folder) / f"{name}.jsonl" for name in choices.only}

@@ -86,29 +86,39 @@ def victims() -> list[Victim]:
             "predict", "predict", ("predict", SOURCE, "new", "--output", "new.csv"), lambda at: digests(at, "*.csv")
         ),
     ]
-    return [*found, *others, *others]
+    return [*found, *others, others[1], others[0], others[2]]
 
 
-def run(tally: Tally, folder: Path, chance: random.Random, count: int) -> None:
-    """Kill ``count`` commands, some several times; then compare with what each gives undisturbed."""
+def first_half(tally: Tally, folder: Path, chance: random.Random, count: int) -> None:
+    """Send ``count`` signals to commands of every second kind, up to three to each."""
+    run(tally, folder, chance, count, victims()[::2])
+
+
+def second_half(tally: Tally, folder: Path, chance: random.Random, count: int) -> None:
+    """As above, of the other kinds."""
+    run(tally, folder, chance, count, victims()[1::2])
+
+
+def run(tally: Tally, folder: Path, chance: random.Random, count: int, chosen: list[Victim]) -> None:
+    """Kill commands in turn, and compare what they leave with what they leave undisturbed."""
     given = folder / "given"
     prepare(given)
     known: dict[str, tuple[Any, Done, int]] = {}
     killed = trial = 0
     while killed < count:
-        victim = victims()[trial % len(victims())]
+        victim = chosen[trial % len(chosen)]
         trial += 1
         at = folder / f"{victim.kind}-{trial}"
         if victim.name not in known:
             known[victim.name] = undisturbed(victim, given, folder / "whole")
         right, whole, writes = known[victim.name]
         shutil.copytree(given, at)
-        strikes = [_strike(victim, whole, writes, chance) for _ in range(chance.choice([1, 1, 1, 2]))]
+        strikes = [_strike(victim, whole, writes, chance) for _ in range(chance.choice([1, 2, 2, 3]))]
         outcome, note, struck = disturbed(victim, at, strikes, right)
-        if struck:
-            where = "before a write" if strikes[0].write else "at any moment"
+        for strike in struck:
+            where = "before a write" if strike.write else "at any moment"
             tally.add(f"{victim.kind} killed {where}", outcome, f"{victim.name} {strikes} {note}")
-        killed += struck
+        killed += len(struck)
         shutil.rmtree(at)
 
 
@@ -141,17 +151,17 @@ def undisturbed(victim: Victim, given: Path, at: Path) -> tuple[Any, Done, int]:
     return right, done, process.writes
 
 
-def disturbed(victim: Victim, at: Path, strikes: list[Strike], right: Any) -> tuple[str, str, bool]:
-    """Strike a command, then let it end: the outcome, what was seen, and whether any strike came in time."""
-    struck = False
+def disturbed(victim: Victim, at: Path, strikes: list[Strike], right: Any) -> tuple[str, str, list[Strike]]:
+    """Strike a command, then let it end: the outcome, what was seen, and which strikes came in time."""
+    struck: list[Strike] = []
     for strike in strikes:
         process = start(victim.arguments, at, strike)
         done = process.wait(victim.limit_s)
-        struck |= process.struck
+        struck += [strike] if process.struck else []
         if done.outcome in ("hang", "traceback"):
-            return done.outcome, f"when killed: {done.text[-2000:]}", True
+            return done.outcome, f"when killed: {done.text[-2000:]}", [strike]
         if found := left_behind(at):
-            return "left behind", f"{found}", True
+            return "left behind", f"{found}", [strike]
     done = command(at, *victim.arguments, limit_s=victim.limit_s)
     if done.outcome in ("hang", "traceback"):
         return done.outcome, done.text[-2000:], struck

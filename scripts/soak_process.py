@@ -110,10 +110,13 @@ class Process:
 
     def wait(self, limit_s: float = LIMIT_S) -> Done:
         """To its end, or to the limit; it and all that it started are gone then."""
-        ended, status, code = 0, 0, None
+        ended, status, code, seen = 0, 0, None, time.monotonic()
         while True:
             ended, status, usage = os.wait4(self.pid, os.WNOHANG)
-            elapsed = time.monotonic() - self._began
+            now = time.monotonic()
+            if now - seen > 1:  # this process itself did not run: the machine paused, or both were stopped
+                self._began += now - seen
+            seen, elapsed = now, now - self._began
             if ended:
                 code = os.waitstatus_to_exitcode(status)
                 break
