@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.config.rules import DEVICE_RULES, RULES, Choices
+from headstart.config.rules import Choices, broken, devices_fit
 from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, REMOVED, SPEC, components
 from headstart.config.signature import Signature
 from headstart.config.strategy import strategy_of
@@ -91,7 +91,7 @@ def check(
         ),
     ]
     if not problems:
-        problems = _impossible(Choices(values, defaults, strategy_of(config), sweep, given))
+        problems = broken(Choices(values, defaults, strategy_of(config), sweep, given))
         for prefix, takes in known.components.items():
             options = {key.removeprefix(f"{prefix}."): value for key, value in values.items()}
             if takes and (problem := without_effect(prefix, takes.options, options)):
@@ -109,8 +109,7 @@ def check_devices(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: with one line for each problem.
     """
-    choices = Choices(leaves(config), {}, None)
-    if problems := [problem for rule in DEVICE_RULES if (problem := rule(choices))]:
+    if problems := broken(Choices(leaves(config), {}, None), (devices_fit,)):
         raise ConfigError("\n".join(problems))
 
 
@@ -126,7 +125,7 @@ def check_strategy(config: Mapping[str, Any], strategy: Strategy) -> None:
     """
     if strategy_of(config) is not None:
         return
-    problems = _impossible(Choices(leaves(config), {}, strategy, given=()))
+    problems = broken(Choices(leaves(config), {}, strategy, given=()))
     weights = config["backbone"].get("weights")
     if strategy.starts_from_random_weights and weights != "none":
         problems.append(
@@ -147,10 +146,6 @@ def _not_in_place(config: Mapping[str, Any], reference: Mapping[str, Any]) -> li
                 "margin, without a `# @package` line, it has `_target_: MODULE.CLASS`"
             )
     return problems
-
-
-def _impossible(choices: Choices) -> list[str]:
-    return [problem for rule in RULES if (problem := rule(choices))]
 
 
 def _missing(config: Mapping[str, Any], reference: Mapping[str, Any], known: _Known) -> list[str]:

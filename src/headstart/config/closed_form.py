@@ -5,7 +5,7 @@ command that asks for it is refused, in a sweep (where other heads take steps) a
 fingerprint is the same whatever stood there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -44,34 +44,33 @@ def set_aside(config: Mapping[str, Any]) -> dict[str, Any]:
     return settled
 
 
-def closed_form_fits(c: "Choices") -> str | None:
+def closed_form_fits(c: "Choices") -> Iterator[str]:
     """A head in closed form goes with frozen features in one process, and takes no steps."""
     if f"head.{_MARK}" not in c.values:
-        return None
+        return
     head = str(c.get("head._target_")).rpartition(".")[2]
     what = f"a head in closed form (head._target_={head})"
     if c.strategy is not None and not c.strategy.only_head_learns:
-        return (
+        yield (
             f"{what} is solved for on frozen features; use strategy=freeze, or head=linear with this strategy (one of "
             "your own that trains nothing but the head says so: only_head_learns = True)"
         )
+        return
     if c.get("extend"):
-        return f"extend=true has no meaning for {what}, which has no epochs; leave it out"
+        yield f"extend=true has no meaning for {what}, which has no epochs; leave it out"
     if several := _several_processes(c):
-        return f"{several} does not go with {what}, which is solved for in one process; leave it out"
-    if c.get("batch_transform.name", "none") != "none":
-        return (
-            f"batch_transform={c.get('batch_transform.name')} mixes images in steps, and {what} has none; leave it out"
-        )
+        yield f"{several} does not go with {what}, which is solved for in one process; leave it out"
+    if (mixing := c.get("batch_transform.name", "none")) != "none":
+        yield f"batch_transform={mixing} mixes images in steps, and {what} has none; leave it out"
     if c.get("ema.decay") is not None:
-        return f"ema.decay={c.get('ema.decay')} averages over steps, and {what} has none; leave it out"
-    if smoothing := c.get("loss.label_smoothing"):
-        return f"loss.label_smoothing={smoothing} is unknown to {what}; leave it out, or use head=linear"
-    if (weights := c.get("loss.class_weights", "none")) != "none":
-        return f"loss.class_weights={weights} is unknown to {what}; leave it out, or use head=linear"
+        yield f"ema.decay={c.get('ema.decay')} averages over steps, and {what} has none; leave it out"
+    for key, usual in (("loss.label_smoothing", 0), ("loss.class_weights", "none")):
+        if c.get(key, usual) != usual:
+            yield f"{key}={c.get(key)} is unknown to {what}; leave it out, or use head=linear"
     if c.get("task") in {"multilabel", "regression"} and head in _ONE_CLASS:
-        return f"task={c.get('task')} does not go with {what}, which needs one class an image; use head=ridge or linear"
-    return None if c.sweep or c.given is None else _without_effect(c, what)
+        yield f"task={c.get('task')} does not go with {what}, which needs one class an image; use head=ridge or linear"
+    if not c.sweep and c.given is not None:
+        yield from _without_effect(c, what, c.given)
 
 
 def _several_processes(c: "Choices") -> str | None:
@@ -83,13 +82,11 @@ def _several_processes(c: "Choices") -> str | None:
     return None if strategy in {"auto", "single_device"} else f"trainer.strategy={strategy}"
 
 
-def _without_effect(c: "Choices", what: str) -> str | None:
-    assert c.given is not None
+def _without_effect(c: "Choices", what: str, given: Collection[str]) -> Iterator[str]:
     unused = marked(StepsOnly, {"datamodule": {"_target_": c.get("datamodule._target_")}})
-    for key in sorted(c.given):
+    for key in sorted(given):
         asked = key == "strategy.lr_mult" or key.partition(".")[0] in _GROUPS
         if (mark := unused.get(key)) and not mark.harmless:
             asked |= c.get(key) not in (mark.unused, c.defaults.get(key))
         if asked:
-            return f"{key} has no effect on {what}, which takes no steps and sees each image once; leave it out"
-    return None
+            yield f"{key} has no effect on {what}, which takes no steps and sees each image once; leave it out"

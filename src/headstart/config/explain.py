@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -20,6 +20,9 @@ from headstart.config.compose import compose, plain_unresolved
 from headstart.config.schema import REMOVED
 from headstart.errors import HeadstartError
 from headstart.system.names import leaves, nearest, suggestion
+
+# In three wordings Hydra says that a key, a group or a choice was added that is there.
+_TWICE = r"An item is already at '([^']+)'|^(\S+) appears more than once|Multiple values for (\w+)"
 
 
 def explain(error: BaseException, arguments: Sequence[str], folders: Sequence[Path]) -> str | None:
@@ -122,14 +125,21 @@ def _composition(error: HydraException, overrides: Sequence[str], folders: Seque
     message = str(error)
     if re.search(r"@experiment\.", message):
         return EXPERIMENT_OUT_OF_PLACE
-    for pattern, line in _MESSAGES:
-        if found := re.search(pattern, message):
-            return line(found, overrides, folders)
+    if found := re.search(r"Could not override '([^']+)'", message):
+        return _unknown_key(found[1], overrides, folders)
+    if found := re.search(r"Ambiguous value for argument '(.+)'\n", message):
+        return _several(found[1])
+    if found := re.search(r"Sweep parameters '(.+)' requires", message):
+        return f"{found[1]} gives several values: add -m to run each of them"
+    if found := re.search(r"Could not delete(?: from config)?\. '([^']+)'", message):
+        return f"~{found[1]}: there is no {found[1]} to remove{suggestion(found[1], _valid_keys([], folders))}"
+    if found := re.search(_TWICE, message):
+        key = found[1] or found[2] or found[3]
+        return f"+{key}: {key} is there already; leave out the +"
     return _first_line(error)
 
 
-def _unknown_key(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
-    key = found[1]
+def _unknown_key(key: str, overrides: Sequence[str], folders: Sequence[Path]) -> str:
     if key.startswith("hydra"):
         return f"{key} is none of Hydra's own settings; see --hydra-help"
     given = next((item for item in overrides if item.lstrip("+~").partition("=")[0] == key), f"{key}=...")
@@ -181,26 +191,13 @@ _PLACES = frozenset({"root", "manifest", "weights", "teacher", "output_dir", "ca
 """Last parts of keys whose value is a path, and never a list."""
 
 
-def _several(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
-    given = found[1]
+def _several(given: str) -> str:
     key, _, value = given.partition("=")
     if key.rpartition(".")[2] in _PLACES:
         quoted = shlex.quote(f'{key}="{value}"')
         return f"{given} gives several values: add -m to run each of them, or write {quoted} for one with a comma"
     as_list = "" if key in GROUPS and key != "logger" else f", or write {key}=[{value}] for one list"
     return f"{given} gives several values: add -m to run each of them{as_list}"
-
-
-def _sweep_only(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
-    return f"{found[1]} gives several values: add -m to run each of them"
-
-
-def _not_deletable(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
-    return f"~{found[1]}: there is no {found[1]} to remove{suggestion(found[1], _valid_keys([], folders))}"
-
-
-def _already_there(found: re.Match[str], overrides: Sequence[str], folders: Sequence[Path]) -> str:
-    return f"+{found[1]}: {found[1]} is there already; leave out the +"
 
 
 def _no_name(overrides: Sequence[str], folders: Sequence[Path]) -> str:
@@ -211,19 +208,6 @@ def _no_name(overrides: Sequence[str], folders: Sequence[Path]) -> str:
         if not key:
             return f"{override}: the key before the equals sign is missing"
     return "a group needs the name of one of its files, such as strategy=full; `--help` lists them"
-
-
-_Line = Callable[[re.Match[str], Sequence[str], Sequence[Path]], str]
-
-_MESSAGES: tuple[tuple[str, _Line], ...] = (
-    (r"Could not override '([^']+)'", _unknown_key),
-    (r"Ambiguous value for argument '(.+)'\n", _several),
-    (r"Sweep parameters '(.+)' requires", _sweep_only),
-    (r"Could not delete(?: from config)?\. '([^']+)'", _not_deletable),
-    (r"An item is already at '([^']+)'", _already_there),
-    (r"^(\S+) appears more than once in the final defaults list", _already_there),
-    (r"Multiple values for (\w+)", _already_there),
-)
 
 
 def _instantiation(error: InstantiationException) -> str:

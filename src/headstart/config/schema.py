@@ -1,41 +1,44 @@
 """The one table of what a configuration may hold; what a component takes is said by the signature of its class."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
+from headstart.config.settings import Component, Count, Flag, Positive, RunSettings, Section, Share
 from headstart.config.signature import Signature, signature
 from headstart.system.options import Above, AtLeast, AtMost, Below, NotInResult, Pattern, StepsOnly, marks
 
-Positive = Annotated[int, AtLeast(1)]
-Count = Annotated[int, AtLeast(0)]
-Share = Annotated[float, AtLeast(0), Below(1)]
 _Batches = Count | Annotated[float, AtLeast(0), AtMost(1)]
 _SomeBatches = Positive | Annotated[float, Above(0), AtMost(1)]
-_Flag = Annotated[bool, NotInResult]
 
-_TOP: dict[str, Any] = {
-    "name": Annotated[
-        str,
-        Pattern(
-            r'(?!\.{1,2}$)[^/\\:*?"<>|\n]{1,200}', 'can name a folder (up to 200 characters, no / \\ : * ? " < > |)'
-        ),
-        NotInResult,
-    ],
-    "seed": Count,
-    "task": Literal["auto", "binary", "multiclass", "multilabel", "regression"],
-    "loss.label_smoothing": Share,
-    "loss.class_weights": Literal["none", "balanced"] | Annotated[list[float], AtLeast(0)],
-    "debug": _Flag,
-    "rerun": Annotated[Literal["failed", "all", "none"], NotInResult],
-    "extend": _Flag,
-    "plan": _Flag,
-    "export": _Flag,
-    "batchnorm": Literal["train", "eval", "affine"],
-    "ema.decay": Annotated[float, Above(0), Below(1)] | None,
-    "head_init": Literal["default", "class_means", "probe", "source"],
-    "head_epochs": Count,
-    "batch_transform.name": Literal["none", "mixup", "cutmix"],
-    "batch_transform.alpha": Annotated[float, Above(0)],
+
+def _keys(section: type[Section], prefix: str = "") -> dict[str, Any]:
+    """What each key of a section may be, by its dotted name, but for what classes and loggers take."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(section, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, Section):
+            found |= _keys(hint, f"{prefix}{name}.")
+        elif hint is not Component and get_origin(hint) is not Mapping:
+            found[f"{prefix}{name}"] = hint
+    return found
+
+
+# Before they are decided these may be more than a run's settings hold.
+_UNDECIDED: dict[str, Any] = {
+    "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
+    "trainer.devices": Literal["auto", -1]
+    | Positive
+    | Annotated[list[int], AtLeast(0)]
+    | Annotated[str, Pattern(r"-1|[1-9]\d*|( *\d+ *,)+( *\d+ *)?", "is such a number or list")],
+    "trainer.precision": Literal["auto", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "64-true", "64"]
+    | Literal["bf16-true", "16-true", 16, 32, 64],
+    "cache.views": Annotated[Literal["auto"] | Count, StepsOnly(0)],
+    "paths.cache_dir": str | None,
+    "paths.data_dir": str | None,
+}
+
+# Of the command and of studies. What is in sources is checked as the components that it holds.
+_OF_COMMANDS: dict[str, Any] = {
+    "debug": Flag,
     "sources": dict,
     "study.primary": str | None,
     "study.budget": Literal["trials", "seconds"],
@@ -66,28 +69,8 @@ _SCHEDULER: dict[str, Any] = {
     "scheduler.patience": Count,
 }
 
-_TRAINER: dict[str, Any] = {
-    "trainer.max_epochs": Annotated[Positive, StepsOnly(1, harmless=True)],
-    "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
-    "trainer.devices": Literal["auto", -1]
-    | Positive
-    | Annotated[list[int], AtLeast(0)]
-    | Annotated[str, Pattern(r"-1|[1-9]\d*|( *\d+ *,)+( *\d+ *)?", "is such a number or list")],
-    "trainer.num_nodes": Positive,
-    "trainer.strategy": Annotated[
-        str,
-        Pattern(
-            r"auto|(ddp(_spawn|_fork|_notebook)?(_find_unused_parameters_(true|false))?|deepspeed(_stage_[123])?"
-            r"(_offload(_nvme)?)?|fsdp(_cpu_offload)?|single_device)",
-            "names a strategy of Lightning: auto, ddp, ddp_spawn, fsdp, deepspeed, single_device and their variants",
-        ),
-    ],
-    "trainer.precision": Literal["auto", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "64-true", "64"]
-    | Literal["bf16-true", "16-true", 16, 32, 64],
-    "trainer.channels_last": Literal["auto"] | bool,
-    "trainer.compile": Annotated[bool, StepsOnly(False)],
-    "trainer.gradient_clip_val": Annotated[float | None, Above(0), StepsOnly(None)],
-    "trainer.gradient_clip_algorithm": Literal["norm", "value"] | None,
+# Switches that only Lightning's trainer reads.
+_LIGHTNING: dict[str, Any] = {
     "trainer.accumulate_grad_batches": Annotated[Positive, StepsOnly(1)],
     "trainer.min_epochs": Annotated[Positive | None, StepsOnly(None)],
     "trainer.max_steps": Annotated[Literal[-1] | Positive, StepsOnly(-1)],
@@ -113,7 +96,7 @@ _TRAINER: dict[str, Any] = {
     "trainer.detect_anomaly": bool,
 }
 
-_OUTPUT: dict[str, Any] = {
+_LOGGERS: dict[str, Any] = {
     "logger.csv": dict,
     "logger.tensorboard": dict,
     "logger.wandb.project": Annotated[
@@ -127,21 +110,6 @@ _OUTPUT: dict[str, Any] = {
     "logger.wandb.log_model": bool,
     "logger.mlflow.tracking_uri": str | None,
     "logger.mlflow.experiment_name": str | None,
-    "callbacks.early_stopping.enabled": bool,
-    "callbacks.early_stopping.patience": Positive,
-    "callbacks.early_stopping.min_delta": Annotated[float, AtLeast(0)],
-    "callbacks.checkpoint.every_n_epochs": Annotated[Positive, NotInResult],
-    "callbacks.progress": Annotated[Literal["auto", "rich", "plain", "none"], NotInResult],
-    "callbacks.plots": _Flag,
-    # Stored activations give the same results within a tolerance that a test holds.
-    "cache.mode": Annotated[Literal["auto", "off", "require", "images"], NotInResult],
-    "cache.dtype": Literal["run", "half"],
-    "cache.views": Annotated[Literal["auto"] | Count, StepsOnly(0)],
-    "cache.images": Annotated[Literal["auto", "off"], NotInResult],
-    "cache.max_gb": Annotated[float | None, Above(0), NotInResult],
-    "paths.output_dir": str,
-    "paths.cache_dir": str | None,
-    "paths.data_dir": str | None,
 }
 
 # What these groups hold is passed on to a class.
@@ -158,7 +126,16 @@ LIGHTNING_SWITCHES: dict[str, Any] = {
 # Keys of earlier versions: what to do instead.
 REMOVED = {"callbacks.lr_monitor": "learning rates are always logged, leave it out"}
 
-SPEC: dict[str, Any] = {**_TOP, **_COMPONENTS, **_SCHEDULER, **_TRAINER, **_OUTPUT, **LIGHTNING_SWITCHES}
+SPEC: dict[str, Any] = {
+    **_keys(RunSettings),
+    **_UNDECIDED,
+    **_OF_COMMANDS,
+    **_COMPONENTS,
+    **_SCHEDULER,
+    **_LIGHTNING,
+    **_LOGGERS,
+    **LIGHTNING_SWITCHES,
+}
 
 # Groups that change no result, whatever they hold.
 _PLACES = ("logger", "paths", "study")

@@ -1,17 +1,44 @@
 """The choices of a run as types: what everything outside the configuration reads. No torch, and no Hydra until built.
 
-What a component (backbone, head, strategy, datamodule, optimizer) takes is its own affair: a :class:`Component` carries
-the arguments to it unread. Only what orchestration decides by has a name here.
+A field's name is the key, its annotation what the key may be and whether it changes the result
+(:mod:`headstart.config.schema` reads both from here), its comment what it is for. What a component (backbone, head,
+strategy, datamodule, optimizer) takes is its own affair: a :class:`Component` carries the arguments to it unread.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
-Rerun = Literal["failed", "all", "none"]
+from headstart.runs.directory import STUDY_NAME, Rerun
+from headstart.system.options import Above, AtLeast, Below, NotInResult, Pattern, StepsOnly
+
+Positive = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(0)]
+Share = Annotated[float, AtLeast(0), Below(1)]
+Flag = Annotated[bool, NotInResult]
 
 # Keys of conf/trainer that are this package's own.
 _OWN_SWITCHES = ("channels_last", "compile")
+
+
+class Section:
+    """A part of the configuration whose keys are the fields of a dataclass."""
+
+    @classmethod
+    def of(cls, choice: Mapping[str, Any]) -> Self:
+        """From the plain values, checked and decided; further keys are left out."""
+        kinds = get_type_hints(cls)
+        return cls(**{name: _typed(kinds[name], choice[name]) for name in kinds if name in choice})
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """A plain value as an annotation has it: sections and components are made, alone or by name."""
+    made = next((part for part in (kind, *get_args(kind)) if hasattr(part, "of")), None)
+    if made is None or value is None:
+        return value
+    if get_origin(kind) is Mapping:
+        return {name: made.of(inner) for name, inner in value.items()}
+    return made.of(value)
 
 
 @dataclass(frozen=True)
@@ -59,40 +86,33 @@ class Component:
 
 
 @dataclass(frozen=True)
-class TrainerSettings:
-    """The ``trainer`` group, decided.
+class TrainerSettings(Section):
+    """The ``trainer`` group, with its devices and its precision decided."""
 
-    Attributes:
-        max_epochs: of the training.
-        accelerator: ``cpu``, ``gpu`` or ``mps``.
-        devices: how many of this machine, or which.
-        num_nodes: machines.
-        strategy: of Lightning: ``auto``, ``ddp``, ...
-        precision: ``32-true``, ``bf16-mixed``, ...
-        channels_last: whether images and convolutions have their channels last; ``auto``: where that is faster.
-        compile: whether the model is compiled.
-        gradient_clip_val: None: gradients stay as they are.
-        gradient_clip_algorithm: ``norm`` or ``value``.
-        switches: everything that goes to Lightning's trainer, the above included.
-    """
-
-    max_epochs: int
-    accelerator: str
-    devices: int | list[int]
-    num_nodes: int
-    strategy: str
-    precision: str
-    channels_last: bool | Literal["auto"]
-    compile: bool
-    gradient_clip_val: float | None
-    gradient_clip_algorithm: str | None
-    switches: Mapping[str, Any]
+    max_epochs: Annotated[Positive, StepsOnly(1, harmless=True)]
+    accelerator: str  # cpu, gpu or mps
+    devices: int | list[int]  # how many of each machine, or which
+    num_nodes: Positive  # machines
+    strategy: Annotated[
+        str,
+        Pattern(
+            r"auto|(ddp(_spawn|_fork|_notebook)?(_find_unused_parameters_(true|false))?|deepspeed(_stage_[123])?"
+            r"(_offload(_nvme)?)?|fsdp(_cpu_offload)?|single_device)",
+            "names a strategy of Lightning: auto, ddp, ddp_spawn, fsdp, deepspeed, single_device and their variants",
+        ),
+    ]
+    precision: str  # 32-true, bf16-mixed, ...
+    channels_last: Literal["auto"] | bool  # of images and convolutions; auto: where that is faster
+    compile: Annotated[bool, StepsOnly(False)]
+    gradient_clip_val: Annotated[float | None, Above(0), StepsOnly(None)]  # None: gradients stay as they are
+    gradient_clip_algorithm: Literal["norm", "value"] | None
+    switches: Mapping[str, Any]  # everything that goes to Lightning's trainer, the above included
 
     @classmethod
-    def of(cls, choice: Mapping[str, Any]) -> "TrainerSettings":
+    def of(cls, choice: Mapping[str, Any]) -> Self:
         """From the section of the configuration."""
-        named = {name: choice[name] for name in cls.__dataclass_fields__ if name != "switches"}
-        return cls(**named, switches={key: value for key, value in choice.items() if key not in _OWN_SWITCHES})
+        switches = {key: value for key, value in choice.items() if key not in _OWN_SWITCHES}
+        return super().of({**choice, "switches": switches})
 
     @property
     def processes(self) -> int:
@@ -106,49 +126,38 @@ class TrainerSettings:
 
 
 @dataclass(frozen=True)
-class LossSettings:
-    """The ``loss`` section.
+class LossSettings(Section):
+    """The ``loss`` section."""
 
-    Attributes:
-        label_smoothing: share of the target that is spread over all classes.
-        class_weights: ``none``, ``balanced`` or a number a class.
-    """
-
-    label_smoothing: float = 0.0
-    class_weights: Literal["none", "balanced"] | list[float] = "none"
+    label_smoothing: Share  # of the target, spread over all classes
+    class_weights: Literal["none", "balanced"] | Annotated[list[float], AtLeast(0)]
 
 
 @dataclass(frozen=True)
-class BatchTransformSettings:
-    """The ``batch_transform`` group.
+class BatchTransformSettings(Section):
+    """The ``batch_transform`` group: what mixes the images of a batch."""
 
-    Attributes:
-        name: what mixes the images of a batch.
-        alpha: of the Beta distribution of the shares.
-    """
-
-    name: Literal["none", "mixup", "cutmix"] = "none"
-    alpha: float = 1.0
+    name: Literal["none", "mixup", "cutmix"]
+    alpha: Annotated[float, Above(0)] = 1.0  # of the Beta distribution of the shares
 
 
 @dataclass(frozen=True)
-class CacheSettings:
-    """The ``cache`` group.
+class EmaSettings(Section):
+    """The ``ema`` section: a moving average of the weights."""
 
-    Attributes:
-        mode: ``auto`` where it is exact, ``off``, ``require``, which makes "cannot" an error, or ``images``: decoded
-            images only.
-        dtype: ``run`` stores what is computed, ``half`` stores 32-bit activations in 16.
-        views: number of augmented views of each training image; 0: deterministic preprocessing only.
-        images: ``auto`` keeps decoded images where that changes nothing and they fit into memory, or ``off``.
-        max_gb: of all entries together; decoded images have as much again.
-    """
+    decay: Annotated[float, Above(0), Below(1)] | None  # None: there is none
 
-    mode: Literal["auto", "off", "require", "images"] = "auto"
-    dtype: Literal["run", "half"] = "run"
-    views: int = 0
-    images: Literal["auto", "off"] = "auto"
-    max_gb: float | None = None
+
+@dataclass(frozen=True)
+class CacheSettings(Section):
+    """The ``cache`` group: stored activations give the same results within a tolerance that a test holds."""
+
+    # auto where it is exact, off, require, which makes "cannot" an error, or images: decoded images only
+    mode: Annotated[Literal["auto", "off", "require", "images"], NotInResult] = "auto"
+    dtype: Literal["run", "half"] = "run"  # half stores 32-bit activations in 16
+    views: int = 0  # augmented, of each training image; 0: deterministic preprocessing only
+    images: Annotated[Literal["auto", "off"], NotInResult] = "auto"  # decoded ones, where they fit into memory
+    max_gb: Annotated[float | None, Above(0), NotInResult] = None  # of all entries; decoded images have as much again
 
     @property
     def max_bytes(self) -> int | None:
@@ -157,141 +166,87 @@ class CacheSettings:
 
 
 @dataclass(frozen=True)
-class EarlyStoppingSettings:
-    """``callbacks.early_stopping``.
+class EarlyStoppingSettings(Section):
+    """``callbacks.early_stopping``: whether training may end before ``trainer.max_epochs``."""
 
-    Attributes:
-        enabled: whether training may end before ``trainer.max_epochs``.
-        patience: epochs without a better validation metric.
-        min_delta: what counts as better.
-    """
-
-    enabled: bool = False
-    patience: int = 10
-    min_delta: float = 0.0
+    enabled: bool
+    patience: Positive  # epochs without a better validation metric
+    min_delta: Annotated[float, AtLeast(0)]  # what counts as better
 
 
 @dataclass(frozen=True)
-class CallbackSettings:
-    """The ``callbacks`` group.
+class CheckpointSettings(Section):
+    """``callbacks.checkpoint``: how often the last epoch is kept."""
 
-    Attributes:
-        early_stopping: when training ends early.
-        checkpoint_every_n_epochs: how often the last epoch is kept.
-        progress: ``auto``, ``rich``, ``plain`` or ``none``.
-        plots: whether pictures are drawn.
-    """
+    every_n_epochs: Annotated[Positive, NotInResult]
+
+
+@dataclass(frozen=True)
+class CallbackSettings(Section):
+    """The ``callbacks`` group."""
 
     early_stopping: EarlyStoppingSettings
-    checkpoint_every_n_epochs: int
-    progress: str
-    plots: bool
+    checkpoint: CheckpointSettings
+    progress: Annotated[Literal["auto", "rich", "plain", "none"], NotInResult]
+    plots: Flag
 
 
 @dataclass(frozen=True)
-class PathSettings:
-    """The ``paths`` group; absolute.
+class PathSettings(Section):
+    """The ``paths`` group; absolute once decided."""
 
-    Attributes:
-        output_dir: holds all studies.
-        cache_dir: of stored activations and images.
-        data_dir: of downloaded data sets.
-    """
-
-    output_dir: str
-    cache_dir: str
-    data_dir: str
+    output_dir: str  # holds all studies
+    cache_dir: str  # of stored activations and images
+    data_dir: str  # of downloaded data sets
 
 
 @dataclass(frozen=True)
-class SourceSettings:
-    """A further task (``sources.NAME``).
-
-    Attributes:
-        datamodule: its data.
-        task: its kind.
-        head: its own; None: as the run's.
-    """
+class SourceSettings(Section):
+    """A further task (``sources.NAME``)."""
 
     datamodule: Component
     task: str = "auto"
-    head: Component | None = None
+    head: Component | None = None  # None: as the run's
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """Everything that was chosen for one run.
+class RunSettings(Section):
+    """Everything that was chosen for one run."""
 
-    Attributes:
-        name: of the study.
-        seed: of the head, the order of images and augmentation.
-        task: ``auto`` or its name.
-        backbone, head, strategy, datamodule, optimizer: what is built.
-        scheduler: arguments of :class:`headstart.training.rates.Schedule`.
-        trainer: how long, where and in which precision.
-        loss: smoothing and weights.
-        batchnorm: ``train``, ``eval`` or ``affine``.
-        batch_transform: what mixes the images of a batch.
-        ema_decay: of the moving average of the weights; None: there is none.
-        head_init: how the head starts.
-        head_epochs: at the start, in which only the head learns.
-        cache: of activations and images.
-        callbacks: checkpoints, progress, pictures.
-        paths: folders.
-        sources: further tasks by name.
-        logger: options by the logger's name.
-        rerun: which earlier outcomes are trained again.
-        extend: go on from a shorter run.
-        export: write the trained backbone in the end.
-        plan: only say what would run.
-    """
-
-    name: str
-    seed: int
-    task: str
+    name: Annotated[  # of the study
+        str,
+        Pattern(STUDY_NAME, "can name a folder: up to 200 letters, digits, spaces and = + , @ _ - . (not first)"),
+        NotInResult,
+    ]
+    seed: Count  # of the head, the order of images and augmentation
+    task: Literal["auto", "binary", "multiclass", "multilabel", "regression"]
     backbone: Component
     head: Component
     strategy: Component
     datamodule: Component
     optimizer: Component
-    scheduler: Mapping[str, Any]
+    scheduler: Mapping[str, Any]  # arguments of headstart.training.rates.Schedule
     trainer: TrainerSettings
     loss: LossSettings
-    batchnorm: Any
+    batchnorm: Literal["train", "eval", "affine"]
     batch_transform: BatchTransformSettings
-    ema_decay: float | None
-    head_init: Any
-    head_epochs: int
+    ema: EmaSettings
+    head_init: Literal["default", "class_means", "probe", "source"]
+    head_epochs: Count  # at the start, in which only the head learns
     cache: CacheSettings
     callbacks: CallbackSettings
     paths: PathSettings
     sources: Mapping[str, SourceSettings]
-    logger: Mapping[str, Mapping[str, Any] | None]
-    rerun: Rerun
-    extend: bool
-    export: bool
-    plan: bool
+    logger: Mapping[str, Mapping[str, Any] | None]  # options by the logger's name
+    rerun: Annotated[Rerun, NotInResult]  # which earlier outcomes are trained again
+    extend: Flag  # go on from a shorter run
+    export: Flag  # write the trained backbone in the end
+    plan: Flag  # only say what would run
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "RunSettings":
+    def of(cls, choice: Mapping[str, Any]) -> Self:
         """From a whole configuration that was checked and decided."""
-        names = ("backbone", "head", "strategy", "datamodule", "optimizer")
-        components: dict[str, Any] = {name: Component.of(config[name]) for name in names}
-        given = ("name", "seed", "task", "batchnorm", "head_init", "head_epochs", "rerun", "extend", "export", "plan")
-        return cls(
-            **components,
-            **{name: config[name] for name in given},
-            scheduler={key: value for key, value in config["scheduler"].items() if key != "_target_"},
-            trainer=TrainerSettings.of(config["trainer"]),
-            loss=LossSettings(**config["loss"]),
-            batch_transform=BatchTransformSettings(**config["batch_transform"]),
-            ema_decay=config["ema"]["decay"],
-            cache=CacheSettings(**config["cache"]),
-            callbacks=_callbacks(config["callbacks"]),
-            paths=PathSettings(**config["paths"]),
-            sources={name: _source(choice) for name, choice in config["sources"].items()},
-            logger=config["logger"] or {},
-        )
+        return super().of({**choice, "logger": choice["logger"] or {}})
 
     @property
     def lr(self) -> float:
@@ -302,19 +257,3 @@ class RunSettings:
     def weight_decay(self) -> float:
         """Of the optimizer; 0 where it has none."""
         return float(self.optimizer.arguments.get("weight_decay", 0.0))
-
-
-def _callbacks(choice: Mapping[str, Any]) -> CallbackSettings:
-    return CallbackSettings(
-        EarlyStoppingSettings(**choice["early_stopping"]),
-        choice["checkpoint"]["every_n_epochs"],
-        choice["progress"],
-        choice["plots"],
-    )
-
-
-def _source(choice: Mapping[str, Any]) -> SourceSettings:
-    head = choice.get("head")
-    return SourceSettings(
-        Component.of(choice["datamodule"]), choice.get("task", "auto"), None if head is None else Component.of(head)
-    )

@@ -64,7 +64,7 @@ def build_module(
         weight_decay=settings.weight_decay,
         extras=strategy.start(model, surroundings),
         batch_transform=_batch_transform(settings, task),
-        ema_decay=settings.ema_decay,
+        ema_decay=settings.ema.decay,
         batchnorm=settings.batchnorm,
         channels_last=channels_last,
         compiled=trainer.compile,

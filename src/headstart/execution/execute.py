@@ -130,7 +130,7 @@ def build_trainer(
         StepSeed(settings.seed),
         CostMeter(attempt, apart=lambda: loaders.seconds, since=attempt.began if attempt else None),
         MetricsCsv(run.metrics_file),
-        *_build_checkpoints(run, module, callbacks.checkpoint_every_n_epochs),
+        *_build_checkpoints(run, module, callbacks.checkpoint.every_n_epochs),
         *build_progress(callbacks.progress),
     ]
     if stopping.enabled:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from headstart.config import ResolvedRun
+from headstart.config import ResolvedRun, RunSettings
 from headstart.config.closed_form import is_closed_form
+from headstart.config.settings import TrainerSettings
 from headstart.config.strategy import strategy_of
 
 OPTIMIZERS = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
@@ -15,14 +17,13 @@ PRECISIONS = ("32-true", "bf16-mixed")
 _FOLLOWED = (
     "accelerator",
     "benchmark",
-    "channels_last",
-    "compile",
     "deterministic",
     "devices",
     "gradient_clip_algorithm",
     "gradient_clip_val",
     "log_every_n_steps",
     "max_epochs",
+    "num_nodes",
     "num_sanity_val_steps",
     "precision",
     "strategy",
@@ -40,7 +41,6 @@ _USUAL: Mapping[str, tuple[Any, ...]] = {
     "max_steps": (-1,),
     "max_time": (None,),
     "min_epochs": (None,),
-    "num_nodes": (1,),
     "overfit_batches": (0.0,),
     "profiler": (None,),
     "val_check_interval": (None, 1.0),
@@ -51,73 +51,59 @@ _OF_THE_HEAD = ("batch_size", "drop_last", "eval_batch_size", "fraction", "seed"
 
 def obstacle(run: ResolvedRun) -> str | None:
     """Why a run must train alone, or None where its head can be trained together with others."""
-    config = run.config
-    found = (
-        _of_the_strategy(config, run.choices)
-        or _of_the_features(config)
-        or _of_the_trainer(config["trainer"])
-        or _of_the_head(config, run.choices)
-    )
-    if found is not None:
-        return found
-    if others := [name for name in config["logger"] if name != "csv"]:
+    settings = run.settings
+    if others := [name for name in settings.logger if name != "csv"]:
         return f"logger={others[0]} follows one run at a time"
-    return "extend=true goes on from an earlier run" if config["extend"] else None
+    if settings.extend:
+        return "extend=true goes on from an earlier run"
+    return _of_the_strategy(run) or _of_the_features(settings) or _of_the_trainer(settings.trainer) or _of_the_head(run)
 
 
 def shared_part(run: ResolvedRun) -> str:
     """What runs must have in common to be trained in one process: backbone, images, device and store."""
-    config, trainer = run.config, run.config["trainer"]
-    images = {key: value for key, value in config["datamodule"].items() if key not in _OF_THE_HEAD}
+    settings, trainer = run.settings, run.settings.trainer
+    images = settings.datamodule.without(*_OF_THE_HEAD)
     # Random weights are drawn from the seed.
-    seed = config["seed"] if run.weights.kind == "none" else None
-    kept = ("accelerator", "benchmark", "channels_last", "deterministic", "devices", "precision", "sync_batchnorm")
-    machine = {key: trainer.get(key) for key in kept}
-    parts = [
-        config["backbone"],
-        run.weights.sha256,
-        seed,
-        images,
-        machine,
-        config["cache"],
-        config["paths"]["cache_dir"],
-    ]
+    seed = settings.seed if run.weights.kind == "none" else None
+    machine = (trainer.accelerator, trainer.devices, trainer.precision, trainer.channels_last)
+    switches = {key: trainer.switches.get(key) for key in ("benchmark", "deterministic", "sync_batchnorm")}
+    store = (asdict(settings.cache), settings.paths.cache_dir)
+    parts = [asdict(settings.backbone), run.weights.sha256, seed, asdict(images), machine, switches, store]
     return json.dumps(parts, sort_keys=True, default=str)
 
 
-def _of_the_strategy(config: Mapping[str, Any], choices: Mapping[str, str]) -> str | None:
-    strategy = strategy_of(config)
+def _of_the_strategy(run: ResolvedRun) -> str | None:
+    settings, strategy = run.settings, strategy_of(run.config)
     if strategy is None or not strategy.only_head_learns:
-        return f"strategy={choices.get('strategy', '?')} is not freeze: more than a head learns"
-    if config["head_epochs"]:
-        return f"head_epochs={config['head_epochs']} makes phases"
-    if config["head_init"] != "default":
-        return f"head_init={config['head_init']} looks at all images first"
-    if config["ema"]["decay"] is not None:
+        return f"strategy={run.choices.get('strategy', '?')} is not freeze: more than a head learns"
+    if settings.head_epochs:
+        return f"head_epochs={settings.head_epochs} makes phases"
+    if settings.head_init != "default":
+        return f"head_init={settings.head_init} looks at all images first"
+    if settings.ema.decay is not None:
         return "ema.decay averages weights after every step"
     return None
 
 
-def _of_the_features(config: Mapping[str, Any]) -> str | None:
-    if config["cache"]["mode"] == "off":
+def _of_the_features(settings: RunSettings) -> str | None:
+    if settings.cache.mode == "off":
         return "cache=off"
-    if config["batch_transform"]["name"] != "none":
-        return f"batch_transform={config['batch_transform']['name']} mixes images"
-    augment = config["datamodule"].get("augment", "none")
-    if augment != "none" and not config["cache"]["views"]:
+    if settings.batch_transform.name != "none":
+        return f"batch_transform={settings.batch_transform.name} mixes images"
+    augment = settings.datamodule.arguments.get("augment", "none")
+    if augment != "none" and not settings.cache.views:
         return f"datamodule.augment={augment} changes the images in every epoch (cache.views=0)"
     return None
 
 
-def _of_the_trainer(trainer: Mapping[str, Any]) -> str | None:
-    devices = trainer["devices"]
-    if (len(devices) if isinstance(devices, list) else devices) != 1 or trainer["num_nodes"] != 1:
+def _of_the_trainer(trainer: TrainerSettings) -> str | None:
+    if trainer.distributed:
         return "several processes train it"
-    if trainer["strategy"] not in ("auto", "single_device"):
-        return f"trainer.strategy={trainer['strategy']}"
-    if trainer["precision"] not in PRECISIONS:
-        return f"trainer.precision={trainer['precision']} is not one of {', '.join(PRECISIONS)}"
-    for key, value in trainer.items():
+    if trainer.strategy not in ("auto", "single_device"):
+        return f"trainer.strategy={trainer.strategy}"
+    if trainer.precision not in PRECISIONS:
+        return f"trainer.precision={trainer.precision} is not one of {', '.join(PRECISIONS)}"
+    for key, value in trainer.switches.items():
         usual = _USUAL.get(key, (None,))
         one_batch = type(value) is int and usual == (None, 1.0)  # 1 is one batch, and 1.0 are all of them
         if key not in _FOLLOWED and (one_batch or value not in usual):
@@ -125,10 +111,10 @@ def _of_the_trainer(trainer: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _of_the_head(config: Mapping[str, Any], choices: Mapping[str, str]) -> str | None:
-    if is_closed_form(config):
-        return f"head={choices.get('head', '?')} is solved for at once, without steps"
-    if config["optimizer"]["_target_"] not in OPTIMIZERS:
+def _of_the_head(run: ResolvedRun) -> str | None:
+    if is_closed_form(run.config):
+        return f"head={run.choices.get('head', '?')} is solved for at once, without steps"
+    if run.settings.optimizer.target not in OPTIMIZERS:
         names = ", ".join(name.rpartition(".")[2] for name in OPTIMIZERS)
-        return f"optimizer={choices.get('optimizer', '?')} is not one of {names}"
+        return f"optimizer={run.choices.get('optimizer', '?')} is not one of {names}"
     return None

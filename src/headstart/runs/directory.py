@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import socket
 import time
@@ -25,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from headstart.errors import ConfigError, RunError
+from headstart.errors import RunError
 from headstart.runs.result import AUDIT_FILE, CONFIG_FILE, METRICS_FILE, RESULT_FILE, Cost, Result, read_result
 from headstart.system.atomic import copy_file, remove_leftovers, write_json
 from headstart.system.locks import FileLock, is_held
@@ -36,9 +35,19 @@ Rerun = Literal["failed", "all", "none"]
 
 LOCK_FILE = ".lock"
 ATTEMPTS_FILE = "attempts.json"
-_MAX_KEY_LENGTH = 120
+STUDY_NAME = r"[\w=+,@-][\w=+,@ .-]{0,199}"
 
 _log = logging.getLogger(__name__)
+
+
+class _Inside:
+    """A file or folder of a run directory."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunDirectory, _: type[RunDirectory]) -> Path:
+        return run.path / self._name
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,16 @@ class RunDirectory:
     fingerprint: str
     rerun: Rerun = "failed"
 
+    checkpoints = _Inside("checkpoints")
+    last_checkpoint = _Inside("checkpoints/last.ckpt")  # where a partial run goes on from
+    best_checkpoint = _Inside("checkpoints/best.ckpt")  # on validation
+    config_file = _Inside(CONFIG_FILE)  # the resolved choices
+    metrics_file = _Inside(METRICS_FILE)  # one row per epoch
+    audit_file = _Inside(AUDIT_FILE)  # what learned and what stayed frozen, with the proof
+    log_file = _Inside("log.txt")  # everything that was logged, tracebacks included
+    plots = _Inside("plots")
+    attempts_file = _Inside(ATTEMPTS_FILE)  # what each process that worked on the run spent
+
     @classmethod
     def open(
         cls, output_dir: str | Path, study: str, key: str, fingerprint: str, *, rerun: Rerun = "failed"
@@ -63,21 +82,15 @@ class RunDirectory:
 
         Args:
             output_dir: holds all studies.
-            study: one folder's name.
-            key: readable summary of the choices; what a file name cannot hold is replaced.
+            study: one folder's name (:data:`STUDY_NAME`).
+            key: readable summary of the choices, safe in a file name.
             fingerprint: its first 8 characters end the directory's name.
             rerun: which earlier outcomes are trained again.
 
         Raises:
-            ConfigError: ``study`` is not the name of a folder.
-            RunError: the directory belongs to another fingerprint with the same 8 characters.
+            RunError: there can be no such folder, or it is another fingerprint's with the same 8 characters.
         """
-        if not re.fullmatch(r"[\w=+,@-][\w=+,@ .-]*", study):
-            raise ConfigError(f"name={study} is not a folder's name; use letters, digits, `-`, `_`, `.`, `=`.")
-        if len(fingerprint) < 8:
-            raise RunError(f"the fingerprint {fingerprint!r} is shorter than 8 characters.")
-        readable = re.sub(r"[^\w=+.@-]+", "-", key).strip("-.")[:_MAX_KEY_LENGTH].rstrip("-.") or "run"
-        run = cls(Path(output_dir) / study / f"{readable}-{fingerprint[:8]}", fingerprint, rerun)
+        run = cls(Path(output_dir) / study / f"{key}-{fingerprint[:8]}", fingerprint, rerun)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -201,54 +214,9 @@ class RunDirectory:
         """What all recorded attempts cost together."""
         return _sum_of(self.attempts())
 
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """Where a partial run goes on from."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """Best on validation."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved choices."""
-        return self.path / CONFIG_FILE
-
-    @property
-    def metrics_file(self) -> Path:
-        """One row per epoch."""
-        return self.path / METRICS_FILE
-
-    @property
-    def audit_file(self) -> Path:
-        """What learned and what stayed frozen, with the proof."""
-        return self.path / AUDIT_FILE
-
-    @property
-    def log_file(self) -> Path:
-        """Everything that was logged, tracebacks included."""
-        return self.path / "log.txt"
-
-    @property
-    def plots(self) -> Path:
-        """Folder of the plots."""
-        return self.path / "plots"
-
     def predictions_file(self, split: str) -> Path:
         """Probabilities for every sample of ``split``."""
         return self.path / f"predictions_{split}.npz"
-
-    @property
-    def attempts_file(self) -> Path:
-        """What each process that worked on the run spent."""
-        return self.path / ATTEMPTS_FILE
 
     def _recorded_fingerprint(self) -> str | None:
         if (self.path / RESULT_FILE).exists():

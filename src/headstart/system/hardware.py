@@ -203,7 +203,7 @@ def resolve_devices(
     if devices == "auto":
         return max(1, present) if accelerator == "gpu" and strategy not in {"auto", "single_device"} else 1
     if isinstance(devices, str):
-        devices = _parse_devices(devices)
+        devices = [int(part) for part in devices.split(",") if part.strip()] if "," in devices else int(devices)
     if isinstance(devices, int):
         count = max(1, present) if devices == -1 else devices
         if accelerator == "gpu" and hardware.cuda and count > present:
@@ -244,15 +244,6 @@ def resolve_precision(precision: str | int, accelerator: str, hardware: Hardware
     else:
         fast = accelerator == "cpu" and hardware.cpu_bf16 and not slow_in_half
     return "bf16-mixed" if fast else "32-true"
-
-
-def _parse_devices(text: str) -> int | list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part.strip()] if "," in text else int(text)
-    except ValueError:
-        raise ConfigError(
-            f"trainer.devices={text}: must be auto, a number of devices, or a list such as [0,1]"
-        ) from None
 
 
 def _torch_version() -> str:

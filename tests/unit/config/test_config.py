@@ -93,6 +93,11 @@ def test_every_wrong_value_is_named_with_what_is_allowed():
     assert len(message.splitlines()) == len(WRONG_VALUES)
 
 
+@pytest.mark.parametrize("study", ["../x", ".hidden", '"a\nb"'])
+def test_a_study_is_one_folder(study: str):
+    assert "must be a text that can name a folder" in refused(f"name={study}")
+
+
 def test_strategy_parameters_follow_their_annotations():
     assert "strategy.backbone_lr_mult=x: must be a number" in refused("strategy=full", "strategy.backbone_lr_mult=x")
     assert "did you mean strategy.backbone_lr_mult?" in refused("strategy=full", "+strategy.backbone_lr_mul=1")

@@ -18,10 +18,10 @@ def test_what_was_chosen_has_a_type_and_nothing_is_left_out():
     assert settings.strategy.target == "headstart.strategies.LpFt"
     assert settings.strategy.arguments["probe_lr_mult"] == 10.0
     assert "_target_" not in settings.head.arguments
-    assert (settings.seed, settings.ema_decay, settings.trainer.accelerator) == (4, 0.9, "cpu")
+    assert (settings.seed, settings.ema.decay, settings.trainer.accelerator) == (4, 0.9, "cpu")
     assert (settings.lr, settings.weight_decay, settings.scheduler["name"]) == (1e-3, 0.01, "cosine")
     assert settings.cache.max_bytes == 20 * 10**9
-    assert settings.callbacks.checkpoint_every_n_epochs == 1
+    assert settings.callbacks.checkpoint.every_n_epochs == 1
     assert set(settings.trainer.switches) == set(run.config["trainer"]) - {"channels_last", "compile"}
 
 

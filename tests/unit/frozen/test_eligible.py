@@ -23,7 +23,9 @@ def test_the_default_job_trains_together_and_every_switch_of_the_trainer_is_know
     run = resolved()
     assert obstacle(run) is None
     known = set(_FOLLOWED) | set(_USUAL)
-    assert set(run.config["trainer"]) - known == set(), "say in frozen/eligible.py what the heads' loop makes of these"
+    assert set(run.settings.trainer.switches) - known == set(), (
+        "say in frozen/eligible.py what the heads' loop makes of these"
+    )
 
 
 REFUSED = {

@@ -63,7 +63,6 @@ def test_devices(asked, accelerator, strategy, machine, expected):
         (5, "gpu", FOUR_A100, "4 GPU"),
         ([0, 7], "gpu", FOUR_A100, "GPU 7 is not visible"),
         (2, "mps", MAC, "single device"),
-        ("two", "cpu", CPU, "must be auto"),
     ],
 )
 def test_too_many_devices(asked, accelerator, machine, words):
