@@ -1,7 +1,6 @@
 """The command line: ``python train.py``, ``headstart train`` and the other commands. No torch until a job is right."""
 
 import importlib
-import importlib.util
 import io
 import os
 import sys
@@ -46,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if command == "train":
         return train_main(rest, command="headstart train")
-    if command not in _present():
+    if command not in COMMANDS:
         from headstart.system.names import suggestion
 
-        names = ["train", *_present()]
+        names = ["train", *COMMANDS]
         print(f"error: '{command}' is no command{suggestion(command, names)}", file=sys.stderr)
         print(f"Commands: {', '.join(names)}", file=sys.stderr)
         return 2
@@ -216,20 +215,8 @@ def _folders(arguments: Sequence[str]) -> list[Path]:
     return folders
 
 
-def _present() -> list[str]:
-    """The commands that this installation has."""
-    found = []
-    for name, (module, _) in COMMANDS.items():
-        try:
-            if importlib.util.find_spec(module) is not None:
-                found.append(name)
-        except ModuleNotFoundError:
-            continue
-    return found
-
-
 def _overview() -> str:
     lines = ["Config-driven transfer-learning experiments on images.", "", "Usage: headstart COMMAND ...", ""]
     lines.append("  train     train, with the same choices as train.py; `headstart train --help` lists them")
-    lines += [f"  {name:<10}{COMMANDS[name][1]}" for name in _present()]
+    lines += [f"  {name:<10}{purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "\n".join([*lines, "", "`headstart COMMAND --help` says more. `headstart --version` prints the version."])

@@ -60,10 +60,16 @@ def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, ba
 
     with _output(output) as file:
         write_csv(file, model.classes, readable(), task=model.task.name)
-    if not model.task.one_class:
-        _summarise_count(labels.total(), unreadable, output=output)
-        return 0 if labels else 1
-    _summarise(labels, unreadable, seconds=time.perf_counter() - started, output=output)
+    for item in unreadable:
+        print(f"skipped: {legible(item.reason)}", file=sys.stderr)
+    seconds = time.perf_counter() - started
+    rate = f" in {seconds:.1f} s ({labels.total() / seconds:.0f} a second)" if labels else ""
+    done = "classified" if model.task.one_class else "predicted"
+    print(f"{labels.total()} images {done}{rate}, {len(unreadable)} unreadable", file=sys.stderr)
+    if model.task.one_class:
+        _show_counts(labels)
+    if output:
+        print(f"written to {output}", file=sys.stderr)
     return 0 if labels else 1
 
 
@@ -82,25 +88,10 @@ def _output(path: str | None) -> Iterator[IO[str]]:
             file.detach()
 
 
-def _summarise(labels: Counter[str], unreadable: list[Unreadable], *, seconds: float, output: str | None) -> None:
-    for item in unreadable:
-        print(f"skipped: {legible(item.reason)}", file=sys.stderr)
-    total = labels.total()
-    rate = f" in {seconds:.1f} s ({total / seconds:.0f} a second)" if total else ""
-    print(f"{total} images classified{rate}, {len(unreadable)} unreadable", file=sys.stderr)
+def _show_counts(labels: Counter[str]) -> None:
     most = [(legible(name), count) for name, count in labels.most_common(20)]
     width = max((len(name) for name, _ in most), default=0)
     for name, count in most:
-        print(f"  {name:<{width}}  {count:>6}  {count / total:6.1%}", file=sys.stderr)
+        print(f"  {name:<{width}}  {count:>6}  {count / labels.total():6.1%}", file=sys.stderr)
     if len(labels) > 20:
         print(f"  and {len(labels) - 20} more classes", file=sys.stderr)
-    if output:
-        print(f"written to {output}", file=sys.stderr)
-
-
-def _summarise_count(total: int, unreadable: list[Unreadable], *, output: str | None) -> None:
-    for item in unreadable:
-        print(f"skipped: {legible(item.reason)}", file=sys.stderr)
-    print(f"{total} images predicted, {len(unreadable)} unreadable", file=sys.stderr)
-    if output:
-        print(f"written to {output}", file=sys.stderr)

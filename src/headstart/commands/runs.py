@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from headstart.runs.reader import RunRecord, read_runs
-from headstart.runs.result import Cost
 
 _GROUPS = ("backbone", "head", "strategy", "datamodule")
 _STYLES = {"done": "green", "running": "cyan", "partial": "yellow", "failed": "red", "unreadable": "red"}
@@ -80,7 +79,7 @@ def _listed(run: RunRecord) -> Listed:
         metric=metric,
         val=run.metrics.get(f"val/{metric}"),
         test=run.metrics.get(f"test/{metric}"),
-        seconds=run.costs.get("total_seconds") or _recorded_seconds(run),
+        seconds=run.costs.get("total_seconds") or run.recorded_seconds,
         reason="" if running else run.reason,
     )
 
@@ -104,11 +103,6 @@ def _metric(run: RunRecord) -> str | None:
     if monitor in names or not names:
         return monitor if names else None
     return next((name for name in names if name != "loss"), names[0])
-
-
-def _recorded_seconds(run: RunRecord) -> float | None:
-    costs = [Cost.from_dict(attempt["cost"]) for attempt in run.attempts]
-    return sum(max(cost.total_seconds, cost.fit_seconds) for cost in costs) if costs else None
 
 
 def _print_table(runs: Sequence[Listed]) -> None:

@@ -139,6 +139,7 @@ def _distinct(series: Series) -> Series:
 
 
 def _mark_epochs(axis: Axes, *, phases: Sequence[Span], best_epoch: int | None) -> None:
+    note: Any = {"xycoords": axis.get_xaxis_transform(), "textcoords": "offset points", "fontsize": 7.5}
     if len(phases) > 1:
         low, high = axis.get_ylim()
         axis.set_ylim(low, high * (high / low) ** 0.09 if axis.get_yscale() == "log" else high + 0.09 * (high - low))
@@ -146,29 +147,8 @@ def _mark_epochs(axis: Axes, *, phases: Sequence[Span], best_epoch: int | None) 
             start = max(phase.start_epoch + 0.5, axis.get_xlim()[0])
             if phase.start_epoch:
                 axis.axvline(start, color=MUTED, linewidth=0.9, linestyle=":")
-            axis.annotate(
-                phase.name,
-                (start, 1),
-                xycoords=axis.get_xaxis_transform(),
-                xytext=(3, -2),
-                textcoords="offset points",
-                va="top",
-                fontsize=7.5,
-                color=MUTED,
-                annotation_clip=True,
-            )
+            axis.annotate(phase.name, (start, 1), xytext=(3, -2), va="top", color=MUTED, annotation_clip=True, **note)
     if best_epoch is not None:
+        look: Any = {"rotation": 90, "ha": "right", "va": "bottom", "alpha": 0.7}
         axis.axvline(best_epoch + 1, color=INK, linewidth=0.9, alpha=0.55)
-        axis.annotate(
-            "chosen",
-            (best_epoch + 1, 0.02),
-            xycoords=axis.get_xaxis_transform(),
-            xytext=(-3, 0),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="bottom",
-            fontsize=7.5,
-            color=INK,
-            alpha=0.7,
-        )
+        axis.annotate("chosen", (best_epoch + 1, 0.02), xytext=(-3, 0), color=INK, **look, **note)

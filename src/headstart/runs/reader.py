@@ -131,10 +131,10 @@ class RunRecord:
         path = self.directory.audit_file
         return self._part(path, lambda: _drift(path), [])
 
-    @cached_property
-    def attempts(self) -> list[dict[str, Any]]:
-        """What each process that worked on it recorded, oldest first."""
-        return self._part(self.directory.attempts_file, self.directory.attempts, [])
+    @property
+    def recorded_seconds(self) -> float | None:
+        """What all attempts took as far as they recorded it; None where none did."""
+        return self._part(self.directory.attempts_file, lambda: self.directory.cost().total_seconds, None)
 
     def predictions(self, split: str) -> StoredPredictions | None:
         """What the run predicted for ``split``; None where it kept none, or predicts no classes."""

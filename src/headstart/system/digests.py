@@ -28,14 +28,6 @@ def digest(value: Any) -> str:
     return sha.hexdigest()
 
 
-def digest_array(array: Any) -> str:
-    """SHA-256 of dtype, shape and bytes of a NumPy array, or of a torch tensor wherever it lives."""
-    sha = hashlib.sha256()
-    for part in _encode_array(array):
-        sha.update(part)
-    return sha.hexdigest()
-
-
 def _encode(value: Any) -> Iterator[bytes | memoryview]:
     if value is None or isinstance(value, bool):
         yield _tagged(b"c", repr(value).encode())
@@ -74,9 +66,9 @@ def _encode_array(array: Any) -> Iterator[bytes | memoryview]:
         tensor = array.detach().cpu().contiguous()
         dtype = str(tensor.dtype).removeprefix("torch.")
         shape = tuple(tensor.shape)
-        # NumPy has no bfloat16, so the bytes are taken as they are.
+        # NumPy has no bfloat16, so the bytes are taken as they are; torch is not imported here.
         flat = tensor.reshape(-1)
-        data = flat.view(_uint8(flat)).numpy() if flat.numel() else b""
+        data = flat.view(sys.modules["torch"].uint8).numpy() if flat.numel() else b""
     else:
         dtype, shape = str(array.dtype), tuple(array.shape)
         data = array.tobytes()
@@ -84,11 +76,6 @@ def _encode_array(array: Any) -> Iterator[bytes | memoryview]:
         raise TypeError("an array of Python objects has no digest; convert it to numbers or strings")
     yield _tagged(b"a", f"{dtype}{list(shape)}".encode())
     yield data if isinstance(data, bytes) else memoryview(data)
-
-
-def _uint8(tensor: Any) -> Any:
-    """``torch.uint8`` of the torch that made the tensor, without importing it here."""
-    return sys.modules["torch"].uint8
 
 
 def _number(value: int | float) -> str:

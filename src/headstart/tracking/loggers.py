@@ -12,17 +12,19 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from headstart.config import ResolvedRun
 from headstart.errors import ConfigError
 from headstart.runs.result import Result
 from headstart.system.console import show
 from headstart.system.digests import digest
 from headstart.system.names import leaves
+from headstart.tasks.predictions import Predictions
 from headstart.tracking.wandb_run import start_wandb, wandb_outcome
 
 _log = logging.getLogger(__name__)
@@ -32,33 +34,7 @@ Options = Mapping[str, Any]
 _MLFLOW_TAG = "headstart.id"
 
 
-class RunChoices(Protocol):
-    """What loggers need to know of a run; :class:`headstart.config.ResolvedRun`."""
-
-    @property
-    def config(self) -> dict[str, Any]: ...  # noqa: D102
-    @property
-    def choices(self) -> dict[str, str]: ...  # noqa: D102
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def study(self) -> str: ...  # noqa: D102
-    @property
-    def output_dir(self) -> str: ...  # noqa: D102
-
-
-class Scored(Protocol):
-    """A split's predictions; :class:`headstart.tasks.predictions.Predictions`."""
-
-    @property
-    def targets(self) -> np.ndarray: ...  # noqa: D102
-    @property
-    def probabilities(self) -> np.ndarray: ...  # noqa: D102
-
-
-def build_loggers(choice: Mapping[str, Options | None], *, run_dir: Path, resolved: RunChoices) -> list[Logger]:
+def build_loggers(choice: Mapping[str, Options | None], *, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
     """The loggers of one run, started, with the run's choices logged. Close them with :func:`finish_loggers`.
 
     Args:
@@ -92,10 +68,10 @@ def finish_loggers(loggers: Iterable[Logger], *, exit_code: int = 0) -> None:
     """
     for logger in loggers:
         try:
-            if isinstance(logger, WandbLogger):
-                _finish_wandb(logger, exit_code)
-            else:
+            if not isinstance(logger, WandbLogger):
                 logger.finalize("success" if exit_code == 0 else "failed")
+            elif _is_rank_zero():
+                logger.experiment.finish(exit_code=exit_code)
         except Exception as error:  # a result must not be lost to a logger
             _log.debug("closing a logger failed", exc_info=True)
             show(f"{type(logger).__name__} could not be closed: {error}")
@@ -106,7 +82,7 @@ def log_outcome(
     loggers: Iterable[Logger],
     *,
     metrics: Mapping[str, float | None],
-    predictions: Mapping[str, Scored] | None = None,
+    predictions: Mapping[str, Predictions] | None = None,
     ids: Mapping[str, Sequence[str]] | None = None,
     classes: Sequence[str] = (),
     plots: Sequence[Path] = (),
@@ -150,18 +126,18 @@ def measurements(result: Result, audit_file: Path) -> dict[str, float | None]:
     return values
 
 
-def flat_choices(resolved: RunChoices) -> dict[str, Any]:
+def flat_choices(resolved: ResolvedRun) -> dict[str, Any]:
     """One level: the chosen options by group (``backbone``), every value by dotted key (``optimizer.lr``)."""
     values = {key: value for key, value in leaves(resolved.config).items() if not key.startswith(("logger.", "paths."))}
     return {**values, **resolved.choices, "fingerprint": resolved.fingerprint, "key": resolved.key}
 
 
-def stable_id(resolved: RunChoices) -> str:
+def stable_id(resolved: ResolvedRun) -> str:
     """The same for the same choices in the same study, so that a resumed run goes on in its own record."""
     return digest({"study": resolved.study, "fingerprint": resolved.fingerprint})[:16]
 
 
-def _tensorboard(options: Options, run_dir: Path, resolved: RunChoices) -> list[Logger]:
+def _tensorboard(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
     _require("tensorboard", "tensorboard")
     logger = TensorBoardLogger(run_dir, name="tensorboard", version="", default_hp_metric=False, **options)
     logger.log_hyperparams(_printable(flat_choices(resolved)))
@@ -181,7 +157,7 @@ def _tensorboard_outcome(logger: TensorBoardLogger, metrics: Mapping[str, float]
 
 
 @rank_zero_only
-def _start_wandb(options: Options, run_dir: Path, resolved: RunChoices) -> Any:
+def _start_wandb(options: Options, run_dir: Path, resolved: ResolvedRun) -> Any:
     return start_wandb(
         options,
         run_dir=run_dir,
@@ -193,7 +169,7 @@ def _start_wandb(options: Options, run_dir: Path, resolved: RunChoices) -> Any:
     )
 
 
-def _wandb(options: Options, run_dir: Path, resolved: RunChoices) -> list[Logger]:
+def _wandb(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
     _require("wandb", "wandb")
     run = _start_wandb(options, run_dir, resolved)
     if run is None and _is_rank_zero():  # disabled
@@ -205,12 +181,7 @@ def _wandb(options: Options, run_dir: Path, resolved: RunChoices) -> list[Logger
     return [WandbLogger(experiment=run, save_dir=str(run_dir), id=stable_id(resolved), log_model=log_model)]
 
 
-def _finish_wandb(logger: WandbLogger, exit_code: int) -> None:
-    if _is_rank_zero():
-        logger.experiment.finish(exit_code=exit_code)
-
-
-def _mlflow(options: Options, run_dir: Path, resolved: RunChoices) -> list[Logger]:
+def _mlflow(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
     _require("mlflow", "mlflow")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = options.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI")
