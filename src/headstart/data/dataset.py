@@ -34,6 +34,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
         seed: of the run.
         random: whether the transform draws random numbers.
         max_pixels: of a file; larger ones are refused.
+
+    Attributes:
+        views: how many augmented views of an image take turns; 0: each epoch shows new ones.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.records, self.transform, self.channels, self.max_pixels = records, transform, channels, max_pixels
-        self.seed, self.random = seed, random
+        self.seed, self.random, self.views = seed, random, 0
 
     def __len__(self) -> int:
         return len(self.records)
@@ -59,6 +62,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
             return read_image(image, self.channels, max_pixels=self.max_pixels)
         pixels = image if isinstance(image, np.ndarray) else image.draw()
         return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+
+    def view(self, epoch: int) -> int:
+        """Which view of the images an epoch shows."""
+        return epoch % self.views if self.views else epoch
 
     def shown(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         """What training or evaluation sees of a decoded image: ``(C, H, W)`` float32."""
@@ -74,7 +81,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         target = self.records.targets[index]
         single = target.item() if target.ndim == 0 else torch.from_numpy(np.array(target))
-        return {"images": self.shown(self.image(index), epoch, index), "targets": single, "index": index}
+        return {"images": self.shown(self.image(index), self.view(epoch), index), "targets": single, "index": index}
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from headstart.model.modes import apply_modes
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.directory import Attempt, RunDirectory
 from headstart.runs.result import to_plain
-from headstart.store.activations import CachedData, pooling_of
+from headstart.store.activations import CachedData
+from headstart.store.extract import pooling_of
 from headstart.system.atomic import write_json
 from headstart.system.console import copied_to, duration, only_copied, show
 from headstart.system.digests import digest

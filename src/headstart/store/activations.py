@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -15,7 +14,6 @@ from headstart.backbones.cut import is_cuttable
 from headstart.config.settings import CacheSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import CacheError
-from headstart.heads.pool import Pool
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
@@ -23,7 +21,7 @@ from headstart.store.building import ShardWriter
 from headstart.store.decide import Decision, check_required, decide, too_large
 from headstart.store.decoded import DecodedImages
 from headstart.store.entry import Entry
-from headstart.store.extract import Kind, Prefix, extract
+from headstart.store.extract import Kind, Prefix, extract, pooling_of
 from headstart.store.key import Arithmetic, activations_key, describe_images, describe_prefix
 from headstart.store.loader import StoredBatches
 from headstart.store.pixels import decoding_threads
@@ -191,8 +189,7 @@ class CachedData(pl.LightningDataModule):
         uses = [use for use in uses if use.kind == "activations"]
         trained = [use for use in uses if use.split == "train"]
         first = next(iter(trained or uses), None)
-        views = self._views if trained else 0
-        if views:
+        if views := self.views[0]:
             reasons["views"] = (
                 f"{views} augmented views of each training image took turns, instead of new ones an epoch"
             )
@@ -236,7 +233,8 @@ class CachedData(pl.LightningDataModule):
         started = time.perf_counter()
         loader: Loader | None = self._stored(split, index, may_build=fitting)
         if loader is None:  # one without batches on this process is false, and would be another than the others'
-            loader = self._images(split)
+            views = self._views if split == "train" and self.decisions[index].train else 0
+            loader = self._images(split, views)
         self._record.seconds += time.perf_counter() - started
         self._loaders[index, split] = loader
         return loader
@@ -354,14 +352,22 @@ class CachedData(pl.LightningDataModule):
             half=self.settings.dtype == "half",
         )
 
-    def _images(self, split: str) -> Loader:
-        """Images: decoded before and only normalised or augmented now, else from their files."""
+    def _images(self, split: str, views: int) -> Loader:
+        """Images: decoded before and only normalised or augmented now, else from their files.
+
+        Where ``views`` of them should have been stored and cannot be, the same ones take turns: what a run learns does
+        not depend on the space that there is.
+        """
         data, trainer, loader = self.data, self._trainer(), self._image_loader(split)
+        if views:
+            _take_turns(loader.dataset, views)
         if self.settings.mode == "off" or self.settings.images == "off" or self._obstacle is not None:
             return loader
         decoded = DecodedImages.of(data, split, augmented=split == "train")
         if decoded is None:
             return loader
+        if views:
+            _take_turns(decoded.dataset, views)
         wanted = decoded.wanted(self.settings, processes=trainer.num_devices)
         found = provide(wanted, self.pixel_store, trainer)
         if isinstance(found, str):
@@ -395,22 +401,6 @@ class CachedData(pl.LightningDataModule):
             self._prefixes.clear()
 
 
-def pooling_of(model: TransferModel) -> Pool | None:
-    """The head's pooling, if that is the first thing the head does, and all it does with the features."""
-    pool = getattr(model.head, "pool", None)
-    if not isinstance(pool, Pool):
-        return None
-    shape = model.backbone.features.shape
-    parameter = next(model.head.parameters(), torch.zeros(1))
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn((2, *shape), generator=generator).to(parameter)
-    mode = model.head.training
-    model.head.eval()
-    try:
-        with torch.no_grad():
-            same = torch.equal(model.head(features), model.head(pool(features)))
-    except (RuntimeError, IndexError, ValueError):
-        same = False
-    finally:
-        model.head.train(mode)
-    return pool if same else None
+def _take_turns(dataset: Any, views: int) -> None:
+    """Show the views that would have been stored."""
+    dataset.seed, dataset.views = VIEW_SEED, views

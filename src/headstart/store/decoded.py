@@ -94,7 +94,7 @@ class DecodedImages:
             if self.augment is None:
                 images = normalised(rows, self.kept)
             else:
-                numbers = all_draws(self.dataset.seed, epoch, len(self.dataset))
+                numbers = all_draws(self.dataset.seed, self.dataset.view(epoch), len(self.dataset))
                 images = self.augment(rows, numbers[positions])
             return images if channels_last else images.contiguous(memory_format=torch.contiguous_format)
 

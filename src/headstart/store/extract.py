@@ -16,6 +16,7 @@ from headstart.backbones.trace import evaluation_mode
 from headstart.data.affine import AffineAugment, draws
 from headstart.data.dataset import ImageDataset
 from headstart.data.transforms import EvalTransform, normalised
+from headstart.heads.pool import Pool
 from headstart.model.transfer_model import TransferModel
 from headstart.store.building import ShardWriter
 from headstart.store.pixels import pixel_batches
@@ -215,3 +216,24 @@ def _is_channels_last(activations: Tensor) -> bool:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def pooling_of(model: TransferModel) -> Pool | None:
+    """The head's pooling, if that is the first thing the head does, and all it does with the features."""
+    pool = getattr(model.head, "pool", None)
+    if not isinstance(pool, Pool):
+        return None
+    shape = model.backbone.features.shape
+    parameter = next(model.head.parameters(), torch.zeros(1))
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn((2, *shape), generator=generator).to(parameter)
+    mode = model.head.training
+    model.head.eval()
+    try:
+        with torch.no_grad():
+            same = torch.equal(model.head(features), model.head(pool(features)))
+    except (RuntimeError, IndexError, ValueError):
+        same = False
+    finally:
+        model.head.train(mode)
+    return pool if same else None

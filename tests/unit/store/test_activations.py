@@ -13,7 +13,8 @@ from headstart_testing import TinyRun, tiny_model, tiny_run
 from headstart.config.settings import CacheSettings
 from headstart.data.dataset import ImageDataset
 from headstart.errors import CacheError
-from headstart.store.activations import CachedData, pooling_of
+from headstart.store.activations import CachedData
+from headstart.store.extract import pooling_of
 from headstart.store.loader import StoredBatches
 from headstart.store.store import Store
 from headstart.strategies import Freeze, Full, LpFt, Partial
@@ -188,6 +189,24 @@ def test_views_are_what_the_first_epochs_show(tmp_path: Path, augment: str):
     assert "2 augmented views" in record["reason"]
     assert len({use["key"] for use in record["entries"]}) == 3
     same(with_images, stored)
+
+
+@pytest.mark.parametrize(("augment", "images"), [("light", "auto"), ("light", "off"), ("randaug", "auto")])
+def test_without_space_the_same_views_take_turns(
+    tmp_path: Path, augment: str, images: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The number of views is part of a run's choices, and the space on the disk is not."""
+    choices = {"augment": augment, "max_epochs": 3, "views": 2}
+    stored, _ = trained(Freeze(), tmp_path / "stored", **choices)
+    monkeypatch.setattr("headstart.store.activations.too_large", lambda *_, **__: "there is no room")
+    seen, loaders = trained(Freeze(), tmp_path / "images", **choices, images=images)
+    record = loaders.record()
+    assert (record["used"], record["views"]) == (False, 2)
+    assert "there is no room" in record["reason"]
+    assert [use["kind"] for use in record["entries"]] == ["images"] * len(record["entries"])
+    same(stored, seen)
+    anew, _ = trained(Freeze(), None, augment=augment, max_epochs=3)
+    assert not np.allclose(anew.module.predictions["val"].outputs, seen.module.predictions["val"].outputs, **TOLERANCE)
 
 
 def test_views_are_made_in_one_pass_no_more_than_epochs_and_serve_runs_with_fewer(
