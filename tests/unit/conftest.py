@@ -33,6 +33,7 @@ class StudyWriter:
         data: str = "animals",
         shots: int | None = None,
         skill: float | None = None,
+        split_seed: int = 0,
         test: bool = True,
         config: dict[str, Any] | None = None,
         composed: dict[str, Any] | None = None,
@@ -44,15 +45,16 @@ class StudyWriter:
             "scheduler": "cosine", "seed": seed, "max_epochs": 8, "name": "study",
         } | ({"datamodule.shots": shots} if shots else {}) | (config or {})  # fmt: skip
         key = "-".join(f"{value}" for value in (strategy, data, shots or "all", seed))
-        digest = f"{zlib.crc32(json.dumps(choices, sort_keys=True).encode()):08x}"
+        digest = f"{zlib.crc32(json.dumps([choices, split_seed], sort_keys=True).encode()):08x}"
         path = self.root / f"{key}-{digest}"
         path.mkdir(parents=True)
         ability = SKILL.get(strategy, 1.5) if skill is None else skill
         # Fine-tuning gains more from images than a frozen backbone does.
         ability += 0.0 if shots is None else (0.5 if strategy == "freeze" else 0.9) * np.log(shots / 10)
         metrics: dict[str, float] = {}
+        where = data if split_seed == 0 else f"{data}-{split_seed}"
         for split in ("val", "test") if test else ("val",):
-            metrics |= self._predictions(path, split, data, strategy, seed, ability)
+            metrics |= self._predictions(path, split, where, strategy, seed, ability)
         self._history(path, metrics["val/acc"], seed)
         stages = [
             {"name": name, "parameters": 1000, "trainable": 0 if strategy == "freeze" else 1000,
@@ -67,8 +69,10 @@ class StudyWriter:
             "weights": {"source": "none" if strategy == "scratch" else "bundled", "sha256": "ab" * 32, "matched": 120,
                         "missing": []},
             "data": {"name": data, "fingerprint": f"{zlib.crc32(data.encode()):08x}", "classes": list(self.classes),
-                     "split_fingerprints": {"train": f"train {data} {shots}", "val": f"val {data}"}
-                     | ({"test": f"test {data}"} if test else {}),
+                     "split_fingerprints": {"train": f"train {where} {shots}", "val": f"val {where}"}
+                     | ({"test": f"test {where}"} if test else {}),
+                     "content": f"content {data}", "carved": ["val", "test"] if test else ["val"],
+                     "split_seed": split_seed, "shots": shots, "fraction": None,
                      "sizes": {"train": 400, "val": self.images} | ({"test": self.images} if test else {})},
             "params": {"total": 11_181_642, "trainable": TRAINABLE.get(strategy, 1_000_000)},
             "cost": {"fit_seconds": seconds, "extract_seconds": 0.0, "total_seconds": seconds + 1,

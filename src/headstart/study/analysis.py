@@ -9,21 +9,18 @@ from headstart.errors import RunError
 from headstart.runs.reader import RunRecord
 from headstart.runs.result import split_of
 from headstart.study.compare import SHOTS_AXES, Design, Table, choice, short_name, sort_key
+from headstart.study.paired import Paired, candidates, corrected
+from headstart.study.samples import Pairing, Scope, deterministic
 from headstart.study.statistics import (
     Aggregate,
     Crossover,
     MeanInterval,
-    PairedDifference,
     aggregate_differences,
     crossover,
-    holm,
     mean_interval,
-    paired_difference,
-    smallest_p,
 )
 from headstart.system.console import duration
 
-ALPHA = 0.05
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 Setting = tuple[str, ...]
@@ -51,6 +48,10 @@ class Metric:
             return DASH
         return (f"{100 * value:.{digits}f} %" if self.percent else f"{value:.4g}").replace("-", MINUS)
 
+    def size(self, value: float) -> str:
+        """The size of a difference with its unit."""
+        return f"{100 * abs(value):.1f} points" if self.percent else f"{abs(value):.3g}"
+
     def gap(self, value: float | None) -> str:
         """A difference with its sign, in percentage points where the metric is a percentage."""
         if value is None:
@@ -65,13 +66,23 @@ class Metric:
 
 @dataclass(frozen=True)
 class Arm:
-    """All seeds of one value of the contrast in one setting, in numbers."""
+    """All runs of one value of the contrast in one setting, in numbers.
+
+    Attributes:
+        value: of the contrast.
+        setting: in which it ran.
+        metrics: means and intervals over the runs; that of the deciding metric covers what a comparison covers.
+        costs: likewise.
+        seeds: names of its repetitions.
+        exact: nothing in it is random: other seeds gave the same to the last digit.
+    """
 
     value: str
     setting: Setting
     metrics: Mapping[str, MeanInterval]
     costs: Mapping[str, MeanInterval]
     seeds: tuple[str, ...]
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,17 +92,15 @@ class Difference:
     Attributes:
         value: of the contrast.
         setting: in which both ran.
-        paired: the statistics of the pairs; None when no seed has both.
-        p_adjusted: after Holm's correction over ``family`` comparisons.
+        paired: the statistics of the pairs, corrected among all comparisons of the table; None when no seed has both.
         family: how many comparisons the correction counts.
         verdict: ``better``, ``worse``, ``no difference``, ``too few`` or ``unpaired``.
-        primary: whether this was declared the one question, which is corrected apart from the others.
+        primary: whether this was declared the one question: half of the error rate is kept for it.
     """
 
     value: str
     setting: Setting
-    paired: PairedDifference | None
-    p_adjusted: float | None
+    paired: Paired | None
     family: int
     verdict: str
     primary: bool = False
@@ -110,7 +119,20 @@ class Overtaking:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One table of a study, analysed."""
+    """One table of a study, analysed.
+
+    Attributes:
+        table: its runs.
+        design: how they are laid out.
+        metric: the one that decides.
+        metrics: all of them, the deciding one first.
+        arms: every value in every setting.
+        differences: from the reference.
+        gains: from training with random weights; empty where no value does.
+        overtakings: along the number of images.
+        best: per setting, the values that cannot be told from the best one.
+        pairing: how runs are compared.
+    """
 
     table: Table
     design: Design
@@ -120,6 +142,22 @@ class Analysis:
     differences: tuple[Difference, ...]
     gains: tuple[Difference, ...]
     overtakings: tuple[Overtaking, ...]
+    best: Mapping[Setting, tuple[str, ...]]
+    pairing: Pairing
+
+    def arm(self, value: str, setting: Setting) -> Arm | None:
+        """The arm of a value in a setting."""
+        return next((arm for arm in self.arms if (arm.value, arm.setting) == (value, setting)), None)
+
+    def scope(self, setting: Setting) -> Scope:
+        """What the comparisons of a setting cover."""
+        cells = [cell for (_, where), cell in self.design.cells.items() if where == setting]
+        return self.pairing.scope([run for cell in cells for run in cell.values()])
+
+    def compare(self, value: str, other: str, setting: Setting) -> Paired | None:
+        """One value minus another, on its own."""
+        cells = self.design.cells
+        return self.pairing.compare(cells.get((value, setting), {}), cells.get((other, setting), {}))
 
 
 def primary_metric(table: Table, wanted: str | None = None) -> Metric:
@@ -155,25 +193,23 @@ def analyse(
         design: their layout.
         metric: the deciding metric; chosen by :func:`primary_metric` if None.
         primary: the value of the contrast whose difference from the reference is *the* question, declared before
-            looking. Its p-values form a family of their own for Holm's correction, as do those of training from
-            random weights; the rest is the third family.
+            looking. Half of the error rate is kept for it, the rest is shared by the other comparisons.
     """
     deciding = primary_metric(table, metric)
     names = sorted({name for run in table.runs for name in run.metrics if name.startswith(("val/", "test/"))})
+    pairing = Pairing(deciding.name)
     arms = tuple(
-        _arm(value, setting, design.cells[value, setting])
+        _arm(value, setting, design.cells[value, setting], pairing)
         for setting in design.settings
         for value in design.values
         if (value, setting) in design.cells
     )
     scratch = from_scratch(table, design)
     question = primary or _declared(table, "study.primary")
-    differences = _differences(design, deciding, design.reference, primary=question, baseline=scratch)
-    gains = (
-        _differences(design, deciding, scratch, by_value=True)
-        if scratch and scratch != design.reference
-        else differences
-    )
+    differences = _differences(design, deciding, pairing, design.reference, primary=question)
+    gains = differences if scratch == design.reference else ()
+    if scratch and not gains:
+        gains = _differences(design, deciding, pairing, scratch)
     return Analysis(
         table=table,
         design=design,
@@ -181,8 +217,10 @@ def analyse(
         metrics=(deciding, *(_metric(table, name) for name in names if name != deciding.name)),
         arms=arms,
         differences=differences,
-        gains=gains if scratch else (),
+        gains=gains,
         overtakings=tuple(_overtakings(design, deciding)),
+        best={setting: _best(design, deciding, pairing, differences, setting) for setting in design.settings},
+        pairing=pairing,
     )
 
 
@@ -248,16 +286,20 @@ def _metric(table: Table, name: str) -> Metric:
     return Metric(name, higher, percent)
 
 
-def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord]) -> Arm:
+def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord], pairing: Pairing) -> Arm:
     runs = list(cell.values())
-    metrics = sorted({name for run in runs for name in run.metrics})
+    names = sorted({name for run in runs for name in run.metrics})
+    metrics = {m: mean_interval([run.metrics[m] for run in runs if m in run.metrics]) for m in names}
+    if own := pairing.compare(cell, None):
+        metrics[pairing.metric] = MeanInterval(own.mean, own.low, own.high, own.n)
     costs = sorted({name for run in runs for name in run.costs})
     return Arm(
         value=value,
         setting=setting,
-        metrics={m: mean_interval([run.metrics[m] for run in runs if m in run.metrics]) for m in metrics},
+        metrics=metrics,
         costs={c: mean_interval([run.costs[c] for run in runs if c in run.costs]) for c in costs},
         seeds=tuple(cell),
+        exact=deterministic(runs),
     )
 
 
@@ -278,47 +320,48 @@ def _pairs(
 
 
 def _differences(
-    design: Design,
-    metric: Metric,
-    reference: str,
-    *,
-    primary: str | None = None,
-    baseline: str | None = None,
-    by_value: bool = False,
+    design: Design, metric: Metric, pairing: Pairing, reference: str, *, primary: str | None = None
 ) -> tuple[Difference, ...]:
-    found = []
-    for setting in design.settings:
-        for value in design.values:
-            if value == reference or (value, setting) not in design.cells:
-                continue
-            first, second = _pairs(design, metric, value, reference, setting)
-            paired = paired_difference(first, second) if first.size else None
-            found.append(Difference(value, setting, paired, None, 1, "unpaired", value == primary))
-    # Each question has its own family: the declared one, the from-scratch baseline, everything else; and for
-    # transfer gain, whether pretraining helps each strategy.
-    families: dict[str, list[int]] = {}
-    for place, item in enumerate(found):
-        if item.paired is not None:
-            kind = "primary" if item.primary else "baseline" if item.value == baseline else "other"
-            families.setdefault(item.value if by_value else kind, []).append(place)
-    for places in families.values():
-        adjusted = holm([paired.p for place in places if (paired := found[place].paired)])
-        for place, p in zip(places, adjusted, strict=True):
-            found[place] = _judged(found[place], p, len(places), metric)
-    return tuple(found)
+    """Every value against the reference in every setting: one family, as its table is read as one."""
+    found = [
+        (value, setting, pairing.compare(design.cells[value, setting], design.cells.get((reference, setting), {})))
+        for setting in design.settings
+        for value in design.values
+        if value != reference and (value, setting) in design.cells
+    ]
+    known = [(paired, value == primary) for value, _, paired in found if paired is not None]
+    adjusted = iter(corrected([paired for paired, _ in known], [declared for _, declared in known]))
+    judged = [(value, setting, paired and next(adjusted)) for value, setting, paired in found]
+    return tuple(
+        Difference(value, setting, paired, len(known), _verdict(paired, metric), value == primary)
+        for value, setting, paired in judged
+    )
 
 
-def _judged(item: Difference, p: float, family: int, metric: Metric) -> Difference:
-    if item.paired is None:
-        return item
-    return replace(item, p_adjusted=p, family=family, verdict=_verdict(item.paired, p, family, metric))
-
-
-def _verdict(paired: PairedDifference, p: float, family: int, metric: Metric) -> str:
-    if p < ALPHA:
+def _verdict(paired: Paired | None, metric: Metric) -> str:
+    if paired is None:
+        return "unpaired"
+    if paired.significant:
         return "better" if (paired.mean > 0) == metric.higher_is_better else "worse"
-    # Holm multiplies the smallest p by the number of comparisons: with too few seeds nothing could have passed.
-    return "too few" if family * smallest_p(paired.n) >= ALPHA else "no difference"
+    return "too few" if paired.few or paired.p is None else "no difference"
+
+
+def _best(
+    design: Design, metric: Metric, pairing: Pairing, differences: Sequence[Difference], setting: Setting
+) -> tuple[str, ...]:
+    values = [value for value in design.values if (value, setting) in design.cells]
+    sign = 1.0 if metric.higher_is_better else -1.0
+
+    def minus(value: str, other: str) -> Paired | None:
+        paired = pairing.compare(design.cells[value, setting], design.cells[other, setting])
+        return replace(paired, mean=sign * paired.mean) if paired else None
+
+    pairs = [[None if a == b else minus(a, b) for b in values] for a in values]
+    # What was already found worse than another is no candidate.
+    here = [item for item in differences if item.setting == setting]
+    beaten = {item.value for item in here if item.verdict == "worse"}
+    beaten |= {design.reference for item in here if item.verdict == "better"}
+    return tuple(values[place] for place in candidates(pairs) if values[place] not in beaten)
 
 
 def _overtakings(design: Design, metric: Metric) -> list[Overtaking]:

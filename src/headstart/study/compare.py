@@ -2,13 +2,14 @@
 
 The rule: same task, same splits, same test set, same selection rule. Everything else may differ only as a declared
 axis of the study; an axis is a choice (a component's name or an override) that varies between the runs. What breaks
-the rule is put into a table of its own, with the reason.
+the rule is put into a table of its own, with the reason. Seeds and splits (``datamodule.split_seed``) are repetitions:
+runs of the same images split by the same rule share a table, and those of one split and seed are pairs.
 """
 
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart.config.schema import not_in_result
@@ -59,7 +60,7 @@ class Table:
         title: the data set, and what sets the table apart where there are several.
         reason: why these runs are not in the first table; empty for that one.
         identity: what they have in common.
-        runs: one per seed and combination of axes.
+        runs: one per seed, split and combination of axes.
         axes: values of every declared axis, in the order shown.
         duplicates: runs set aside because another has the same seed and choices.
         cautions: differences that do not forbid the comparison but should be known.
@@ -83,7 +84,7 @@ class Design:
         values: its values, the reference first.
         axes: the other axes; a setting is one value of each, and pairs agree in all of them.
         tied: axes that only follow the contrast (each of its values has one of theirs), so they cannot be paired on.
-        cells: per value and setting, the runs by seed.
+        cells: per value and setting, the runs by seed, and split where there are several.
         settings: every setting that has a run, in order.
         shots: the position in ``axes`` of the number of images, or None.
     """
@@ -113,8 +114,14 @@ def separate(runs: Iterable[RunRecord]) -> list[Table]:
     reduced = any(axis in SHOTS_AXES for axis in axes)
     groups: dict[Identity, list[RunRecord]] = defaultdict(list)
     undeclared = _undeclared(finished, axes, reduced)
+    first: dict[tuple[str, str, str], str] = {}
     for run in finished:
-        groups[identity(run, by_evaluation=reduced, undeclared=undeclared.get(run.path.as_posix(), ""))].append(run)
+        known = identity(run, by_evaluation=reduced, undeclared=undeclared.get(run.path.as_posix(), ""))
+        rule = _rule(run, reduced)
+        # One rule and one split seed give one split; another one came from other code.
+        if rule and first.setdefault((known.data, rule, split_of_run(run)), known.splits) == known.splits:
+            known = replace(known, splits=rule, test=rule if known.test != "none" else "none")
+        groups[known].append(run)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     tables: list[Table] = []
     for known, members in ordered:
@@ -122,6 +129,25 @@ def separate(runs: Iterable[RunRecord]) -> list[Table]:
         same = sum(other.data == known.data for other, _ in ordered[: len(tables)])
         tables.append(_table(f"{known.data} (table {len(tables) + 1})" if same else known.data, known, members, reason))
     return tables
+
+
+def _rule(run: RunRecord, reduced: bool) -> str:
+    """The images and how they were split; empty where that was not recorded, or nothing was carved."""
+    data = run.result.data
+    if not data.get("carved") or "content" not in data or "split_seed" not in data:
+        return ""
+    sizes = ", ".join(f"{data['sizes'][split]} {split}" for split in data["sizes"] if split != "train" or not reduced)
+    return f"{value_text(data['content'])} split into {sizes}"
+
+
+def split_of_run(run: RunRecord) -> str:
+    """The seed of a run's split, which also draws the images of ``datamodule.shots``."""
+    return value_text(run.result.data.get("split_seed", 0))
+
+
+def drawn_few(run: RunRecord) -> bool:
+    """Whether the training images are a small draw from a larger pool."""
+    return any(run.result.data.get(name) is not None for name in ("shots", "fraction"))
 
 
 def kept_out(run: RunRecord) -> str:
@@ -171,9 +197,11 @@ def design(table: Table, *, contrast: str | None = None, reference: str | None =
     # A set of shots per strategy would be an odd study, but never one to hide: shots always stay an axis.
     others = tuple(axis for axis in table.axes if axis != chosen and (tied[axis] is None or axis in SHOTS_AXES))
     cells: dict[tuple[str, tuple[str, ...]], dict[str, RunRecord]] = defaultdict(dict)
+    several = len({split_of_run(run) for run in table.runs}) > 1
     for run in table.runs:
         setting = tuple(choice(run, axis) for axis in others)
-        cells[choice(run, chosen), setting][run.seed] = run
+        key = f"{run.seed} on split {split_of_run(run)}" if several else run.seed
+        cells[choice(run, chosen), setting][key] = run
     first = _reference(chosen, table.axes[chosen], reference, cells)
     return Design(
         contrast=chosen,
@@ -227,7 +255,7 @@ def _table(title: str, known: Identity, members: list[RunRecord], reason: str) -
     kept: dict[tuple[str, ...], RunRecord] = {}
     duplicates = []
     for run in sorted(members, key=lambda run: run.path.as_posix()):
-        key = (run.seed, *(choice(run, axis) for axis in axes))
+        key = (run.seed, split_of_run(run), *(choice(run, axis) for axis in axes))
         if key in kept:
             duplicates.append(run)
         else:

@@ -266,7 +266,8 @@ def _words(runs: Sequence[RunRecord]) -> tuple[str, str]:
 
     texts, gains = [], []
     for analysis, found in verdicts(runs)[1]:
-        texts.append("\n".join([f"**{found.headline}**", "", *(f"- {point}" for point in found.points)]))
+        points = [*(f"{label}: {text}" for label, text in found.decision), *found.points]
+        texts.append("\n".join([f"**{found.headline}**", "", *(f"- {point}" for point in points)]))
         rows = [
             f"| {item.value} | {analysis.metric.gap(item.paired.mean)} | {item.paired.n} |"
             for item in analysis.gains

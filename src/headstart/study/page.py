@@ -68,10 +68,10 @@ def document(title: str, kicker: str, lede: str, sections: Sequence[Section], fo
     )
 
 
-def verdict_box(headline: str, points: Sequence[str]) -> str:
-    """The answer, and what qualifies it."""
-    items = "".join(f"<li>{escape(point)}</li>" for point in points)
-    return f'<div class="verdict"><p class="answer">{escape(headline)}</p>{f"<ul>{items}</ul>" if items else ""}</div>'
+def verdict_box(headline: str, points: Sequence[tuple[str, str]]) -> str:
+    """The answer, and what one should know of it: a label and a sentence each."""
+    items = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in points)
+    return f'<div class="verdict"><p class="answer">{escape(headline)}</p>{f"<dl>{items}</dl>" if items else ""}</div>'
 
 
 def glossary(words: Mapping[str, str]) -> str:

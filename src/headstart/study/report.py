@@ -119,6 +119,8 @@ def print_report(report: Report) -> None:
             grid.add_row(*(escape(f"{cell.text}\n{cell.small}" if cell.small else cell.text) for cell in cells))
         console.print(grid)
         console.print(f"[bold]{escape(words.headline)}[/bold]")
+        for label, text in words.decision:
+            console.print(f"  [bold]{label}[/bold]: {escape(text)}")
         for point in words.points:
             console.print(f"  {escape(point)}")
         console.print()

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from headstart.plots.style import INK, MUTED, Plot, canvas, capital, legend_above, row_names
-from headstart.study.analysis import ALPHA, Arm, Difference, cost_text
+from headstart.study.analysis import Arm, Difference, cost_text
 from headstart.study.labels import Sheet, axis_text, scaled
 from headstart.study.statistics import pareto_front
 from headstart.study.verdict import arms_in, main_setting
@@ -72,8 +72,8 @@ def differences(sheet: Sheet, items: Sequence[Difference], reference: str, name:
             figure,
             name,
             title=f"Difference from {reference}",
-            caption=f"Mean over paired seeds with its 95 % bootstrap interval. Filled marks are significant "
-            f"(p < {ALPHA} after correction); hollow ones are not.",
+            caption=f"Mean over the pairs with its 95 % interval, as wide as {len(items)} comparison"
+            f"{'s' if len(items) > 1 else ''} make it. Filled marks are significant, hollow ones are not.",
             alt=f"Paired differences from {reference} in {metric.label}{unit}: {parts}.",
             rows=[difference_row(sheet, item) for item, _ in shown],
         )
@@ -131,8 +131,9 @@ def difference_row(sheet: Sheet, item: Difference) -> dict[str, Any]:
     """A difference as columns of a CSV file."""
     row: dict[str, Any] = {**sheet.columns(item), "verdict": item.verdict}
     if (paired := item.paired) is not None:
-        row |= {"difference": paired.mean, "low": paired.low, "high": paired.high, "n": paired.n, "p": paired.p}
-    return row | {"p_adjusted": item.p_adjusted, "comparisons": item.family}
+        row |= {"difference": paired.mean, "low": paired.low, "high": paired.high, "n": paired.n}
+        row |= {"error": paired.error, "p_adjusted": paired.p}
+    return row | {"comparisons": item.family}
 
 
 def _scores(sheet: Sheet, arm: Arm) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The sections of the page for one table of a study. A section without data is left out."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from headstart.plots.style import SERIES
@@ -75,12 +75,8 @@ def aggregate_section(found: Mapping[tuple[str, str], Aggregate], metric: Metric
     rows = [
         [
             Cell(f"{value}, {place}" if place else value),
-            Cell(metric.gap(item.iqm), f"{metric.gap(item.iqm_low)} to {metric.gap(item.iqm_high)}", number=True),
-            Cell(
-                f"{100 * item.improvement:.0f} %",
-                f"{100 * item.improvement_low:.0f} to {100 * item.improvement_high:.0f} %",
-                number=True,
-            ),
+            Cell(metric.gap(item.iqm), _range(metric.gap, item.iqm_low, item.iqm_high), number=True),
+            Cell(_share(item.improvement), _range(_share, item.improvement_low, item.improvement_high), number=True),
             Cell(str(item.datasets), number=True),
             Cell(str(item.n), number=True),
         ]
@@ -117,7 +113,10 @@ def _verdict(analysis: Analysis, verdict: Verdict) -> str:
         values = _with_others(follows)
         notes.append(f"{axis} goes with {analysis.design.contrast} ({values}); their effects cannot be told apart.")
     words = {value: GLOSSARY[value] for value in analysis.design.values if value in GLOSSARY}
-    return verdict_box(verdict.headline, verdict.points) + glossary(words) + (bullets(notes) if notes else "")
+    behind = paragraph("The comparisons behind it", "kicker") + bullets(verdict.points) if verdict.points else ""
+    return (
+        verdict_box(verdict.headline, verdict.decision) + behind + glossary(words) + (bullets(notes) if notes else "")
+    )
 
 
 def _with_others(follows: Mapping[str, str]) -> str:
@@ -136,12 +135,12 @@ def _differences(sheet: Sheet) -> str:
     analysis = sheet.analysis
     if not analysis.differences:
         return ""
+    scope = analysis.scope(main_setting(analysis))
     words = (
-        f"Runs with the same seed{' and the same setting' if analysis.design.axes else ''} see the same split and the "
-        f"same order of images, so they are compared in pairs. The p-value asks how often differences this large would "
-        f"come out if it made no difference which of the two was {analysis.design.reference} (exact sign-flip test, "
-        f"two-sided). With several comparisons it is corrected by Holm's method, those with training from random "
-        f"weights among themselves. The interval is a bootstrap (expanded percentile, 10,000 draws), not corrected."
+        f"Runs with the same seed{' and setting' if analysis.design.axes else ''} see the same split and the same "
+        f"order of images, so they are compared in pairs. What the interval allows for: {scope}. The p-value asks how "
+        "often a difference this large would come out if there were none (Student's t, two-sided). Of several "
+        "comparisons p-values and intervals are corrected by Holm's method, all of this table together."
     )
     plot = scores.differences(sheet, analysis.differences, analysis.design.reference, "differences")
     return paragraph(words) + _difference_table(analysis, analysis.differences) + figures([plot])
@@ -153,7 +152,7 @@ def _difference_table(analysis: Analysis, items: Sequence[Difference]) -> str:
     for item in items:
         words, kind = _VERDICT_WORDS[item.verdict]
         paired = item.paired
-        interval = f"{metric.gap(paired.low)} to {metric.gap(paired.high)}" if paired and paired.low is not None else ""
+        interval = _range(metric.gap, paired.low, paired.high) if paired else ""
         why = (
             why_too_few(item)
             if item.verdict == "too few"
@@ -166,7 +165,7 @@ def _difference_table(analysis: Analysis, items: Sequence[Difference]) -> str:
                 *_place_cells(analysis, item),
                 Cell(metric.gap(paired.mean) if paired else DASH, interval, number=True),
                 Cell(str(paired.n) if paired else "0", number=True),
-                Cell(p_text(item.p_adjusted) if paired else DASH, number=True),
+                Cell(p_text(paired.p).removeprefix("p = ") if paired else DASH, number=True),
                 Cell(words, why, kind=kind),
             ]
         )
@@ -279,5 +278,12 @@ def _name(analysis: Analysis, value: str) -> Cell:
 def _interval(metric: Metric, mean: MeanInterval | None) -> Cell:
     if mean is None:
         return Cell(DASH, number=True)
-    small = f"{metric.text(mean.low)} to {metric.text(mean.high)}" if mean.low is not None else ""
-    return Cell(metric.text(mean.mean), small, number=True)
+    return Cell(metric.text(mean.mean), _range(metric.text, mean.low, mean.high), number=True)
+
+
+def _range(text: Callable[[float], str], low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{text(low)} to {text(high)}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"

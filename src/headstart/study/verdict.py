@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from headstart.runs.reader import RunRecord
 from headstart.study.analysis import (
-    ALPHA,
     Analysis,
     Arm,
     Difference,
-    Metric,
     Overtaking,
     Setting,
     analyse,
@@ -18,7 +16,8 @@ from headstart.study.analysis import (
     shots_label,
 )
 from headstart.study.compare import Table, design, separate, sort_key
-from headstart.study.statistics import Crossover, smallest_p
+from headstart.study.decision import Decision, decide
+from headstart.study.statistics import FEWEST, Crossover
 
 GLOSSARY = {
     "freeze": "the pretrained network stays as it is and only a new last layer learns (feature extraction)",
@@ -65,14 +64,23 @@ FULL_NAMES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """One sentence that answers the question, and the sentences that qualify it."""
+    """What a table says in words.
+
+    Attributes:
+        headline: one sentence that answers the question.
+        decision: what it gives up, costs, how sure it is and what would change it: a label and a sentence each.
+        points: the comparisons behind it.
+        chosen: the whole decision.
+    """
 
     headline: str
+    decision: tuple[tuple[str, str], ...]
     points: tuple[str, ...]
+    chosen: Decision
 
 
 def verdict(analysis: Analysis, limit: int = 7) -> Verdict:
-    """Put an analysis into words."""
+    """Put an analysis into words: the decision, then the comparisons behind it."""
     ordered = _ordered(analysis)
     vague = [item for item in ordered if item.verdict == "too few"]
     sentences = [difference_sentence(analysis, item) for item in ordered if item not in vague[1:]]
@@ -81,15 +89,17 @@ def verdict(analysis: Analysis, limit: int = 7) -> Verdict:
         sentences.append(f"For {len(vague) - 1} more {more} there are too few seeds to tell.")
     # A crossing is the answer only if the curves are really apart behind it.
     settled = [item for item in analysis.overtakings if _settled(analysis, item)]
-    crossings = [crossover_sentence(analysis, item) for item in analysis.overtakings if item in settled]
+    crossings = [crossover_sentence(analysis, item) for item in settled]
     averages = [
         f"On average {crossover_sentence(analysis, item)}" for item in analysis.overtakings if item not in settled
     ]
-    points = crossings + sentences[: max(limit - len(averages), 1)] + averages
-    headline = points[0] if points else _alone(analysis)
+    chosen = decide(analysis, main_setting(analysis))
+    headline = " ".join([*crossings[:1], chosen.headline])
+    points = sentences[: max(limit - len(averages), 1)] + crossings[1:] + averages
     if analysis.design.contrast == "strategy":
         headline = _named(headline)
-    return Verdict(headline, (*points[1 : limit + 1], *_cost_sentences(analysis), *_gain_sentences(analysis)))
+    points += _cost_sentences(analysis) + _gain_sentences(analysis)
+    return Verdict(headline, chosen.points, tuple(points), chosen)
 
 
 def verdicts(
@@ -125,12 +135,11 @@ def difference_sentence(analysis: Analysis, item: Difference) -> str:
     where = f" with {place}" if place else ""
     if item.paired is None:
         return f"{item.value} and {reference}{where} have no seed in common, so they cannot be compared."
-    paired, gap = item.paired, f"{_size(metric, item.paired.mean)} of {metric.label}"
-    seeds = f"{paired.n} seed{'s' if paired.n > 1 else ''}"
+    paired, gap = item.paired, f"{metric.size(item.paired.mean)} of {metric.label}"
     interval = (
         f"95 % interval {metric.gap(paired.low)} to {metric.gap(paired.high)}, " if paired.low is not None else ""
     )
-    numbers = f"({interval}{seeds}, p = {p_text(item.p_adjusted)})"
+    numbers = f"({interval}{analysis.scope(item.setting)}, {p_text(paired.p)})"
     if item.verdict in ("better", "worse"):
         verb = "beats" if item.verdict == "better" else "falls short of"
         return f"{item.value} {verb} {reference}{where} by {gap} {numbers}."
@@ -147,11 +156,9 @@ def difference_sentence(analysis: Analysis, item: Difference) -> str:
 
 
 def why_too_few(item: Difference) -> str:
-    """Why no result of these seeds could have been significant."""
+    """Why these runs cannot tell."""
     n = item.paired.n if item.paired else 0
-    if item.family > 1 and smallest_p(n) < ALPHA:
-        return f"n={n} can never reach p<{ALPHA} with {item.family} comparisons at once"
-    return f"n={n} can never reach p<{ALPHA}"
+    return f"{n} of each cannot tell a difference from luck; {FEWEST} seeds or splits are the least"
 
 
 def crossover_sentence(analysis: Analysis, item: Overtaking) -> str:
@@ -184,9 +191,7 @@ def crossover_interval(crossing: Crossover, first: float, last: float) -> str:
 
 def p_text(p: float | None) -> str:
     """A p-value to three digits, never rounded to zero."""
-    if p is None:
-        return "not computed"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "p not computed" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def main_setting(analysis: Analysis) -> Setting:
@@ -221,12 +226,6 @@ def _ordered(analysis: Analysis) -> list[Difference]:
     scratch = from_scratch(analysis.table, analysis.design)
     main = main_setting(analysis)
     return sorted(analysis.differences, key=lambda d: (not d.primary, d.value == scratch, d.setting != main))
-
-
-def _alone(analysis: Analysis) -> str:
-    best = analysis.arms[0]
-    mean = analysis.metric.text(best.metrics[analysis.metric.name].mean)
-    return f"Nothing to compare {best.value} with yet: {mean} {analysis.metric.label}."
 
 
 def _cost_sentences(analysis: Analysis) -> list[str]:
@@ -274,7 +273,3 @@ def _times(ratio: float) -> str:
     if 0.95 <= ratio <= 1.05:
         return "about"
     return f"{ratio:,.0f} times" if ratio >= 20 else f"{ratio:.1f} times" if ratio >= 0.1 else f"{ratio:.2g} times"
-
-
-def _size(metric: Metric, mean: float) -> str:
-    return f"{100 * abs(mean):.1f} points" if metric.percent else f"{abs(mean):.3g}"

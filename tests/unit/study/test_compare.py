@@ -1,5 +1,6 @@
 """What may share a table does, what may not is apart with a reason, and pairs are laid out."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -207,3 +208,24 @@ def test_contrast_and_reference_can_be_chosen(writer: "StudyWriter") -> None:
 def test_nothing_to_lay_out_when_only_the_seed_varies(writer: "StudyWriter") -> None:
     writer.study(["freeze"], [1, 2, 3])
     assert design(tables(writer)[0]) is None
+
+
+def test_splits_are_repetitions_and_not_other_data(writer: "StudyWriter") -> None:
+    for split in range(3):
+        for strategy in ("freeze", "full"):
+            writer.run(strategy, 1, split_seed=split)
+    (table,) = tables(writer)
+    layout = design(table)
+    assert layout is not None
+    assert [len(cell) for cell in layout.cells.values()] == [3, 3]
+    assert list(layout.cells["full", ()]) == ["1 on split 0", "1 on split 1", "1 on split 2"]
+
+
+def test_one_split_seed_with_two_splits_is_other_data(writer: "StudyWriter") -> None:
+    for seed in (1, 2):
+        writer.study(["freeze", "full"], [seed])
+    data = json.loads((writer.run("full", 3, split_seed=0) / "result.json").read_text())["data"]
+    writer.run("full", 4, result={"data": data | {"split_fingerprints": {"train": "a", "val": "b", "test": "c"}}})
+    first, second = tables(writer)
+    assert (len(first.runs), len(second.runs)) == (5, 1)
+    assert "other splits" in second.reason

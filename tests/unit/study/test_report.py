@@ -226,7 +226,7 @@ def test_command_line(writer: "StudyWriter", capsys: pytest.CaptureFixture[str],
     writer.failed("lora", "RuntimeError: [red]no[/red]")
     assert main(["report", str(writer.root), "--reference", "full", "--out", str(tmp_path / "elsewhere")]) == 0
     shown = capsys.readouterr().out
-    assert "Too few seeds to tell feature extraction (freeze) from full fine-tuning" in " ".join(shown.split())
+    assert "Too few seeds to choose: so far full fine-tuning (full) scores highest" in " ".join(shown.split())
     assert "[red]no[/red]" in shown
     assert (tmp_path / "elsewhere" / "report.html").is_file()
     assert not (writer.root / "report.html").exists()

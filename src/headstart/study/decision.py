@@ -1,0 +1,139 @@
+"""The decision first: what to take and why, what it gives up and costs, how sure that is, what would change it."""
+
+from dataclasses import dataclass
+
+from headstart.study.analysis import Analysis, Arm, Setting, cost_text
+from headstart.study.paired import Paired
+from headstart.study.statistics import FEWEST
+
+_CHEAPER = 0.9
+"""An arm is cheaper than another when it costs less than this share of it."""
+
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a table says to someone who has to choose.
+
+    Attributes:
+        take: the value of the contrast to choose; empty where the runs cannot say.
+        headline: that, in a sentence.
+        points: what it gives up, what it costs, how sure that is, what would change it: a label and a sentence each.
+        tied: every value that cannot be told from the best, cheapest first.
+    """
+
+    take: str
+    headline: str
+    points: tuple[tuple[str, str], ...]
+    tied: tuple[str, ...]
+
+
+def decide(analysis: Analysis, setting: Setting) -> Decision:
+    """Choose in one setting: the cheapest of those that cannot be told from the best."""
+    arms = sorted((arm for arm in analysis.arms if arm.setting == setting), key=lambda arm: -_score(analysis, arm))
+    tied = sorted((arm for arm in arms if arm.value in analysis.best[setting]), key=_seconds) or arms[:1]
+    best, names = arms[0], tuple(arm.value for arm in tied)
+    if len(arms) < 2:
+        return Decision("", f"Nothing to compare {best.value} with yet: {_mean(analysis, best)}.", (), names)
+    least = _seconds(tied[0])
+    take = max((arm for arm in tied if _seconds(arm) * _CHEAPER <= least), key=lambda arm: _score(analysis, arm))
+    other = best if best is not take else arms[1]
+    pair = analysis.compare(other.value, take.value, setting)
+    undecided = pair is None or pair.few or pair.p is None
+    points = {
+        "What you give up": "" if take is best or undecided else _gives_up(analysis, best, pair),
+        "What it costs": "" if undecided else _costs(take, other),
+        "How sure that is": _sure(analysis, setting, pair),
+        "What would change it": _change(analysis, pair, undecided, settled=len(tied) == 1),
+    }
+    said = tuple((label, text) for label, text in points.items() if text)
+    headline = _undecided(analysis, best, pair) if undecided else _headline(analysis, take, best, len(tied))
+    return Decision("" if undecided else take.value, headline, said, names)
+
+
+def _headline(analysis: Analysis, take: Arm, best: Arm, tied: int) -> str:
+    where = f" with {place}" if (place := analysis.design.setting_text(take.setting)) else ""
+    scope, mean = analysis.scope(take.setting), _mean(analysis, take)
+    covers = "" if scope.over_splits else " on this split" if scope.splits == 1 else " on these splits"
+    if tied == 1:
+        return f"Take {take.value}{where}: it scores higher than everything else that was tried{covers} ({mean})."
+    among = f"the {_count(tied - 1)} that cannot be told from it{covers}"
+    if take is best:
+        return f"Take {take.value}{where}: it scores highest ({mean}) and costs no more than {among}."
+    return (
+        f"Take {take.value}{where}: it costs least, and nothing that was tried is demonstrably better than its {mean}"
+        f"{covers} ({best.value}: {analysis.metric.text(best.metrics[analysis.metric.name].mean)})."
+    )
+
+
+def _undecided(analysis: Analysis, best: Arm, pair: Paired | None) -> str:
+    where = f" with {place}" if (place := analysis.design.setting_text(best.setting)) else ""
+    so_far = f"so far {best.value} scores highest ({_mean(analysis, best)})"
+    if pair is None:
+        return f"No choice yet{where}: {so_far}, but the others ran with other seeds, so nothing can be compared."
+    return f"Too few seeds to choose{where}: {so_far}, but {pair.n} of each cannot tell that from luck."
+
+
+def _gives_up(analysis: Analysis, best: Arm, pair: Paired | None) -> str:
+    if pair is None:
+        return ""
+    metric = analysis.metric
+    most = pair.high if metric.higher_is_better else pair.low
+    text = f"{best.value} scored {metric.size(pair.mean)} better"
+    return f"{text}; that may be luck, or as much as {metric.size(most)}." if most is not None else f"{text}."
+
+
+def _costs(take: Arm, other: Arm) -> str:
+    parts = []
+    for name, words in (("total_seconds", "a run"), ("stored_bytes", "to store for each task")):
+        if name in take.costs:
+            theirs = f" ({other.value}: {cost_text(name, other.costs[name].mean)})" if name in other.costs else ""
+            parts.append(f"{cost_text(name, take.costs[name].mean)} {words}{theirs}")
+    return f"{' and '.join(parts)}." if parts else ""
+
+
+def _sure(analysis: Analysis, setting: Setting, pair: Paired | None) -> str:
+    scope = analysis.scope(setting)
+    said = [f"It rests on {scope}."]
+    if not scope.over_splits:
+        said.append(f"It holds for {'this split' if scope.splits == 1 else 'these splits'}; others were not tried.")
+        if not scope.images:
+            said.append("The luck of which images were tested is not counted in.")
+    reach = pair.detectable() if pair is not None and not pair.few else None
+    if reach is not None:
+        said.append(f"A difference of {analysis.metric.size(reach)} would have been seen four times in five.")
+    return " ".join(said)
+
+
+def _change(analysis: Analysis, pair: Paired | None, undecided: bool, *, settled: bool) -> str:
+    if pair is None:
+        return "The same seeds for all (seed=1,2,3,4,5)."
+    if pair.few:
+        seeds = ",".join(str(seed + 1) for seed in range(FEWEST))
+        return f"{FEWEST - pair.n} more of each (seed={seeds}): from {FEWEST} on it can be told."
+    if settled or undecided or pair.mean == 0.0:
+        return "Images unlike these, other settings of the training, or costs that matter more than the score."
+    needed, seen = pair.needed(pair.mean), analysis.metric.size(pair.mean)
+    if needed is None or pair.exact:
+        return f"More images to test on: no number of seeds shows a difference as small as the {seen} seen."
+    if needed <= pair.n:
+        return f"A few more seeds or splits: with {pair.n}, the {seen} seen are close to what can be told."
+    return f"If the {seen} seen are real, about {needed} seeds or splits in place of {pair.n} would show it."
+
+
+def _score(analysis: Analysis, arm: Arm) -> float:
+    mean = arm.metrics[analysis.metric.name].mean
+    return mean if analysis.metric.higher_is_better else -mean
+
+
+def _seconds(arm: Arm) -> float:
+    return arm.costs["total_seconds"].mean if "total_seconds" in arm.costs else 0.0
+
+
+def _mean(analysis: Analysis, arm: Arm) -> str:
+    return f"{analysis.metric.text(arm.metrics[analysis.metric.name].mean)} {analysis.metric.label}"
+
+
+def _count(number: int) -> str:
+    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
