@@ -1,6 +1,7 @@
 """``headstart report``: compare the runs of a study."""
 
 import argparse
+import json
 from collections.abc import Sequence
 
 from headstart.config.foreign import add_trust, trust
@@ -18,8 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", help="its value that the others are compared with (default: the plainest)")
     parser.add_argument("--primary", help="its value whose comparison is the one question, declared beforehand")
     parser.add_argument("--metric", help="the metric that decides (default: the test metric, else validation)")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="what is printed (default: text)")
     add_trust(parser)
     options = vars(parser.parse_args(argv))
     trust(options.pop("trust"))
-    print_report(write_report(options.pop("directory"), **options))
+    shown = options.pop("format")
+    report = write_report(options.pop("directory"), **options)
+    if shown == "json":
+        print(json.dumps(report.summary(), indent=2, ensure_ascii=False))
+    else:
+        print_report(report)
     return 0

@@ -8,15 +8,14 @@ import numpy as np
 from headstart.errors import RunError
 from headstart.runs.reader import RunRecord
 from headstart.runs.result import split_of
-from headstart.study.compare import SHOTS_AXES, Design, Table, choice, short_name, sort_key
+from headstart.study.compare import Design, Table, choice
+from headstart.study.crossing import Overtaking, overtakings
 from headstart.study.paired import Paired, candidates, corrected
-from headstart.study.samples import Pairing, Scope, deterministic
+from headstart.study.samples import Pairing, Scope, chosen_on_score, deterministic, fitted_images, unconverged
 from headstart.study.statistics import (
     Aggregate,
-    Crossover,
     MeanInterval,
     aggregate_differences,
-    crossover,
     mean_interval,
 )
 from headstart.system.console import duration
@@ -75,6 +74,10 @@ class Arm:
         costs: likewise.
         seeds: names of its repetitions.
         exact: nothing in it is random: other seeds gave the same to the last digit.
+        fitted: images that its models were fitted on.
+        unconverged: its runs ended while they were still getting better.
+        flattered: by how much choosing the epoch on the images that give the score raised it, at least; None where
+            another split gives the score, or it is not known.
     """
 
     value: str
@@ -83,6 +86,9 @@ class Arm:
     costs: Mapping[str, MeanInterval]
     seeds: tuple[str, ...]
     exact: bool = False
+    fitted: int = 0
+    unconverged: bool = False
+    flattered: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,17 +113,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Overtaking:
-    """Where a value of the contrast overtakes the reference as the number of training images grows, or the reverse."""
-
-    leader: str
-    follower: str
-    crossing: Crossover
-    shots: tuple[float, ...]
-    others: str
-
-
-@dataclass(frozen=True)
 class Analysis:
     """One table of a study, analysed.
 
@@ -126,7 +121,7 @@ class Analysis:
         design: how they are laid out.
         metric: the one that decides.
         metrics: all of them, the deciding one first.
-        arms: every value in every setting.
+        arms: every value in every setting, the best of each setting first.
         differences: from the reference.
         gains: from training with random weights; empty where no value does.
         overtakings: along the number of images.
@@ -198,12 +193,15 @@ def analyse(
     deciding = primary_metric(table, metric)
     names = sorted({name for run in table.runs for name in run.metrics if name.startswith(("val/", "test/"))})
     pairing = Pairing(deciding.name)
-    arms = tuple(
-        _arm(value, setting, design.cells[value, setting], pairing)
+    sign = -1.0 if deciding.higher_is_better else 1.0
+    found = [
+        _arm(value, setting, design.cells[value, setting], pairing, deciding)
         for setting in design.settings
         for value in design.values
         if (value, setting) in design.cells
-    )
+    ]
+    order = design.settings.index
+    arms = tuple(sorted(found, key=lambda arm: (order(arm.setting), sign * arm.metrics[deciding.name].mean)))
     scratch = from_scratch(table, design)
     question = primary or _declared(table, "study.primary")
     differences = _differences(design, deciding, pairing, design.reference, primary=question)
@@ -218,7 +216,7 @@ def analyse(
         arms=arms,
         differences=differences,
         gains=gains,
-        overtakings=tuple(_overtakings(design, deciding)),
+        overtakings=tuple(overtakings(design, deciding.name, higher=deciding.higher_is_better)),
         best={setting: _best(design, deciding, pairing, differences, setting) for setting in design.settings},
         pairing=pairing,
     )
@@ -286,7 +284,7 @@ def _metric(table: Table, name: str) -> Metric:
     return Metric(name, higher, percent)
 
 
-def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord], pairing: Pairing) -> Arm:
+def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord], pairing: Pairing, metric: Metric) -> Arm:
     runs = list(cell.values())
     names = sorted({name for run in runs for name in run.metrics})
     metrics = {m: mean_interval([run.metrics[m] for run in runs if m in run.metrics]) for m in names}
@@ -300,6 +298,11 @@ def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord], pairing: P
         costs={c: mean_interval([run.costs[c] for run in runs if c in run.costs]) for c in costs},
         seeds=tuple(cell),
         exact=deterministic(runs),
+        fitted=fitted_images(runs),
+        unconverged=unconverged(runs),
+        flattered=chosen_on_score(runs, metric.name, higher=metric.higher_is_better)
+        if pairing.split == "val"
+        else None,
     )
 
 
@@ -364,69 +367,10 @@ def _best(
     return tuple(values[place] for place in candidates(pairs) if values[place] not in beaten)
 
 
-def _overtakings(design: Design, metric: Metric) -> list[Overtaking]:
-    if design.shots is None:
-        return []
-    others = sorted({_without(setting, design.shots) for setting in design.settings})
-    found = []
-    for rest in others:
-        for value in design.values[1:]:
-            curves = _curves(design, metric, value, rest)
-            if curves is None:
-                continue
-            shots, mine, reference = curves
-            ahead = mine[-1].mean() > reference[-1].mean()
-            leader, follower = (value, design.reference) if ahead else (design.reference, value)
-            crossing = crossover(shots, mine, reference) if ahead else crossover(shots, reference, mine)
-            axes = [axis for place, axis in enumerate(design.axes) if place != design.shots]
-            text = ", ".join(f"{short_name(axis)} {part}" for axis, part in zip(axes, rest, strict=True))
-            found.append(Overtaking(leader, follower, crossing, tuple(shots), text))
-    return found
-
-
-def _curves(
-    design: Design, metric: Metric, value: str, rest: Setting
-) -> tuple[list[float], np.ndarray, np.ndarray] | None:
-    assert design.shots is not None
-    levels, seeds = [], None
-    for setting in design.settings:
-        # `null` (all images) has no place on a scale of shots.
-        if _without(setting, design.shots) != rest or sort_key(setting[design.shots])[0] != 0:
-            continue
-        first, second = design.cells.get((value, setting), {}), design.cells.get((design.reference, setting), {})
-        both = {seed for seed in first if seed in second and metric.name in first[seed].metrics}
-        both &= {seed for seed in second if metric.name in second[seed].metrics}
-        if both:
-            levels.append(setting)
-            seeds = both if seeds is None else seeds & both
-    if len(levels) < 2 or not seeds:
-        return None
-    sign = 1.0 if metric.higher_is_better else -1.0
-    grids = [
-        sign
-        * np.array(
-            [[design.cells[name, setting][seed].metrics[metric.name] for seed in sorted(seeds)] for setting in levels]
-        )
-        for name in (value, design.reference)
-    ]
-    return [float(setting[design.shots]) for setting in levels], grids[0], grids[1]
-
-
-def _without(setting: Setting, place: int) -> Setting:
-    return (*setting[:place], *setting[place + 1 :])
-
-
 def _declared(table: Table, name: str) -> str | None:
     values = {choice(run, name) for run in table.runs if name in run.choices or name in run.composed}
     declared = values.pop() if len(values) == 1 else "null"
     return None if declared == "null" else declared
-
-
-def shots_label(design: Design) -> str:
-    """What the axis of training images counts."""
-    if design.shots is None:
-        return ""
-    return "training images per class" if design.axes[design.shots] == SHOTS_AXES[0] else "share of the training images"
 
 
 def cost_text(name: str, value: float) -> str:

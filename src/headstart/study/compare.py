@@ -154,6 +154,10 @@ def kept_out(run: RunRecord) -> str:
     """Why a finished run is in no table; empty where it may be in one."""
     if cut := run.result.details.get("cut_short"):
         return f"cut short: {'; '.join(map(str, cut)) if isinstance(cut, list) else cut}"
+    short = str(run.result.details.get("monitor", "val/acc")).split("/", 1)[-1]
+    recorded = [name for name in (f"test/{short}", f"val/{short}") if name in run.result.metrics]
+    if lost := [name for name in recorded if name not in run.metrics]:
+        return f"its {lost[0]} is not a number"
     return "" if run.metrics else "none of its metrics is a number"
 
 

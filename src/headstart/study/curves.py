@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from headstart.plots.style import MUTED, Plot, canvas, capital, legend_above, row_names
-from headstart.study.analysis import Arm, Metric, Setting, shots_label
+from headstart.study.analysis import Arm, Metric, Setting
 from headstart.study.compare import sort_key
+from headstart.study.crossing import shots_label
 from headstart.study.labels import Sheet, axis_text, scaled
 from headstart.study.verdict import crossover_interval, main_setting
 

@@ -9,6 +9,7 @@ from headstart.study.statistics import FEWEST
 _CHEAPER = 0.9
 """An arm is cheaper than another when it costs less than this share of it."""
 
+_LISTED = 4
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -49,7 +50,35 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
     }
     said = tuple((label, text) for label, text in points.items() if text)
     headline = _undecided(analysis, best, pair) if undecided else _headline(analysis, take, best, len(tied))
+    early = [arm.value for arm in arms if arm.unconverged]
+    if early and not undecided:
+        headline += (
+            f" But {' and '.join(early[:2])}{' and others' if len(early) > 2 else ''} had not finished learning."
+        )
     return Decision("" if undecided else take.value, headline, said, names)
+
+
+def cautions(analysis: Analysis) -> list[str]:
+    """What weakens every comparison of a table, each with what would cure it."""
+    said, metric = [], analysis.metric
+    early = [arm.value for arm in analysis.arms if arm.unconverged]
+    if early:
+        names = ", ".join(dict.fromkeys(early))
+        said.append(
+            f"Still learning when they ended: {names}. The last epoch was the best and the training loss still fell, "
+            "so more epochs (trainer.max_epochs) may change their place."
+        )
+    if analysis.pairing.split == "val":
+        sizes = [f"{arm.value} {metric.size(arm.flattered)}" for arm in analysis.arms if arm.flattered is not None]
+        least = f", at least by {'; '.join(sizes[:_LISTED])}" if sizes else ""
+        said.append(
+            "There is no test split: the same validation images chose each checkpoint and give its score, so the "
+            f"scores are too good{least}, and not alike for all. datamodule.test_fraction=0.2 carves a test split."
+        )
+    tuned = any(run.composed.get("study.tuned") for run in analysis.table.runs)
+    if not tuned and len(analysis.design.values) > 1:
+        said.append("No arm was tuned: all ran with the settings given, which suit some better than others.")
+    return said
 
 
 def _headline(analysis: Analysis, take: Arm, best: Arm, tied: int) -> str:

@@ -1,15 +1,63 @@
-"""Image by image: what is confused with what, how sure the models were, and which images strategies disagree on."""
+"""Image by image: what is confused with what, how sure the models were, and which images strategies disagree on.
+
+The numbers, and the plots of them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from headstart.plots.confusion import confusion_counts
+from headstart.plots.confusion import COUNTED_CLASSES, confusion_counts, draw_confusion
+from headstart.plots.style import MUTED, Plot, canvas, legend_above, shorten
 from headstart.runs.reader import StoredPredictions
 from headstart.study.analysis import Analysis, Setting
-from headstart.study.calibration import Calibration, calibration, two_columns
+from headstart.study.labels import Sheet
+from headstart.study.samples import two_columns
 from headstart.study.statistics import MeanInterval, mean_interval
+
+BINS = 10
+MOST_PANELS = 4
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error, and per bin of confidence (empty bins left out) what was said and what was true.
+
+    Attributes:
+        error: the mean gap between confidence and accuracy, weighted by the images in each bin, from 0 to 1.
+        confidence: mean confidence of each bin, ``(B,)``.
+        accuracy: share of right answers in each bin, ``(B,)``.
+        count: images in each bin, ``(B,)``.
+    """
+
+    error: float
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    count: np.ndarray
+
+
+def calibration(probabilities: ArrayLike, targets: ArrayLike, bins: int = BINS) -> Calibration:
+    """Compare the top class's probability with how often it is right (Guo et al. 2017, equation 3).
+
+    Bins have equal width and hold ``low < confidence <= high``.
+
+    Args:
+        probabilities: ``(N, C)``; a single column is the probability of class 1.
+        targets: ``(N,)`` class positions.
+        bins: how many.
+    """
+    chances, truth = two_columns(probabilities), np.asarray(targets)
+    top = chances.max(axis=1)
+    right = chances.argmax(axis=1) == truth
+    places = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(places, minlength=bins)
+    used = count > 0
+    confidence = np.bincount(places, weights=top, minlength=bins)[used] / count[used]
+    accuracy = np.bincount(places, weights=right, minlength=bins)[used] / count[used]
+    error = float(np.sum(count[used] / len(truth) * np.abs(confidence - accuracy)))
+    return Calibration(error, confidence, accuracy, count[used])
 
 
 @dataclass(frozen=True)
@@ -98,3 +146,78 @@ def changed_images(runs: Mapping[str, Sequence[StoredPredictions]]) -> list[Chan
 def class_name(classes: Sequence[str], position: int) -> str:
     """The name of a class, or its number where there is none."""
     return classes[position] if 0 <= position < len(classes) else str(position)
+
+
+def reliability(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) -> Plot | None:
+    """How often each value is right, by how sure it says it is."""
+    if not runs:
+        return None
+    rows, errors = [], {value: calibration_errors(members).mean for value, members in runs.items()}
+    with canvas(3.4, legend=True) as (figure, axes):
+        axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
+        for value, members in runs.items():
+            pooled = pooled_calibration(members)
+            label = f"{value}, error {100 * errors[value]:.1f} %"
+            sheet.line(axes, value, 100 * pooled.confidence, 100 * pooled.accuracy, label=label)
+            rows += [
+                {"value": value, "confidence": said, "accuracy": true, "images": count,
+                 "calibration_error": errors[value]}
+                for said, true, count in zip(pooled.confidence, pooled.accuracy, pooled.count, strict=True)
+            ]  # fmt: skip
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("how sure the model says it is, %")
+        axes.set_ylabel("how often it is right, %")
+        legend_above(figure, axes, columns=1)
+        words = "; ".join(f"{value} {100 * error:.1f} %" for value, error in errors.items())
+        return sheet.finish(
+            figure,
+            "calibration",
+            title="When it says 90 %, is it right nine times in ten?",
+            caption="On the dashed line confidence and truth agree; below it a model is too sure of itself. The "
+            "error is the mean gap over all images (expected calibration error, ten bins, mean over runs).",
+            alt=f"Reliability curves. Expected calibration error: {words}.",
+            rows=rows,
+        )
+
+
+def confusions(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) -> list[Plot]:
+    """One confusion matrix per value of the contrast; none where there are too many classes to read."""
+    found = [(value, confusion(members), members[0].classes) for value, members in list(runs.items())[:MOST_PANELS]]
+    # Of more classes, the table gives the most frequent mix-ups only.
+    return [_confusion(sheet, *item) for item in found if len(item[1]) <= COUNTED_CLASSES]
+
+
+def mix_ups(counts: np.ndarray, classes: Sequence[str], most: int = 3) -> str:
+    """The most frequent mistakes in words, each as a share of its true class; empty where there are none."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    shares = wrong / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    places = [divmod(int(place), len(counts)) for place in np.argsort(-wrong, axis=None, kind="stable")[:most]]
+    return "; ".join(
+        f"{class_name(classes, row)} taken for {class_name(classes, column)} ({100 * shares[row, column]:.0f} %)"
+        for row, column in places
+        if wrong[row, column] > 0
+    )
+
+
+def _confusion(sheet: Sheet, value: str, counts: np.ndarray, classes: Sequence[str]) -> Plot:
+    size, shares = len(counts), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [class_name(classes, place) for place in range(size)]
+    rows = [
+        {"true": true, "predicted": said, "images": int(counts[row, column]), "share": shares[row, column]}
+        for row, true in enumerate(names)
+        for column, said in enumerate(names)
+    ]
+    height = min(6.2, 1.6 + 0.46 * size)
+    with canvas(height) as (figure, axes):
+        draw_confusion(axes, counts, [shorten(text, 14) for text in names], row_inches=(height - 1) / size)
+        most = mix_ups(counts, classes) or "no mistakes"
+        return sheet.finish(
+            figure,
+            f"confusion-{sheet.analysis.design.values.index(value) + 1}",
+            title=f"What {value} confuses",
+            caption=f"Images, and percent of each true class (row), over all seeds. Most often: {most}.",
+            alt=f"Confusion matrix of {value} over {size} classes. Most frequent mistakes: {most}.",
+            rows=rows,
+        )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from headstart.runs.reader import RunRecord, read_runs, value_text
 from headstart.system.atomic import atomic_write, write_json, write_rows
 
 if TYPE_CHECKING:
-    from headstart.study.analysis import Analysis
+    from headstart.study.analysis import Analysis, Difference
     from headstart.study.compare import Table
     from headstart.study.page import Section
     from headstart.study.verdict import Verdict
@@ -44,6 +44,17 @@ class Report:
     analyses: "tuple[tuple[Analysis, Verdict], ...]"
     runs: tuple[RunRecord, ...]
     uncounted: tuple[tuple[str, str, str], ...]
+
+    def summary(self) -> dict[str, Any]:
+        """What the page says, as plain containers: decisions, arms, comparisons."""
+        return _summary(self)
+
+    def _repr_html_(self) -> str:
+        """The page itself, for a notebook."""
+        from html import escape
+
+        page = escape(self.page.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 44rem; border: 0"></iframe>'
 
 
 def write_report(
@@ -239,3 +250,59 @@ def _plots(folder: Path) -> Iterator[None]:
 def _states(folder: Path) -> dict[str, tuple[int, int]]:
     files = [path for path in folder.glob("*") if path.is_file() and path.name != LIST]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    """Tables with their decisions, arms and comparisons, and the runs that no table counts."""
+    return {
+        "page": str(report.page),
+        "tables": [_table_summary(analysis, words) for analysis, words in report.analyses],
+        "uncounted": [dict(zip(("run", "status", "why"), row, strict=True)) for row in report.uncounted],
+    }
+
+
+def _table_summary(analysis: "Analysis", words: "Verdict") -> dict[str, Any]:
+    from headstart.study.decision import cautions
+
+    layout = analysis.design
+    return {
+        "title": analysis.table.title,
+        "metric": analysis.metric.name,
+        "contrast": layout.contrast,
+        "reference": layout.reference,
+        "decision": {
+            "take": words.chosen.take,
+            "headline": words.headline,
+            **{label.lower().replace(" ", "_"): text for label, text in words.decision},
+            "tied_with_the_best": list(words.chosen.tied),
+        },
+        "comparisons": list(words.points),
+        "cautions": [*analysis.table.cautions, *cautions(analysis)],
+        "arms": [
+            {
+                "value": arm.value,
+                **dict(zip(layout.axes, arm.setting, strict=True)),
+                "tied_with_the_best": arm.value in analysis.best[arm.setting],
+                "metrics": {name: asdict(mean) for name, mean in arm.metrics.items()},
+                "costs": {name: mean.mean for name, mean in arm.costs.items()},
+                "runs": len(arm.seeds),
+                "no_randomness": arm.exact,
+                "images_fitted": arm.fitted,
+                "still_learning": arm.unconverged,
+                "flattered_by_at_least": arm.flattered,
+            }
+            for arm in analysis.arms
+        ],
+        "differences": [_difference_summary(analysis, item) for item in analysis.differences],
+        "gains": [_difference_summary(analysis, item) for item in analysis.gains],
+    }
+
+
+def _difference_summary(analysis: "Analysis", item: "Difference") -> dict[str, Any]:
+    paired = item.paired
+    place = {"value": item.value, **dict(zip(analysis.design.axes, item.setting, strict=True))}
+    judged = {"verdict": item.verdict, "covers": str(analysis.scope(item.setting)), "comparisons": item.family}
+    if paired is None:
+        return place | judged
+    numbers = {"difference": paired.mean, "low": paired.low, "high": paired.high, "p": paired.p, "n": paired.n}
+    return place | numbers | judged | {"could_have_been_seen": paired.detectable()}

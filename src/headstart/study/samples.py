@@ -1,18 +1,25 @@
-"""What two arms scored, repetition by repetition and image by image, laid out for one paired comparison."""
+"""What arms scored, repetition by repetition and image by image, laid out for paired comparison.
+
+Beside that, what a reader should know of an arm first: how many images it was fitted on, whether it had come to rest,
+and how much the choice of its epoch flatters it.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from headstart.runs.reader import RunRecord
-from headstart.study.calibration import two_columns
 from headstart.study.compare import drawn_few, split_of_run
 from headstart.study.paired import Paired, paired_difference
 from headstart.study.statistics import FEWEST
 
 Cell = Mapping[str, RunRecord]
+
+STILL_FALLING = 0.05
+"""A training loss that fell by more than this share of itself between the last two quarters was still falling."""
 
 _ROUNDED = 1e-4
 
@@ -160,3 +167,50 @@ def drawn_share(run: RunRecord, tested: float, split: str) -> float:
     """The share of the pool that a run with few images was trained on, where ``tested`` of it makes up a split."""
     sizes = run.result.data["sizes"]
     return min(0.9, sizes["train"] / max(sizes[split] / tested, 1))
+
+
+def fitted_images(runs: Sequence[RunRecord]) -> int:
+    """Images that the model was fitted on: for training, and for validation where a solved head refits on both."""
+    found = []
+    for run in runs:
+        solved = run.result.details.get("closed_form")
+        count = solved.get("images") if isinstance(solved, Mapping) else None
+        found.append(count if isinstance(count, int) else run.result.data["sizes"].get("train", 0))
+    return round(float(np.mean(found)))
+
+
+def unconverged(runs: Sequence[RunRecord]) -> bool:
+    """Most of these runs ended early: the best epoch is the last one validated, and the training loss still fell."""
+    return sum(_ended_early(run) for run in runs) > len(runs) / 2
+
+
+def chosen_on_score(runs: Sequence[RunRecord], metric: str, higher: bool) -> float | None:
+    """How much choosing the epoch on the images that are scored flatters an arm, at least; None where unknown.
+
+    Of each run the epoch that the other runs' mean curve would choose is scored instead of its own best: what is lost
+    is what its choice owed to chance. Chance that all runs share, that of the validation images, is not in it, so it is
+    a lower bound. A leave-one-out form of the split-half estimate (Cawley & Talbot 2010, section 5, on the bias).
+    """
+    curves = [{row["epoch"]: row[metric] for row in run.history if "epoch" in row and metric in row} for run in runs]
+    epochs = sorted(set.intersection(*map(set, curves))) if curves else []
+    if len(curves) < 2 or len(epochs) < 2:
+        return None
+    grid = (1 if higher else -1) * np.array([[curve[epoch] for epoch in epochs] for curve in curves])
+    others = (grid.sum(axis=0) - grid) / (len(grid) - 1)
+    return float(np.mean(grid.max(axis=1) - grid[np.arange(len(grid)), others.argmax(axis=1)]))
+
+
+def _ended_early(run: RunRecord) -> bool:
+    details = run.result.details
+    fit, monitor = details.get("fit"), str(details.get("monitor", "val/acc"))
+    validated = [int(row["epoch"]) for row in run.history if "epoch" in row and monitor in row]
+    if not isinstance(fit, Mapping) or not validated:
+        return False
+    best, fall = fit.get("best_epoch"), fit.get("train_loss_fall")
+    return isinstance(fall, float) and fall > STILL_FALLING and best == validated[-1]
+
+
+def two_columns(probabilities: ArrayLike) -> np.ndarray:
+    """Probabilities with one column per class: a binary task's single column gains its complement."""
+    chances = np.asarray(probabilities, dtype=np.float64)
+    return np.hstack([1 - chances, chances]) if chances.shape[1] == 1 else chances

@@ -6,19 +6,29 @@ from pathlib import Path
 
 from headstart.plots.style import SERIES
 from headstart.runs.reader import RunRecord, StoredPredictions
-from headstart.study import curves, predictions, scores
+from headstart.study import curves, scores
 from headstart.study.analysis import DASH, Analysis, Arm, Difference, Metric, cost_columns, cost_text, from_scratch
 from headstart.study.compare import short_name
+from headstart.study.decision import cautions
 from headstart.study.labels import Sheet
-from headstart.study.mistakes import changed_images, class_name, confusion, evaluated_split, predictions_of
-from headstart.study.page import Cell, Section, bullets, figures, glossary, paragraph, table, verdict_box
+from headstart.study.mistakes import (
+    changed_images,
+    class_name,
+    confusion,
+    confusions,
+    evaluated_split,
+    mix_ups,
+    predictions_of,
+    reliability,
+)
+from headstart.study.page import Cell, Section, bullets, figures, glossary, heading, paragraph, table, verdict_box
 from headstart.study.statistics import Aggregate, MeanInterval
 from headstart.study.thumbnails import thumbnails
 from headstart.study.verdict import GLOSSARY, Verdict, main_setting, p_text, why_too_few
 from headstart.system.atomic import write_rows
 
 MOST_IMAGES = 12
-_MOST_METRICS = 3
+_MOST_METRICS, _MOST_ARMS = 3, 8
 
 _VERDICT_WORDS = {
     "better": ("better", "better"),
@@ -41,31 +51,33 @@ def analysis_sections(analysis: Analysis, verdict: Verdict, folder: Path, prefix
         ("gain", "What pretraining brings", _gain(sheet)),
         ("learning", "Learning curves", figures(curves.learning(sheet))),
         ("drift", "What moved", figures([curves.drift(sheet)])),
-        ("calibration", "Can its confidence be trusted?", figures([predictions.reliability(sheet, runs)])),
+        ("calibration", "Can its confidence be trusted?", figures([reliability(sheet, runs)])),
         ("confusion", "What is taken for what", _confusion(sheet, runs)),
         ("images", "Images on which they disagree", _changed(sheet, runs)),
     ]
     return [Section(f"{prefix}{anchor}", title, html) for anchor, title, html in parts if html]
 
 
-def results_table(analysis: Analysis) -> tuple[list[str], list[list[Cell]]]:
-    """Scores with their intervals and costs beside them: names of the columns, and a row for each arm."""
+def results_table(analysis: Analysis, arms: Sequence[Arm] | None = None) -> tuple[list[str], list[list[Cell]]]:
+    """Scores with their intervals and costs beside them: names of the columns, and a row for each arm, best first."""
     others = sorted(analysis.metrics[1:], key=lambda metric: metric.name.split("/")[-1] not in ("acc", "f1", "auroc"))
     shown, costs = [analysis.metric, *others[: _MOST_METRICS - 1]], cost_columns(analysis.arms)
     rows = [
         [
             *_place_cells(analysis, arm),
-            Cell(str(len(arm.seeds)), number=True),
+            _standing(analysis, arm),
             *(_interval(metric, arm.metrics.get(metric.name)) for metric in shown),
+            Cell("1" if arm.exact else str(len(arm.seeds)), "no randomness" if arm.exact else "", number=True),
+            Cell(f"{arm.fitted:,}", number=True),
             *(
                 Cell(cost_text(name, arm.costs[name].mean) if name in arm.costs else DASH, number=True)
                 for name in costs
             ),
         ]
-        for arm in analysis.arms
+        for arm in (analysis.arms if arms is None else arms)
     ]
-    names = [*(metric.label for metric in shown), *(scores.COST_WORDS[name] for name in costs)]
-    return [*_place_columns(analysis), "n", *names], rows
+    scored, costing = [metric.label for metric in shown], [scores.COST_WORDS[name] for name in costs]
+    return [*_place_columns(analysis), "standing", *scored, "runs", "images fitted", *costing], rows
 
 
 def aggregate_section(found: Mapping[tuple[str, str], Aggregate], metric: Metric, reference: str) -> Section | None:
@@ -103,12 +115,7 @@ def failed_section(rows: Sequence[tuple[str, str, str]]) -> Section | None:
 
 
 def _verdict(analysis: Analysis, verdict: Verdict) -> str:
-    notes = list(analysis.table.cautions)
-    if not analysis.metric.name.startswith("test/"):
-        notes.append(
-            "There is no test split here: the same validation images chose each checkpoint and give its score, "
-            "so the scores are a little too good."
-        )
+    notes = [*analysis.table.cautions, *cautions(analysis)]
     for axis, follows in analysis.design.tied.items():
         values = _with_others(follows)
         notes.append(f"{axis} goes with {analysis.design.contrast} ({values}); their effects cannot be told apart.")
@@ -127,8 +134,19 @@ def _with_others(follows: Mapping[str, str]) -> str:
 
 
 def _results(sheet: Sheet) -> str:
-    caption = "Mean over seeds, with the 95 % interval of the mean (Student's t) below it; n is the number of seeds."
-    return table(*results_table(sheet.analysis), caption) + figures([scores.scores(sheet)])
+    analysis = sheet.analysis
+    caption = (
+        "Means over the runs, the best first, with their 95 % interval below, which allows for what the verdict names. "
+        "Tied: it cannot be told from the best one."
+    )
+    tied = [arm for arm in analysis.arms if arm.value in analysis.best[arm.setting]]
+    rest = [arm for arm in analysis.arms if arm not in tied]
+    if len(analysis.arms) <= _MOST_ARMS or not rest:
+        html = table(*results_table(analysis), caption)
+    else:
+        html = heading("Cannot be told from the best") + table(*results_table(analysis, tied), caption)
+        html += heading("Behind the best") + table(*results_table(analysis, rest))
+    return html + figures([scores.scores(sheet)])
 
 
 def _differences(sheet: Sheet) -> str:
@@ -202,11 +220,11 @@ def _confusion(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) ->
         recall = counts.diagonal() / counts.sum(axis=1).clip(min=1)
         hardest = int(min((place for place in range(len(counts)) if counts[place].sum()), key=lambda p: recall[p]))
         worst = Cell(f"{class_name(classes, hardest)}, {100 * recall[hardest]:.0f} % right")
-        rows.append([_name(analysis, value), worst, Cell(predictions.mix_ups(counts, classes) or "none")])
+        rows.append([_name(analysis, value), worst, Cell(mix_ups(counts, classes) or "none")])
     if not rows:
         return ""
     columns = [analysis.design.contrast, "hardest class", "most often mistaken"]
-    return table(columns, rows, _place(analysis)) + figures(predictions.confusions(sheet, runs))
+    return table(columns, rows, _place(analysis)) + figures(confusions(sheet, runs))
 
 
 def _changed(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) -> str:
@@ -263,6 +281,14 @@ def _place(analysis: Analysis) -> str:
     return f"Shown for {place}." if place else ""
 
 
+def _standing(analysis: Analysis, arm: Arm) -> Cell:
+    early = "still learning when it ended" if arm.unconverged else ""
+    if arm.value not in analysis.best[arm.setting]:
+        return Cell("behind", early, kind="worse")
+    alone = len(analysis.best[arm.setting]) == 1
+    return Cell("best" if alone else "tied", early, kind="better" if alone else "unsure")
+
+
 def _place_columns(analysis: Analysis) -> list[str]:
     return [analysis.design.contrast, *(short_name(axis) for axis in analysis.design.axes)]
 
@@ -279,6 +305,10 @@ def _interval(metric: Metric, mean: MeanInterval | None) -> Cell:
     if mean is None:
         return Cell(DASH, number=True)
     return Cell(metric.text(mean.mean), _range(metric.text, mean.low, mean.high), number=True)
+
+
+def _cost(arm: Arm, name: str) -> Cell:
+    return Cell(cost_text(name, arm.costs[name].mean) if name in arm.costs else DASH, number=True)
 
 
 def _range(text: Callable[[float], str], low: float | None, high: float | None) -> str:

@@ -9,13 +9,12 @@ from headstart.study.analysis import (
     Analysis,
     Arm,
     Difference,
-    Overtaking,
     Setting,
     analyse,
     from_scratch,
-    shots_label,
 )
 from headstart.study.compare import Table, design, separate, sort_key
+from headstart.study.crossing import Overtaking, shots_label
 from headstart.study.decision import Decision, decide
 from headstart.study.statistics import FEWEST, Crossover
 
@@ -261,7 +260,9 @@ def _gain_sentences(analysis: Analysis) -> list[str]:
         "no difference": "which is not a significant difference",
     }
     words = sure.get(best.verdict, "with too few seeds to be sure")
-    mean = best.paired.mean if best.paired else 0.0
+    mean, arm = best.paired.mean if best.paired else 0.0, analysis.arm(scratch, main)
+    if arm is not None and arm.unconverged:
+        words += f"; but {scratch} was still learning when it ended, so the gain is overstated"
     return [
         f"Transfer gain: starting {best.value} from pretrained instead of random weights changes {metric.label} by "
         f"{metric.gap(mean)} {metric.unit}".rstrip()

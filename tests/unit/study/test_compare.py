@@ -35,7 +35,15 @@ def test_what_was_cut_short_or_measured_nothing_is_in_no_table(writer: "StudyWri
     reasons = {run.seed: kept_out(run) for run in read_runs(writer.root)}
     assert [seed for seed, reason in reasons.items() if reason] == ["4", "5"]
     assert reasons["4"] == "cut short: trainer.fast_dev_run=True uses only some"
-    assert reasons["5"] == "none of its metrics is a number"
+    assert reasons["5"] == "its val/acc is not a number"
+
+
+def test_a_run_whose_score_is_not_a_number_costs_the_others_nothing(writer: "StudyWriter") -> None:
+    writer.study(["freeze", "full"], [1, 2, 3])
+    writer.run("full", 4, result={"metrics": {"val/acc": 0.5, "val/loss": 1.0, "test/acc": None, "test/loss": None}})
+    (table,) = tables(writer)
+    assert all("test/acc" in run.metrics for run in table.runs)
+    assert len(table.runs) == 6
 
 
 DATA = {"name": "animals", "classes": ["a"], "sizes": {"train": 4, "val": 90, "test": 90}, "fingerprint": "0"}

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from headstart.runs.reader import StoredPredictions
-from headstart.study.calibration import calibration
-from headstart.study.mistakes import changed_images, confusion
+from headstart.study.mistakes import calibration, changed_images, confusion
 
 
 def slow_calibration_error(probabilities: np.ndarray, targets: np.ndarray, bins: int) -> float:

@@ -1,6 +1,7 @@
 """The report as files: complete, escaped, the same twice, and nothing empty in it."""
 
 import csv
+import html
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -230,6 +231,44 @@ def test_command_line(writer: "StudyWriter", capsys: pytest.CaptureFixture[str],
     assert "[red]no[/red]" in shown
     assert (tmp_path / "elsewhere" / "report.html").is_file()
     assert not (writer.root / "report.html").exists()
+
+
+def test_json_and_notebook_give_the_numbers_of_the_page(
+    writer: "StudyWriter", capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer.study(["freeze", "full", "scratch"], range(1, 6))
+    assert main(["report", str(writer.root), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    page = (writer.root / "report.html").read_text()
+    (table,) = found["tables"]
+    assert table["decision"]["take"] == "full"
+    assert table["decision"]["headline"] in page
+    assert [arm["value"] for arm in table["arms"]] == ["full", "freeze", "scratch"]  # the best first
+    for arm in table["arms"]:
+        assert f"{100 * arm['metrics']['test/acc']['mean']:.1f} %" in page
+    for item in table["differences"]:
+        interval = f"{100 * item['low']:+.1f} to {100 * item['high']:+.1f}".replace("-", "\N{MINUS SIGN}")
+        assert interval in page
+    report = write_report(writer.root)
+    assert report.summary() == found
+    shown = html.unescape(report._repr_html_())
+    assert page in shown
+
+
+def test_many_arms_are_grouped_by_what_can_be_told_apart(make_writer: "Callable[..., StudyWriter]") -> None:
+    from headstart.study.sections import analysis_sections
+
+    writer = make_writer(images=120)
+    names = ["freeze", "full", "lp_ft", "scratch", "lora", "bitfit", "l2sp", "delta", "bss"]
+    report = write_report(writer.study(names, range(1, 6)))
+    [(analysis, words)] = report.analyses
+    results = analysis_sections(analysis, words, report.folder, "")[1].html
+    best, behind = results.split("Behind the best")
+    assert "Cannot be told from the best" in best
+    for name in names:
+        group = best if name in analysis.best[()] else behind
+        assert f"</span>{name}</th>" in group
+    assert "scratch" not in analysis.best[()]
 
 
 def test_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

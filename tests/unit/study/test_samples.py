@@ -1,0 +1,87 @@
+"""What is marked on an arm: what it was fitted on, whether it had come to rest, how its choice flatters it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from headstart.runs.reader import RunRecord, read_runs
+from headstart.study.samples import chosen_on_score, fitted_images, unconverged
+from headstart.study.verdict import verdicts
+
+if TYPE_CHECKING:
+    from conftest import StudyWriter
+
+
+def with_details(path: Path, **details: object) -> Path:
+    result = json.loads((path / "result.json").read_text())
+    result["details"] |= details
+    (path / "result.json").write_text(json.dumps(result))
+    return path
+
+
+def runs(writer: "StudyWriter", strategy: str) -> list[RunRecord]:
+    return [run for run in read_runs(writer.root) if run.choices["strategy"] == strategy]
+
+
+def test_images_fitted_are_those_of_the_solution_where_the_head_refits(writer: "StudyWriter") -> None:
+    writer.run("full", 1)
+    with_details(writer.run("freeze", 1), closed_form={"refit": True, "images": 490})
+    assert (fitted_images(runs(writer, "full")), fitted_images(runs(writer, "freeze"))) == (400, 490)
+
+
+@pytest.mark.parametrize(
+    ("best", "fall", "early"), [(7, 0.3, True), (7, 0.01, False), (4, 0.3, False), (7, None, False)]
+)
+def test_an_arm_whose_best_epoch_is_its_last_and_whose_loss_still_falls_had_not_finished(
+    writer: "StudyWriter", best: int, fall: float | None, early: bool
+) -> None:
+    for seed in range(1, 6):
+        fit = {"best_epoch": best, "last_epoch": 7, "train_loss_fall": fall}
+        with_details(writer.run("full", seed), fit=fit)
+        with_details(writer.run("freeze", seed), fit={"best_epoch": 3, "last_epoch": 7, "train_loss_fall": 0.2})
+    assert unconverged(runs(writer, "full")) == early
+    assert not unconverged(runs(writer, "freeze"))
+    _, [(analysis, words)] = verdicts(read_runs(writer.root))
+    assert [arm.value for arm in analysis.arms if arm.unconverged] == (["full"] if early else [])
+    assert words.headline.endswith("But full fine-tuning (full) had not finished learning.") == early
+
+
+def test_a_gain_over_a_scratch_that_still_learns_is_said_to_be_too_large(writer: "StudyWriter") -> None:
+    for seed in range(1, 6):
+        writer.run("freeze", seed)
+        writer.run("full", seed)
+        with_details(writer.run("scratch", seed), fit={"best_epoch": 7, "last_epoch": 7, "train_loss_fall": 0.4})
+    _, [(_, words)] = verdicts(read_runs(writer.root))
+    (gain,) = [point for point in words.points if point.startswith("Transfer gain")]
+    assert gain.endswith("but scratch was still learning when it ended, so the gain is overstated.")
+
+
+def test_choosing_the_epoch_on_the_score_flatters_by_what_other_runs_would_not_have_chosen(
+    writer: "StudyWriter",
+) -> None:
+    random = np.random.default_rng(0)
+    grid = random.uniform(0.4, 0.6, size=(4, 6))
+    for seed, curve in enumerate(grid):
+        path = writer.run("full", seed, test=False)
+        rows = "\n".join(f"{epoch},{score}" for epoch, score in enumerate(curve))
+        (path / "metrics.csv").write_text(f"epoch,val/acc\n{rows}\n")
+    expected = np.mean(
+        [curve.max() - curve[np.delete(grid, place, axis=0).mean(axis=0).argmax()] for place, curve in enumerate(grid)]
+    )
+    assert chosen_on_score(runs(writer, "full"), "val/acc", higher=True) == pytest.approx(expected)
+    assert chosen_on_score(runs(writer, "full")[:1], "val/acc", higher=True) is None
+
+
+def test_without_a_test_split_the_report_says_how_much_too_good_and_how_to_get_one(writer: "StudyWriter") -> None:
+    from headstart.study.decision import cautions
+
+    for seed in range(1, 4):
+        for strategy in ("freeze", "full"):
+            writer.run(strategy, seed, test=False)
+    _, [(analysis, _)] = verdicts(read_runs(writer.root))
+    (said,) = [text for text in cautions(analysis) if text.startswith("There is no test split")]
+    assert "freeze 0.0 points" in said
+    assert "datamodule.test_fraction=0.2" in said
