@@ -50,7 +50,7 @@ def build_network(
         ConfigError: the network cannot be made as asked.
         WeightsError: the weights are damaged, of another network or unreachable.
     """
-    arguments = _arguments(name, spec, options)
+    arguments = creation_arguments(name, spec, options)
     if source.kind == "hub":
         return _from_hub(name, source, arguments)
     network = _create(name, arguments)
@@ -84,7 +84,7 @@ def check_network(name: str, source: ResolvedWeights) -> None:
 def strict_in_timm(name: str, spec: InputSpec, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """How plain timm makes the network that a backbone's tensors are of, and whether it loads them strictly."""
     architecture = name.partition(".")[0]
-    arguments = {"num_classes": 0, **_arguments(architecture, spec, {})}
+    arguments = {"num_classes": 0, **creation_arguments(architecture, spec, {})}
     with torch.device("meta"):
         wanted = _create(architecture, arguments).state_dict()
     missing = [key for key in wanted if key not in state]
@@ -157,7 +157,8 @@ def _timm_spec(name: str) -> InputSpec:
     )
 
 
-def _arguments(name: str, spec: InputSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+def creation_arguments(name: str, spec: InputSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``timm.create_model`` needs besides the name for such images, ``options`` included."""
     arguments = {key: value for key, value in options.items() if value is not None}
     config = get_pretrained_cfg(name)
     given = config.input_size if config is not None else (3, 224, 224)

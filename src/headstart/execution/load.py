@@ -17,7 +17,6 @@ from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
 from headstart.errors import DataError, HeadstartError, RunError
 from headstart.execution.predict import Prediction, Unreadable
-from headstart.export.backbone_file import export_model
 from headstart.heads.pool import Pool
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.reader import read_config
@@ -216,25 +215,6 @@ def to_image(image: Picture, channels: int) -> Image.Image:
         raise DataError(f"{given} has no 1 to 4 channels; give an array (H, W, C) or a tensor (C, H, W)")
     squeezed = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     return decode(Image.fromarray(np.ascontiguousarray(squeezed)), channels)
-
-
-def export_run(run: str | Path, output: str | Path | None = None, *, licence: str = "") -> Path:
-    """Export the backbone of a finished run.
-
-    Args:
-        run: its directory.
-        output: folder for the files; None: the run's directory, where ``backbone.weights=<run directory>`` finds them.
-        licence: of the weights, for the card.
-
-    Returns: the weights file.
-
-    Raises:
-        RunError: the run is not finished, or a file of it is missing or damaged.
-    """
-    model = load(run)
-    folder = Path(output) if output is not None else model.path
-    spec = model.transform.spec
-    return export_model(folder, model.network, model.task, model.result, model.config, spec, licence=licence)
 
 
 def find_device(name: str) -> torch.device:

@@ -157,7 +157,7 @@ def _return_finished(run: RunDirectory, *, export: bool) -> Result:
         raise RunError(f"{run.path} failed before ({result.error}); rerun=failed runs it again")
     show_result(result, run.path, returned=True)
     if export and not (run.path / EXPORT_NAME).exists():
-        from headstart.execution.load import export_run
+        from headstart.execution.export import export_run
 
         show(f"Exported: backbone.weights={export_run(run.path).parent}")
     return result

@@ -6,9 +6,7 @@ the task it was trained on in a file of its own, so that timm can load the first
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from headstart.backbones.contract import Backbone
 from headstart.backbones.timm_network import strict_in_timm
 from headstart.data.input_spec import InputSpec
+from headstart.export.card import describe
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.result import Result
 from headstart.system.atomic import atomic_write, write_json
@@ -55,10 +54,17 @@ def export_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / EXPORT_NAME
-    state = backbone_state(model.backbone)
-    card = _card(model.backbone, state, task, result, config, spec, licence=licence)
+    backbone, state = model.backbone, backbone_state(model.backbone)
+    card = {
+        "format": FORMAT,
+        "architecture": backbone.name.partition(".")[0],
+        **describe(task, result, config, spec, licence=licence),
+        **({"timm": strict_in_timm(backbone.name, spec, state)} if hasattr(backbone, "network") else {}),
+    }
     header = {key: json.dumps(card[key]) for key in ("input_spec", "classes")}
-    card["sha256"] = _write(path, state, {"architecture": card["architecture"], "licence": card["licence"], **header})
+    card["sha256"] = write_tensors(
+        path, state, {"architecture": card["architecture"], "licence": card["licence"], **header}
+    )
     card["tensors"] = len(state)
     classifier = task_classifier(model, task)
     beside = classifier_file(path)
@@ -66,7 +72,10 @@ def export_model(
         beside.unlink(missing_ok=True)
     else:
         tensors = {"weight": classifier.weight, "bias": classifier.bias}
-        card["classifier"] = {"file": beside.name, "sha256": _write(beside, tensors, {"classes": header["classes"]})}
+        card["classifier"] = {
+            "file": beside.name,
+            "sha256": write_tensors(beside, tensors, {"classes": header["classes"]}),
+        }
     write_json(path.with_suffix(".json"), card)
     return path
 
@@ -88,42 +97,7 @@ def task_classifier(model: TransferModel, task: Task) -> SourceClassifier | None
     return SourceClassifier(weight, bias)
 
 
-def _card(
-    backbone: Backbone,
-    state: Mapping[str, Tensor],
-    task: Task,
-    result: Result,
-    config: Mapping[str, Any],
-    spec: InputSpec,
-    *,
-    licence: str,
-) -> dict[str, Any]:
-    data, sizes = result.data, result.data["sizes"]
-    training = {"seed": config["seed"], "max_epochs": config["trainer"]["max_epochs"], "loss": config["loss"]}
-    return {
-        "format": FORMAT,
-        "architecture": backbone.name.partition(".")[0],
-        "source": f"{data['name']}: {sizes['train']} training images, {len(task.classes)} classes",
-        "data": {key: data[key] for key in ("name", "fingerprint", "content", "sizes") if key in data},
-        "task": task.name,
-        "classes": list(task.classes),
-        "input_spec": spec.as_dict(),
-        "metrics": dict(result.metrics),
-        "recipe": {
-            **{group: config[group] for group in ("strategy", "optimizer", "scheduler", "datamodule", "head")},
-            **training,
-            "precision": config["trainer"]["precision"],
-        },
-        "command": shlex.join(["python", "train.py", *map(str, result.config.get("overrides", ()))]),
-        "fingerprint": result.fingerprint,
-        "started_from": {key: result.weights.get(key, "") for key in ("source", "sha256")},
-        "licence": licence or result.weights.get("licence") or "not stated",
-        "headstart": metadata.version("headstart"),
-        **({"timm": strict_in_timm(backbone.name, spec, state)} if hasattr(backbone, "network") else {}),
-    }
-
-
-def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> str:
     """Write a safetensors file whole or not at all. Returns its SHA-256."""
     content = safetensors.torch.save(tensors, metadata=header)
     # The library writes the header's texts in an order of chance; the same run must give the same file.
