@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "predict": ("headstart.commands.predict", "classify images with a finished run"),
+    "evaluate": ("headstart.commands.evaluate", "score a finished run's model on new labelled images"),
     "runs": ("headstart.commands.runs", "list the runs of an output folder"),
     "report": ("headstart.commands.report", "compare the runs of a study"),
     "export": ("headstart.commands.export", "write a finished run's model for use elsewhere"),

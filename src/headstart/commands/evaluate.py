@@ -1,0 +1,61 @@
+"""``headstart evaluate``: a finished run's model on new labelled images."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from headstart.config.foreign import add_trust, trust
+from headstart.errors import ConfigError
+from headstart.runs.reader import find_finished
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0 when the report is written."""
+    parser = argparse.ArgumentParser(
+        prog="headstart evaluate",
+        description="Score a finished run's model on new labelled images, with intervals over images; the run stays "
+        "as it is.",
+    )
+    parser.add_argument("run", help="run directory (or a folder that holds one finished run)")
+    parser.add_argument("choices", nargs="+", metavar="datamodule=...", help="the images, chosen as for training")
+    parser.add_argument("--config-dir", metavar="PATH", help="a folder of YAML files of your own")
+    parser.add_argument("--output", metavar="DIR", help="for the report (default: evaluations/<run>-<datamodule>)")
+    parser.add_argument(
+        "--split",
+        default="auto",
+        choices=("auto", "all", "train", "val", "test"),
+        help="of the images (default: test where the data have such a split of their own, else all)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_trust(parser)
+    options = parser.parse_args(argv)
+    trust(options.trust)
+    if options.batch_size < 1:
+        parser.error(f"--batch-size={options.batch_size} must be at least 1")
+    keys = [choice.lstrip("+").partition("=")[0] for choice in options.choices]
+    if wrong := [key for key in keys if key.partition(".")[0] != "datamodule"]:
+        raise ConfigError(
+            f"{wrong[0]} is of no use here: the run has chosen; only datamodule=... and its keys are left"
+        )
+    directory = find_finished(options.run)
+
+    from headstart.config import compose, resolve_run
+
+    resolved = resolve_run(compose([*options.choices, "backbone.weights=none"], config_dir=options.config_dir))
+    name = Path(str(resolved.settings.datamodule.arguments.get("root") or resolved.choices["datamodule"])).name
+    folder = Path(options.output or Path("evaluations") / f"{directory.name}-{name}")
+
+    from headstart.execution.evaluate import evaluate, show_evaluation
+    from headstart.execution.load import load
+
+    found = evaluate(
+        load(directory),
+        resolved.settings.datamodule,
+        folder,
+        split=options.split,
+        batch_size=options.batch_size,
+        device=options.device,
+    )
+    show_evaluation(found, folder)
+    return 0

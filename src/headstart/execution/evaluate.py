@@ -1,0 +1,319 @@
+"""A finished run's model on new labelled images: every metric with its interval, in a folder of its own."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from headstart.config.settings import Component
+from headstart.data.dataset import ImageDataset
+from headstart.data.records import Records, Source
+from headstart.data.targets import as_numbers, only_classes
+from headstart.errors import DataError
+from headstart.execution.load import Model, find_device
+from headstart.plots.confident_errors import most_confident_errors, plot_confident_errors
+from headstart.plots.confusion import plot_confusion_matrix
+from headstart.plots.predicted_vs_true import plot_predicted_vs_true
+from headstart.runs.result import to_plain
+from headstart.system.atomic import atomic_write, write_json, write_rows
+from headstart.system.console import plain_table, show
+from headstart.tasks import Task
+
+DRAWS = 1000
+_LEVEL = 0.95
+_BINS = 15
+_WORST = 100
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric on the new images.
+
+    Attributes:
+        value: on all of them.
+        low: end of its 95 % interval over images (percentile bootstrap); NaN where it is not defined.
+        high: the other end.
+        own: the run's own test metric, else its validation metric; None where it has none.
+    """
+
+    value: float
+    low: float
+    high: float
+    own: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        data: name of the data set.
+        split: that was scored, or ``all`` images.
+        scores: by metric.
+        ids: the images' names, ``(N,)``.
+        targets: in the order of the model's classes, ``(N,)`` or ``(N, columns)``.
+        probabilities: ``(N, classes)``; of regression, the predicted values.
+        skipped: files that are no usable images, and why.
+    """
+
+    data: str
+    split: str
+    scores: dict[str, Score]
+    ids: list[str]
+    targets: np.ndarray
+    probabilities: np.ndarray
+    skipped: list[dict[str, str]]
+
+
+def evaluate(
+    model: Model, choice: Component, folder: Path, *, split: str = "auto", batch_size: int = 64, device: str = "auto"
+) -> Evaluation:
+    """Score a model on labelled images and write a report; the run stays as it is.
+
+    Args:
+        model: of a finished run.
+        choice: the datamodule of the new images.
+        folder: for ``report.html`` and its files.
+        split: ``train``, ``val`` or ``test`` of the data, ``all`` of it, or ``auto``: test where the data have it,
+            else all.
+        batch_size: images at a time.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        DataError: the data cannot be used, or have classes that the model does not know.
+    """
+    source = _source(model, choice)
+    name, parts = _chosen(source, split)
+    parts = [replace(part, targets=_as_the_model_counts(part.targets, source, model)) for part in parts]
+    outputs = [_outputs(model, part, batch_size=batch_size, device=device) for part in parts]
+    targets = np.concatenate([part.targets for part in parts])
+    whole, labels = torch.cat(outputs), torch.from_numpy(targets)
+    probabilities = model.task.probabilities(whole).numpy()
+    scores = scored(model.task, whole, labels, own=model.result.metrics)
+    ids = [one for part in parts for one in part.ids]
+    found = Evaluation(source.name, name, scores, ids, targets, probabilities, source.bad)
+    _write(folder, model, found)
+    _draw(folder, model, found, _Images([_dataset(model, part) for part in parts]))
+    return found
+
+
+def scored(
+    task: Task, outputs: Tensor, targets: Tensor, *, own: Mapping[str, float | None], draws: int = DRAWS, seed: int = 0
+) -> dict[str, Score]:
+    """Every metric of the task, and the calibration error of classes, each with a bootstrap interval over images.
+
+    Args:
+        task: of the model.
+        outputs: ``(N, outputs)``, before the activation.
+        targets: ``(N,)`` class numbers or ``(N, columns)``.
+        own: flat metrics of the run, to stand beside.
+        draws: of the bootstrap.
+        seed: of the draws.
+    """
+
+    def measured(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        values = task.evaluate(outputs, targets)
+        if task.one_class:
+            values["calibration_error"] = calibration_error(task.probabilities(outputs).numpy(), targets.numpy())
+        return values
+
+    values, generator = measured(outputs, targets), torch.Generator().manual_seed(seed)
+    drawn: dict[str, list[float]] = {name: [] for name in values}
+    for _ in range(draws):
+        places = torch.randint(len(targets), (len(targets),), generator=generator)
+        for name, value in measured(outputs[places], targets[places]).items():
+            drawn[name].append(value)
+    tail = (1 - _LEVEL) / 2
+    scores = {}
+    for name, value in values.items():
+        defined = [one for one in drawn[name] if math.isfinite(one)]
+        low, high = np.quantile(defined, [tail, 1 - tail]) if defined else (math.nan, math.nan)
+        scores[name] = Score(value, float(low), float(high), own.get(f"test/{name}", own.get(f"val/{name}")))
+    return scores
+
+
+def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Expected calibration error of the predicted class in 15 equal bins (Guo et al. 2017, equation 3)."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gaps = [abs(right[bins == one].mean() - confidence[bins == one].mean()) * (bins == one).sum() for one in set(bins)]
+    return float(sum(gaps) / len(targets))
+
+
+def show_evaluation(found: Evaluation, folder: Path) -> None:
+    """The metrics as a table."""
+    table = plain_table(f"{len(found.ids):,} images of {found.data} ({found.split})")
+    for heading in ("metric", "value", "95 % interval over images", "the run's own"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for row in _rows(found):
+        table.add_row(*row)
+    show(table)
+    show(f"Report: {folder / 'report.html'}")
+
+
+def _source(model: Model, choice: Component) -> Source:
+    data = choice.factory(**{**choice.arguments, "seed": 0, "task": model.task.name})
+    source: Source = data.load()
+    if data.wanted_classes is not None:
+        source = only_classes(source, data.wanted_classes)
+    if model.task.name == "regression" and source.kind == "classes":
+        source, splits = as_numbers(source, source.splits)
+        source = replace(source, splits=splits)
+    kind = {"multilabel": "labels", "regression": "values"}.get(model.task.name, "classes")
+    if source.kind != kind:
+        raise DataError(f"{source.name} has {source.kind}, and the model of task={model.task.name} is scored on {kind}")
+    return source
+
+
+def _chosen(source: Source, split: str) -> tuple[str, list[Records]]:
+    name = split if split != "auto" else "test" if "test" in source.splits else "all"
+    if name != "all" and name not in source.splits:
+        raise DataError(f"--split={name}: {source.name} has no such split of its own, only {', '.join(source.splits)}")
+    parts = list(source.splits.values()) if name == "all" else [source.splits[name]]
+    if not sum(map(len, parts)):
+        raise DataError(f"{source.name} has no usable image there")
+    return name, [part for part in parts if len(part)]
+
+
+def _as_the_model_counts(targets: np.ndarray, source: Source, model: Model) -> np.ndarray:
+    """Targets in the order of the model's classes, which the data may have in another order, or only some of."""
+    places = {name: place for place, name in enumerate(model.classes)}
+    if unknown := [name for name in source.classes if name not in places]:
+        raise DataError(
+            f"{source.name} has {', '.join(unknown[:5])}, which the model does not know; it knows "
+            f"{', '.join(model.classes[:10])}. Leave those out: datamodule.classes=[...]"
+        )
+    order = np.array([places[name] for name in source.classes])
+    if model.task.one_class:
+        return order[targets]
+    if len(order) < len(places):
+        raise DataError(f"{source.name} lacks {', '.join(sorted(set(places) - set(source.classes)))}, which are scored")
+    sorted_targets: np.ndarray = targets[:, np.argsort(order)]
+    return sorted_targets
+
+
+def _dataset(model: Model, records: Records) -> ImageDataset:
+    return ImageDataset(records, model.transform, channels=model.transform.spec.channels, seed=0)
+
+
+def _outputs(model: Model, records: Records, *, batch_size: int, device: str) -> Tensor:
+    """``(N, outputs)`` before the activation, on the CPU."""
+    place, network = find_device(device), model.network
+    network.to(place).eval()
+    batches = DataLoader(_dataset(model, records), batch_size=batch_size)
+    with torch.inference_mode():
+        return torch.cat([network(batch["images"].to(place)).float().cpu() for batch in batches])
+
+
+class _Images(Sequence[np.ndarray]):
+    """Decoded images of several splits in a row."""
+
+    def __init__(self, parts: Sequence[ImageDataset]) -> None:
+        self._places = [(part, place) for part in parts for place in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, position: Any) -> Any:
+        part, place = self._places[position]
+        return np.asarray(part.image(place))
+
+
+def _write(folder: Path, model: Model, found: Evaluation) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "run": model.path.name,
+        "fingerprint": model.result.fingerprint,
+        "data": found.data,
+        "split": found.split,
+        "images": len(found.ids),
+        "draws": DRAWS,
+        "metrics": {name: asdict(score) for name, score in found.scores.items()},
+        "skipped": found.skipped,
+    }
+    write_json(folder / "evaluation.json", to_plain(about))
+    with atomic_write(folder / "predictions.npz", "wb") as file:
+        np.savez_compressed(
+            file,
+            ids=np.asarray(found.ids),
+            targets=found.targets,
+            probabilities=found.probabilities,
+            classes=np.asarray(model.classes),
+        )
+    write_rows(folder / "worst.csv", _worst(model, found))
+
+
+def _worst(model: Model, found: Evaluation) -> list[dict[str, Any]]:
+    """The confidently wrong images first; of several labels or numbers those with the largest error."""
+    values = found.probabilities
+    if model.task.one_class:
+        predicted = values.argmax(axis=1)
+        places = most_confident_errors(found.targets.tolist(), predicted.tolist(), values.max(axis=1), limit=_WORST)
+        names = model.classes
+        return [
+            {
+                "image": found.ids[place],
+                "true": names[found.targets[place]],
+                "predicted": names[predicted[place]],
+                "probability": round(float(values[place].max()), 5),
+            }
+            for place in places
+        ]
+    errors = np.abs(values - found.targets).max(axis=1)
+    worst = np.argsort(-errors, kind="stable")[:_WORST]
+    return [{"image": found.ids[place], "largest_error": round(float(errors[place]), 5)} for place in worst]
+
+
+def _draw(folder: Path, model: Model, found: Evaluation, images: Sequence[np.ndarray]) -> None:
+    title, pictures = f"{found.data} ({found.split})", []
+    if model.task.one_class:
+        predicted = found.probabilities.argmax(axis=1)
+        pictures = ["confusion.png", "worst.png"]
+        plot_confusion_matrix(found.targets, predicted, model.classes, folder / pictures[0], title=title)
+        plot_confident_errors(
+            images,
+            found.targets.tolist(),
+            predicted.tolist(),
+            found.probabilities.max(axis=1).tolist(),
+            folder / pictures[1],
+            classes=model.classes,
+            title=title,
+        )
+    elif model.task.name == "regression":
+        for column, name in enumerate(model.classes):
+            pictures.append(f"predicted_vs_true_{column}.png")
+            values = found.targets[:, column], found.probabilities[:, column]
+            plot_predicted_vs_true(*values, folder / pictures[-1], name=name, title=title)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in _rows(found))
+    text = f"""<!doctype html><meta charset="utf-8"><title>{escape(title)}</title>
+<style>body{{font:16px system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}
+td,th{{padding:.2rem 1rem;text-align:right}}td:first-child,th:first-child{{text-align:left}}</style>
+<h1>{escape(title)}</h1>
+<p>{len(found.ids):,} images, scored by the run {escape(model.path.name)}; {len(found.skipped)} files left out.
+Intervals are a percentile bootstrap over images, {DRAWS} draws; they say nothing about other training runs.
+The images that it got most wrong are in worst.csv, every answer is in predictions.npz.</p>
+<table><tr><th>metric</th><th>value</th><th>95 % interval</th><th>the run's own</th></tr>
+{rows}</table>
+{"".join(f'<p><img src="{picture}" alt="{picture}">' for picture in pictures)}
+"""
+    with atomic_write(folder / "report.html") as file:
+        file.write(text)
+
+
+def _rows(found: Evaluation) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            name,
+            f"{score.value:.4f}",
+            f"{score.low:.4f} to {score.high:.4f}" if math.isfinite(score.low) else "-",
+            "-" if score.own is None else f"{score.own:.4f}",
+        )
+        for name, score in found.scores.items()
+    ]

@@ -1,0 +1,71 @@
+"""``headstart evaluate``: new labelled images are scored with the run's model, and the run stays as it is."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headstart
+from headstart.commands.cli import main
+
+
+def digests(run: Path) -> dict[str, str]:
+    files = (path for path in run.rglob("*") if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_new_images_are_scored_and_the_run_stays_as_it_is(
+    train: Callable, image_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run = train("head=logreg", root=image_folder(classes=("ant", "bee", "cat"))).run.path
+    before = digests(run)
+    # Fewer classes, so that a class has another position there.
+    new = image_folder(classes=("bee", "cat"), splits={"": 7}, name="new")
+    (new / "bee" / "broken.png").write_bytes(b"\x89PNG no picture")
+    folder = tmp_path / "report"
+    choices = ["datamodule=folder", f"datamodule.root={new}", "datamodule.on_bad_image=skip"]
+    assert main(["evaluate", str(run), *choices, "--output", str(folder)]) == 0
+    assert digests(run) == before
+    said = capsys.readouterr().out
+    assert "14 images of new (all)" in said
+    found = json.loads((folder / "evaluation.json").read_text())
+    model = headstart.load(run)
+    images = sorted(new.rglob("[0-9]*.png"))
+    right = [model.predict(image).label == image.parent.name for image in images]
+    acc = found["metrics"]["acc"]
+    assert acc["value"] == pytest.approx(np.mean(right))
+    assert acc["low"] <= acc["value"] <= acc["high"]
+    assert acc["own"] == model.result.metrics["val/acc"]
+    assert f"{acc['value']:.4f}" in said
+    assert found["skipped"][0]["path"] == "bee/broken.png"
+    stored = np.load(folder / "predictions.npz")
+    assert list(stored["classes"]) == ["ant", "bee", "cat"]
+    answers = dict(zip(stored["ids"], stored["probabilities"], strict=True))
+    one = images[3]
+    assert np.allclose(answers[one.relative_to(new).as_posix()], model.predict(one).probabilities, atol=1e-5)
+    with (folder / "worst.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(right) - sum(right)
+    page = (folder / "report.html").read_text()
+    assert 'src="confusion.png"' in page
+    assert {"confusion.png", "worst.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_what_cannot_be_scored_is_told_in_a_line(
+    train: Callable, image_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run = train("head=logreg", root=image_folder()).run.path
+    new = image_folder(classes=("ant", "wasp"), splits={"": 5}, name="new")
+    there = ["datamodule=folder", f"datamodule.root={new}"]
+    for wrong, words in (
+        (["strategy=full"], "strategy is of no use here"),
+        (["datamodule=folder", f"datamodule.root={tmp_path / 'nowhere'}"], "there is no such folder"),
+        ([*there], "has wasp, which the model does not know; it knows ant, bee"),
+        ([*there, "--split", "test"], "has no such split of its own, only train"),
+    ):
+        assert main(["evaluate", str(run), *wrong, "--output", str(tmp_path / "report")]) == 1
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
