@@ -9,6 +9,7 @@
 Choices are written as on the command line. Importing this needs no torch; it comes with the first call that does.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from headstart.execution.load import Model
     from headstart.execution.plan import Plan
     from headstart.execution.train import Run
+    from headstart.ranking.rank import Ranking
     from headstart.study.study import Study
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "compose", "load", "plan", "sweep", "train"]
+__all__ = ["__version__", "compose", "load", "plan", "rank", "sweep", "train"]
 
 
 def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":
@@ -97,3 +99,22 @@ def plan(*overrides: str, config_dir: str | Path | None = None) -> "Plan":
     from headstart.execution.plan import plan_run
 
     return plan_run(resolve_run(composed(overrides, config_dir=config_dir)))
+
+
+def rank(
+    *overrides: str, backbones: Sequence[str] | None = None, by: str = "logistic", config_dir: str | Path | None = None
+) -> "Ranking":
+    """Score every network whose weights are to be had here on a data set: ``rank("datamodule=digits").rows()``.
+
+    Args:
+        overrides: choices, the data above all.
+        backbones: only these networks; ``resnet18:none`` is one with other weights than ``auto``.
+        by: the score that orders them.
+        config_dir: as for :func:`train`.
+
+    Raises:
+        HeadstartError: the data cannot be used, or no network's weights are to be had.
+    """
+    from headstart.ranking.rank import rank as rank_networks
+
+    return rank_networks(overrides, backbones=backbones, by=by, config_dir=config_dir)

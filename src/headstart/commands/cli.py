@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headstart.runs.result import Result
 
 COMMANDS = {
+    "rank": ("headstart.commands.rank", "score the networks at hand on a data set, before training"),
     "predict": ("headstart.commands.predict", "classify images with a finished run"),
     "evaluate": ("headstart.commands.evaluate", "score a finished run's model on new labelled images"),
     "runs": ("headstart.commands.runs", "list the runs of an output folder"),

@@ -225,7 +225,7 @@ def solve(head: ClosedForm, train: Examples, val: Examples, task: Task) -> Solut
             f"this head ({type(head).__name__}) is made for task={' or '.join(head.tasks)}, not for task={task.name}; "
             "use head=ridge or head=linear"
         )
-    with _threads(train.features.numel() * max(head.outputs, 2)):
+    with threads_for(train.features.numel() * max(head.outputs, 2)):
         return _solve(head, train, val, task)
 
 
@@ -277,8 +277,12 @@ def _metric(head: ClosedForm, val: Examples, task: Task) -> float:
 
 
 @contextmanager
-def _threads(multiplications: int) -> Iterator[None]:
-    """One thread for small products, of which there are thousands: threads that wait for each other cost far more."""
+def threads_for(multiplications: int) -> Iterator[None]:
+    """One thread for small products, of which there are thousands: threads that wait for each other cost far more.
+
+    Args:
+        multiplications: of a usual product.
+    """
     if multiplications >= _WORTH_THREADS:
         yield
         return

@@ -1,8 +1,9 @@
 """All scores by name; of each, more is better."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from headstart.heads.closed_form import threads_for
 from headstart.ranking.examples import Array, Labelled
 from headstart.ranking.intervals import Value, draws, of_mean, of_proportion, of_whole
 from headstart.ranking.scores_features import gbc, h_score, logme, transrate
@@ -78,6 +79,11 @@ def score_all(data: Labelled, probabilities: Array | None = None, *, names: Sequ
         DataError: the features or probabilities cannot be used.
     """
     wanted = MEANINGS if names is None else names
+    with threads_for(data.features.size * min(data.features.shape)):
+        return _score_all(data, probabilities, wanted)
+
+
+def _score_all(data: Labelled, probabilities: Array | None, wanted: Collection[str]) -> Scored:
     right = {name: score(data) for name, score in _RIGHT.items() if name in wanted}
     values = {name: of_proportion(float(found.mean()), len(data)) for name, found in right.items()}
     values |= {name: of_whole(score, data) for name, score in _WHOLE.items() if name in wanted}

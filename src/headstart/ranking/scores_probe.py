@@ -3,6 +3,8 @@
 Every function gives ``(N,)`` numbers, 1 where the image's class was found and 0 elsewhere; their mean is the score.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -74,23 +76,53 @@ def ridge(data: Labelled, *, folds: int = FOLDS) -> Array:
         data: features and classes.
         folds: how many.
     """
-    scores, start = data.scores, data.shares.mean(axis=0)
-    towards = scores.T @ (data.shares - start)
-    least, errors, damped = np.inf, data.shares - start, np.zeros(len(data.power))
-    for penalty in _RIDGE * (data.power[0] if len(data.power) else 1.0):
-        shrunk = 1 / (data.power + penalty)
-        residual = data.shares - start - scores @ (towards * shrunk[:, None])
-        leverage = np.square(scores) @ shrunk + 1 / len(data)
-        squared = float(np.square(residual / np.maximum(1 - leverage, 1e-9)[:, None]).sum())
-        if squared < least:
-            least, errors, damped = squared, residual, shrunk
+    found, scores = solve_ridge(data), data.scores
     fold_of, right = folds_of(data.targets, folds), np.empty(len(data))
     for fold in range(folds):
         out = np.flatnonzero(fold_of == fold)
-        hat = (scores[out] * damped) @ scores[out].T + 1 / len(data)
-        said = data.shares[out] - np.linalg.lstsq(np.eye(len(out)) - hat, errors[out], rcond=1e-9)[0]
+        hat = (scores[out] * found.damped) @ scores[out].T + 1 / len(data)
+        said = data.shares[out] - np.linalg.lstsq(np.eye(len(out)) - hat, found.errors[out], rcond=1e-9)[0]
         right[out] = said.argmax(axis=1) == data.targets[out]
     return right
+
+
+@dataclass(frozen=True)
+class RidgeSolution:
+    """Ridge regression to one-hot targets, at the penalty of the smallest left-out error.
+
+    Attributes:
+        weight: ``(r, C)`` on the scores of the images.
+        start: ``(C,)``, the intercept.
+        damped: ``(r,)``, the inverse of power plus penalty.
+        errors: ``(N, C)`` on the images it was solved from.
+    """
+
+    weight: Array
+    start: Array
+    damped: Array
+    errors: Array
+
+    def says(self, features: Array, data: Labelled) -> Array:
+        """Scores ``(M, C)`` of other images' features, given the images it was solved from."""
+        spectrum = data.spectrum
+        said: Array = (features - spectrum.mean.numpy()) @ (spectrum.basis.numpy() @ self.weight) + self.start
+        return said
+
+
+def solve_ridge(data: Labelled) -> RidgeSolution:
+    """The solution whose squared error with single images left out is the smallest of a path of penalties."""
+    scores, start = data.scores, data.shares.mean(axis=0)
+    towards = scores.T @ (data.shares - start)
+    least, best = np.inf, np.zeros(len(data.power))
+    for penalty in _RIDGE * (data.power[0] if len(data.power) else 1.0):
+        damped = 1 / (data.power + penalty)
+        residual = data.shares - start - scores @ (towards * damped[:, None])
+        leverage = np.square(scores) @ damped + 1 / len(data)
+        squared = float(np.square(residual / np.maximum(1 - leverage, 1e-9)[:, None]).sum())
+        if squared < least:
+            least, best = squared, damped
+    weight = towards * best[:, None]
+    return RidgeSolution(weight, start, best, data.shares - start - scores @ weight)
 
 
 def logistic(data: Labelled, *, folds: int = FOLDS) -> Array:
