@@ -83,7 +83,7 @@ class Server:
                         continue
                     try:
                         request = self._sweep.recv()
-                    except (EOFError, ConnectionError):
+                    except (EOFError, OSError):  # also in the middle of a request
                         for pid in self._jobs:
                             _signal_group(pid, signal.SIGKILL)
                         return None

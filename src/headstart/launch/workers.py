@@ -91,7 +91,7 @@ class Workers:
         try:
             while self._connection is not None and self._connection.poll(0 if found else timeout_s):
                 found.append(self._connection.recv())
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             if not found:
                 raise self._lost() from None
         return found

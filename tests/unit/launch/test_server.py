@@ -1,8 +1,10 @@
 """What a forked job must not do to the server and to the other jobs."""
 
 import os
+import struct
 import subprocess
 import sys
+from multiprocessing import Pipe
 from pathlib import Path
 
 FORKS = """
@@ -29,3 +31,14 @@ def test_a_jobs_end_removes_its_own_temporary_folders_only():
     there, names = zip(*(line.split() for line in done.stdout.splitlines()), strict=True)
     assert there == ("True", "True", "True")
     assert not any(Path(name).exists() for name in names)
+
+
+def test_a_sweep_that_dies_in_the_middle_of_a_request_is_a_sweep_that_has_gone():
+    ours, theirs = Pipe()
+    with theirs:
+        command = [sys.executable, "-m", "headstart.launch.server", str(theirs.fileno())]
+        server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
+    os.write(ours.fileno(), struct.pack("!i", 1000) + b"half of it")
+    ours.close()
+    said = server.communicate(timeout=60)[1]
+    assert (server.returncode, said) == (0, "")
