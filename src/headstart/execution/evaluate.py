@@ -18,9 +18,8 @@ from headstart.data.records import Records, Source
 from headstart.data.targets import as_numbers, only_classes
 from headstart.errors import DataError
 from headstart.execution.load import Model, find_device
-from headstart.plots.confident_errors import most_confident_errors, plot_confident_errors
-from headstart.plots.confusion import plot_confusion_matrix
-from headstart.plots.predicted_vs_true import plot_predicted_vs_true
+from headstart.plots.confident_errors import most_confident_errors
+from headstart.plots.run import Decoded, draw_answers
 from headstart.runs.result import to_plain
 from headstart.system.atomic import atomic_write, write_json, write_rows
 from headstart.system.console import plain_table, show
@@ -100,7 +99,11 @@ def evaluate(
     ids = [one for part in parts for one in part.ids]
     found = Evaluation(source.name, name, scores, ids, targets, probabilities, source.bad)
     _write(folder, model, found)
-    _draw(folder, model, found, _Images([_dataset(model, part) for part in parts]))
+    datasets = [_dataset(model, part) for part in parts]
+    images = Decoded([(dataset, place) for dataset in datasets for place in range(len(dataset))])
+    title = f"{found.data} ({found.split})"
+    pictures = draw_answers(folder, title, model.task, targets, probabilities, images)
+    _write_page(folder, model, found, title, pictures)
     return found
 
 
@@ -212,20 +215,6 @@ def _outputs(model: Model, records: Records, *, batch_size: int, device: str) ->
         return torch.cat([network(batch["images"].to(place)).float().cpu() for batch in batches])
 
 
-class _Images(Sequence[np.ndarray]):
-    """Decoded images of several splits in a row."""
-
-    def __init__(self, parts: Sequence[ImageDataset]) -> None:
-        self._places = [(part, place) for part in parts for place in range(len(part))]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, position: Any) -> Any:
-        part, place = self._places[position]
-        return np.asarray(part.image(place))
-
-
 def _write(folder: Path, model: Model, found: Evaluation) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     about = {
@@ -271,26 +260,7 @@ def _worst(model: Model, found: Evaluation) -> list[dict[str, Any]]:
     return [{"image": found.ids[place], "largest_error": round(float(errors[place]), 5)} for place in worst]
 
 
-def _draw(folder: Path, model: Model, found: Evaluation, images: Sequence[np.ndarray]) -> None:
-    title, pictures = f"{found.data} ({found.split})", []
-    if model.task.one_class:
-        predicted = found.probabilities.argmax(axis=1)
-        pictures = ["confusion.png", "worst.png"]
-        plot_confusion_matrix(found.targets, predicted, model.classes, folder / pictures[0], title=title)
-        plot_confident_errors(
-            images,
-            found.targets.tolist(),
-            predicted.tolist(),
-            found.probabilities.max(axis=1).tolist(),
-            folder / pictures[1],
-            classes=model.classes,
-            title=title,
-        )
-    elif model.task.name == "regression":
-        for column, name in enumerate(model.classes):
-            pictures.append(f"predicted_vs_true_{column}.png")
-            values = found.targets[:, column], found.probabilities[:, column]
-            plot_predicted_vs_true(*values, folder / pictures[-1], name=name, title=title)
+def _write_page(folder: Path, model: Model, found: Evaluation, title: str, pictures: Sequence[str]) -> None:
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in _rows(found))
     text = f"""<!doctype html><meta charset="utf-8"><title>{escape(title)}</title>
 <style>body{{font:16px system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}

@@ -1,4 +1,4 @@
-"""The pictures of a finished run, from its own files and data."""
+"""The pictures of a finished run, from its own files and data, and of what a model answers to any images."""
 
 import re
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from headstart.data.datamodule import ImageDataModule
-from headstart.data.images import read_image
-from headstart.data.records import Records
+from headstart.data.dataset import ImageDataset
 from headstart.plots.confident_errors import plot_confident_errors
 from headstart.plots.confusion import plot_confusion_matrix
 from headstart.plots.curves import phases_from, plot_learning_curves
 from headstart.plots.predicted_vs_true import plot_predicted_vs_true
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import read_metrics_csv
-from headstart.tasks.predictions import Predictions, ScoredModel
+from headstart.tasks import Task
+from headstart.tasks.predictions import ScoredModel
 
 
 def draw_run(run: RunDirectory, module: ScoredModel, data: ImageDataModule, *, best_epoch: int | None) -> None:
@@ -25,51 +25,71 @@ def draw_run(run: RunDirectory, module: ScoredModel, data: ImageDataModule, *, b
         rows = read_metrics_csv(run.metrics_file)
         plot_learning_curves(rows, run.plots / "learning_curves.png", phases=phases_from(rows), best_epoch=best_epoch)
     split = "test" if "test" in module.predictions else "val"
-    found = module.predictions[split]
-    if module.task.one_class:
-        _draw_classes(run.plots, split, found, data)
-    elif module.task.name == "regression":
-        _draw_numbers(run.plots, split, found, data.classes)
+    found, dataset = module.predictions[split], data.dataset(split)
+    images = Decoded([(dataset, int(place)) for place in found.index])
+    draw_answers(run.plots, split, module.task, found.targets, found.probabilities, images)
 
 
-def _draw_classes(folder: Path, split: str, found: Predictions, data: ImageDataModule) -> None:
-    """A confusion matrix and the most confident errors."""
-    predicted = found.probabilities.argmax(axis=1)
-    plot_confusion_matrix(found.targets, predicted, data.classes, folder / "confusion.png", title=split)
-    plot_confident_errors(
-        _Pictures(data.records(split), found.index, data.spec.channels if data.spec else 3),
-        found.targets.tolist(),
-        predicted.tolist(),
-        found.probabilities.max(axis=1).tolist(),
-        folder / "confident_errors.png",
-        classes=data.classes,
-        title=split,
-    )
+def draw_answers(
+    folder: Path,
+    title: str,
+    task: Task,
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    images: Sequence[np.ndarray],
+) -> list[str]:
+    """Of classes a confusion matrix and the most confident errors, of numbers the predicted values against the true.
 
+    Args:
+        folder: for the PNG files.
+        title: above them.
+        task: of the model.
+        targets: ``(N,)`` class numbers or ``(N, columns)``.
+        probabilities: ``(N, classes)``; of regression, the predicted values.
+        images: decoded when asked for.
 
-def _draw_numbers(folder: Path, split: str, found: Predictions, names: Sequence[str]) -> None:
-    """For each quantity the predicted values against the true ones."""
-    for column, name in enumerate(names):
-        file = "predicted_vs_true.png" if len(names) == 1 else f"predicted_vs_true_{_safe(name)}.png"
-        values = found.targets[:, column], found.probabilities[:, column]
-        plot_predicted_vs_true(*values, folder / file, name=name, title=split)
+    Returns: the names of the files.
+    """
+    names = task.classes
+    if task.one_class:
+        predicted = probabilities.argmax(axis=1)
+        plot_confusion_matrix(targets, predicted, names, folder / "confusion.png", title=title)
+        plot_confident_errors(
+            images,
+            targets.tolist(),
+            predicted.tolist(),
+            probabilities.max(axis=1).tolist(),
+            folder / "confident_errors.png",
+            classes=names,
+            title=title,
+        )
+        return ["confusion.png", "confident_errors.png"]
+    if task.name != "regression":
+        return []
+    files = ["predicted_vs_true.png"] if len(names) == 1 else [f"predicted_vs_true_{_safe(name)}.png" for name in names]
+    for column, (name, file) in enumerate(zip(names, files, strict=True)):
+        plot_predicted_vs_true(targets[:, column], probabilities[:, column], folder / file, name=name, title=title)
+    return files
 
 
 def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "_", name)
 
 
-class _Pictures(Sequence[np.ndarray]):
-    """Images of a split, decoded when asked for."""
+class Decoded(Sequence[np.ndarray]):
+    """Images as bytes for people, decoded when asked for.
 
-    def __init__(self, records: Records, index: np.ndarray, channels: int) -> None:
-        self._records, self._index, self._channels = records, index, channels
+    Args:
+        places: each image's data set and its position there.
+    """
+
+    def __init__(self, places: Sequence[tuple[ImageDataset, int]]) -> None:
+        self._places = places
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._places)
 
     def __getitem__(self, position: Any) -> Any:
-        image = self._records.images[self._index[position]]
-        if isinstance(image, Path):
-            return np.asarray(read_image(image, self._channels if self._channels in (1, 3) else 3))
-        return image if isinstance(image, np.ndarray) else image.draw()
+        dataset, place = self._places[position]
+        image = dataset.image(place)
+        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))

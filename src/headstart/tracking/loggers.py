@@ -22,10 +22,8 @@ from headstart.config import ResolvedRun
 from headstart.errors import ConfigError
 from headstart.runs.result import Result
 from headstart.system.console import show
-from headstart.system.digests import digest
-from headstart.system.names import leaves
 from headstart.tasks.predictions import Predictions
-from headstart.tracking.wandb_run import start_wandb, wandb_outcome
+from headstart.tracking.wandb_run import flat_choices, stable_id, start_wandb, wandb_outcome
 
 _log = logging.getLogger(__name__)
 
@@ -126,17 +124,6 @@ def measurements(result: Result, audit_file: Path) -> dict[str, float | None]:
     return values
 
 
-def flat_choices(resolved: ResolvedRun) -> dict[str, Any]:
-    """One level: the chosen options by group (``backbone``), every value by dotted key (``optimizer.lr``)."""
-    values = {key: value for key, value in leaves(resolved.config).items() if not key.startswith(("logger.", "paths."))}
-    return {**values, **resolved.choices, "fingerprint": resolved.fingerprint, "key": resolved.key}
-
-
-def stable_id(resolved: ResolvedRun) -> str:
-    """The same for the same choices in the same study, so that a resumed run goes on in its own record."""
-    return digest({"study": resolved.study, "fingerprint": resolved.fingerprint})[:16]
-
-
 def _tensorboard(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
     _require("tensorboard", "tensorboard")
     logger = TensorBoardLogger(run_dir, name="tensorboard", version="", default_hp_metric=False, **options)
@@ -156,24 +143,13 @@ def _tensorboard_outcome(logger: TensorBoardLogger, metrics: Mapping[str, float]
             writer.add_image(f"plots/{path.stem}", np.asarray(image.convert("RGB")), dataformats="HWC")
 
 
-@rank_zero_only
-def _start_wandb(options: Options, run_dir: Path, resolved: ResolvedRun) -> Any:
-    return start_wandb(
-        options,
-        run_dir=run_dir,
-        run_id=stable_id(resolved),
-        name=resolved.key,
-        group=options.get("group") or resolved.study,
-        job_type=resolved.choices.get("strategy"),
-        config=flat_choices(resolved),
-    )
-
-
 def _wandb(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
     _require("wandb", "wandb")
-    run = _start_wandb(options, run_dir, resolved)
-    if run is None and _is_rank_zero():  # disabled
-        return []
+    run = None
+    if _is_rank_zero():
+        run = start_wandb(options, run_dir, resolved)
+        if run is None:  # disabled
+            return []
     log_model: Literal["all"] | bool = options.get("log_model") or False
     if log_model and run is not None and run.settings.mode != "online":
         show("wandb: logger.wandb.log_model uploads nothing while offline; the checkpoint stays in the run directory.")

@@ -10,8 +10,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from headstart.config import ResolvedRun
 from headstart.errors import ConfigError
 from headstart.system.console import show
+from headstart.system.digests import digest
+from headstart.system.names import leaves
 from headstart.system.network import reachable
 
 if TYPE_CHECKING:
@@ -59,26 +62,24 @@ def choose_mode(asked: str, *, base_url: str) -> tuple[Mode, str]:
     return "offline", obstacle
 
 
-def start_wandb(
-    options: Mapping[str, Any],
-    *,
-    run_dir: Path,
-    run_id: str,
-    name: str,
-    group: str,
-    job_type: str | None,
-    config: Mapping[str, Any],
-) -> "wandb.Run | None":
+def flat_choices(resolved: ResolvedRun) -> dict[str, Any]:
+    """One level: the chosen options by group (``backbone``), every value by dotted key (``optimizer.lr``)."""
+    values = {key: value for key, value in leaves(resolved.config).items() if not key.startswith(("logger.", "paths."))}
+    return {**values, **resolved.choices, "fingerprint": resolved.fingerprint, "key": resolved.key}
+
+
+def stable_id(resolved: ResolvedRun) -> str:
+    """The same for the same choices in the same study, so that a resumed run goes on in its own record."""
+    return digest({"study": resolved.study, "fingerprint": resolved.fingerprint})[:16]
+
+
+def start_wandb(options: Mapping[str, Any], run_dir: Path, resolved: ResolvedRun) -> "wandb.Run | None":
     """Start a run of its own, online or offline; None where wandb is disabled.
 
     Args:
-        options: ``project``, ``entity``, ``tags``, ``notes``, ``mode``.
+        options: ``project``, ``entity``, ``group``, ``tags``, ``notes``, ``mode``.
         run_dir: the run's files go into ``wandb/`` below it.
-        run_id: stable, so that a resumed run goes on in the same record.
-        name: shown for the run.
-        group: of runs to compare; the study.
-        job_type: shown within the group; the strategy.
-        config: flat.
+        resolved: the run.
 
     Raises:
         ConfigError: ``mode=online`` and the server did not take the run.
@@ -105,10 +106,10 @@ def start_wandb(
             notes=options.get("notes"),
             dir=str(run_dir),
             id=run_id,
-            name=name,
-            group=group,
-            job_type=job_type,
-            config=dict(config),
+            name=resolved.key,
+            group=options.get("group") or resolved.study,
+            job_type=resolved.choices.get("strategy"),
+            config=flat_choices(resolved),
             mode=mode,
             resume="allow" if mode == "online" else None,
             # A run that an earlier job left open would take this job's metrics.
@@ -121,6 +122,7 @@ def start_wandb(
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return run
 
+    run_id = stable_id(resolved)
     failed: Exception | None = None
     if mode == "online":
         try:
