@@ -63,7 +63,7 @@ def source_rows(backbone: Backbone, classes: Sequence[str]) -> tuple[Tensor, Ten
     Returns: weight ``(classes, C)`` and bias ``(classes,)``.
 
     Raises:
-        ConfigError: the weights bring no classifier, or it does not know all the classes.
+        ConfigError: the weights bring no classifier, or it does not know all the classes, or two by one name.
     """
     classifier, known = backbone.source_classifier, list(backbone.weights.classes)
     if classifier is None or not known:
@@ -76,6 +76,12 @@ def source_rows(backbone: Backbone, classes: Sequence[str]) -> tuple[Tensor, Ten
         raise ConfigError(
             f"head_init=source: {len(missing)} of {len(classes)} classes are not among the source's {len(known)} "
             f"(such as '{missing[0]}'; the source knows '{known[0]}', …); use head_init=class_means or probe"
+        )
+    if repeated := next((name for name in classes if known.count(name) > 1), None):
+        raise ConfigError(
+            f"head_init=source: {known.count(repeated)} of the source's classes are called '{repeated}', and which one "
+            "is meant here nobody can tell; leave that class out (datamodule.classes), or use head_init=class_means or "
+            "probe"
         )
     rows = torch.tensor([known.index(name) for name in classes])
     return classifier.weight[rows].float(), classifier.bias[rows].float()

@@ -113,6 +113,7 @@ def test_the_sources_rows_are_found_by_name():
         (of_source("ant", "bee"), "1 of 2 classes are not among the source's 2 .such as 'cat'; the source knows 'ant'"),
         (of_source("ant", "cat", classifier=False), "mine.safetensors brings none; use head_init=class_means"),
         (of_source(), "brings none"),
+        (of_source("cat", "ant", "cat"), "2 of the source's classes are called 'cat'"),
     ],
 )
 def test_a_source_without_the_classes_is_refused(source, message):
