@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import Step, Strategy
+from headstart.strategies.contract import BackboneRate, Step, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class BSS(Strategy):
         k: how many singular values are suppressed.
     """
 
-    backbone_lr_mult: float = 1.0
+    backbone_lr_mult: BackboneRate = 1.0
     eta: float = 0.001
     k: int = 1
 

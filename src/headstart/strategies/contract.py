@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
+from headstart.system.options import Above, OrAuto
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from headstart.data.input_spec import InputSpec
     from headstart.model.transfer_model import TransferModel
     from headstart.tasks import Task
+
+
+BackboneRate = Annotated[float, Above(0), OrAuto]
+"""The backbone's rate as a multiple of the head's; ``auto`` is decided by the weights (``config/rates.py``)."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Group, Phase, one_phase, stage_group
-from headstart.strategies.contract import Extras, Step, Strategy, Surroundings
+from headstart.strategies.contract import BackboneRate, Extras, Step, Strategy, Surroundings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class CoTuning(Strategy):
     """
 
     one_class_only = True
-    backbone_lr_mult: float = 1.0
+    backbone_lr_mult: BackboneRate = 1.0
     weight: float = 2.3
     relationship: Literal["reverse", "direct"] = "reverse"
     temperature: float = 1.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import Extras, Step, Strategy, Surroundings
+from headstart.strategies.contract import BackboneRate, Extras, Step, Strategy, Surroundings
 from headstart.strategies.l2sp import head_norm
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Delta(Strategy):
         attention: weights of the channels; ``loss`` needs one pass over the training images.
     """
 
-    backbone_lr_mult: float = 1.0
+    backbone_lr_mult: BackboneRate = 1.0
     alpha: float = 0.01
     beta: float = 0.01
     attention: Literal["none", "loss"] = "none"

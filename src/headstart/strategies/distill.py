@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import Extras, Step, Strategy, Surroundings
+from headstart.strategies.contract import BackboneRate, Extras, Step, Strategy, Surroundings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +41,7 @@ class Distill(Strategy):
     """
 
     one_class_only = True
-    backbone_lr_mult: float = 1.0
+    backbone_lr_mult: BackboneRate = 1.0
     teacher: str | None = None
     temperature: float = 4.0
     weight: float = 1.0

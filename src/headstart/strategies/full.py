@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import BackboneRate, Strategy
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Full(Strategy):
         backbone_lr_mult: the backbone's rate as a multiple of the head's; above 0.
     """
 
-    backbone_lr_mult: float = 1.0
+    backbone_lr_mult: BackboneRate = 1.0
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which everything learns."""

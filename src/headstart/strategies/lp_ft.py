@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Group, Phase, stage_group
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import BackboneRate, Strategy
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LpFt(Strategy):
     probe_epochs: int | None = None
     probe_lr_mult: float = 10.0
     finetune_lr_mult: float = 0.3
-    backbone_lr_mult: float = 1.0
+    backbone_lr_mult: BackboneRate = 1.0
     first_stage_lr_mult: float | None = None
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import Extras, OtherTask, Step, Strategy, Surroundings
+from headstart.strategies.contract import BackboneRate, Extras, OtherTask, Step, Strategy, Surroundings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class Share(Strategy):
     """
 
     trains_other_tasks = True
-    backbone_lr_mult: float = 1.0
+    backbone_lr_mult: BackboneRate = 1.0
     loss_weights: dict[str, float] | None = None
     sampling: Literal["balanced", "proportional"] = "balanced"
 

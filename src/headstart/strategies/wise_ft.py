@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import Extras, Strategy, Surroundings
+from headstart.strategies.contract import BackboneRate, Extras, Strategy, Surroundings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class WiseFt(Strategy):
     """
 
     averages_weights = True
-    backbone_lr_mult: float = 1.0
+    backbone_lr_mult: BackboneRate = 1.0
     alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:

@@ -107,6 +107,10 @@ class Later:
     """Came after the first results: ``None`` is what it was before, and leaves fingerprints as they were."""
 
 
+class OrAuto:
+    """``auto`` stands in the YAML where the configuration decides; the class gets what was decided."""
+
+
 class FromCode:
     """Is passed by code, and so no option."""
 
@@ -127,7 +131,8 @@ def fits(value: Any, annotation: Any, rules: Sequence[Any] = ()) -> bool:
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return fits(value, arguments[0], (*rules, *annotation.__metadata__))
+        marked_auto = value == "auto" and bool(marks(annotation, OrAuto))
+        return marked_auto or fits(value, arguments[0], (*rules, *annotation.__metadata__))
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in arguments)
     if origin in {Union, types.UnionType}:
@@ -165,7 +170,8 @@ def wording(annotation: Any, rules: Sequence[Any] = ()) -> str:
     """What fits an annotation; completes "must be"."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return wording(arguments[0], (*rules, *annotation.__metadata__))
+        first = "auto or " if marks(annotation, OrAuto) else ""
+        return first + wording(arguments[0], (*rules, *annotation.__metadata__))
     if origin is Literal:
         texts = [str(option) for option in arguments]
         return f"{', '.join(texts[:-1])} or {texts[-1]}" if len(texts) > 1 else texts[0]
