@@ -200,7 +200,7 @@ def main_setting(analysis: Analysis) -> Setting:
 
 
 def arms_in(analysis: Analysis, setting: Setting) -> list[Arm]:
-    """The arms of one setting, the reference first."""
+    """The arms of one setting, the best first."""
     return [arm for arm in analysis.arms if arm.setting == setting]
 
 
