@@ -44,6 +44,8 @@ _OF_COMMANDS: dict[str, Any] = {
     "study.budget": Literal["trials", "seconds"],
     "study.trials": Positive,
     "study.seconds": Annotated[float, Above(0)],
+    "study.tuning.space": dict,
+    "study.tuned": list[str],
 }
 
 # What code reads of a component, and what the classes of other packages take.

@@ -5,7 +5,7 @@ A field's name is the key, its annotation what the key may be and whether it cha
 strategy, datamodule, optimizer) takes is its own affair: a :class:`Component` carries the arguments to it unread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -210,6 +210,23 @@ class SourceSettings(Section):
 
 
 @dataclass(frozen=True)
+class TuningSettings(Section):
+    """``study.tuning``: the trials that each arm of a study gets before it is compared."""
+
+    trials: Annotated[int, AtLeast(2)]  # for each arm
+    replicates: Positive  # that each of them is scored on
+    space: Mapping[str, Mapping[str, Sequence[Any]]]  # by strategy, or default: values to try by dotted key
+
+
+@dataclass(frozen=True)
+class StudySettings(Section):
+    """How the runs of a sweep are made to be compared."""
+
+    protocol: Literal["fixed", "tuned"]  # tuned: equal trials for each arm first
+    tuning: TuningSettings
+
+
+@dataclass(frozen=True)
 class RunSettings(Section):
     """Everything that was chosen for one run."""
 
@@ -237,6 +254,7 @@ class RunSettings(Section):
     callbacks: CallbackSettings
     paths: PathSettings
     sources: Mapping[str, SourceSettings]
+    study: StudySettings
     logger: Mapping[str, Mapping[str, Any] | None]  # options by the logger's name
     rerun: Annotated[Rerun, NotInResult]  # which earlier outcomes are trained again
     extend: Flag  # go on from a shorter run

@@ -98,6 +98,12 @@ class RunRecord:
         """The whole configuration (``config.yaml``) with dotted keys; empty when there is none."""
         return self._part(self.directory.config_file, lambda: leaves(read_config(self.path)), {})
 
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """Keys that a tuned study chose for the run's arm: they tell no arm from another."""
+        keys = self.composed.get("study.tuned")
+        return tuple(map(str, keys)) if isinstance(keys, list) else ()
+
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The final metrics that are finite numbers, by flat name."""

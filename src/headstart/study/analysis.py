@@ -269,12 +269,14 @@ def cost_columns(arms: Sequence[Arm]) -> list[str]:
     return [name for name in order if any(name in arm.costs for arm in arms)]
 
 
-def _metric(table: Table, name: str) -> Metric:
-    # Of a target it is called kind_target, as in rmse_speed (km/h).
+def higher_is_better(name: str) -> bool:
+    """Whether more of a metric is better; of a target it is called kind_target, as in ``rmse_speed (km/h)``."""
     short = split_of(name)[1]
-    higher = not any(
-        f"_{short}".endswith(f"_{word}") or f"{short}_".startswith(f"{word}_") for word in _LOWER_IS_BETTER
-    )
+    return not any(f"_{short}".endswith(f"_{word}") or f"{short}_".startswith(f"{word}_") for word in _LOWER_IS_BETTER)
+
+
+def _metric(table: Table, name: str) -> Metric:
+    short, higher = split_of(name)[1], higher_is_better(name)
     values = [run.metrics[name] for run in table.runs if name in run.metrics]
     percent = (
         short != "loss"

@@ -268,7 +268,8 @@ def _table(title: str, known: Identity, members: list[RunRecord], reason: str) -
 
 
 def _varying(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
-    names = {name for run in runs for name in run.choices if not _no_axis(name)}
+    tuned = {"study.tuned", *(key for run in runs for key in run.tuned)}
+    names = {name for run in runs for name in run.choices if not _no_axis(name)} - tuned
     axes: dict[str, tuple[str, ...]] = {}
     seen = set()
     for name in sorted(names, key=_axis_rank):

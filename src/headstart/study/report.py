@@ -151,6 +151,7 @@ def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
     from headstart.study.analysis import aggregate
     from headstart.study.page import Section, document, paragraph
     from headstart.study.sections import aggregate_section, analysis_sections, failed_section
+    from headstart.study.tuning import tuning_section
 
     sections: list[Section] = []
     several = len(report.analyses) > 1
@@ -167,6 +168,8 @@ def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
     if not sections:
         words_none = "Nothing to compare yet: the finished runs differ in nothing but the seed, or there are none."
         sections.append(Section("verdict", "Verdict", paragraph(words_none)))
+    tuning = tuning_section(report.page.parent, report.folder)
+    sections += [tuning] if tuning else []
     unfinished = failed_section(report.uncounted)
     sections += [unfinished] if unfinished else []
     done = sum(run.status == "done" for run in report.runs)

@@ -45,6 +45,10 @@ class GridSweeper(BasicSweeper):
         [batch] = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         jobs = launcher.plan(batch)
         check_jobs(jobs)
+        if any(job.run is not None and job.run.settings.study.protocol == "tuned" for job in jobs):
+            from headstart.launch.tuning import tuned_jobs
+
+            jobs = tuned_jobs(jobs, batch, launcher)
         if any(job.run is not None and job.run.settings.plan for job in jobs):
             show_plan(jobs)
             return []

@@ -179,6 +179,21 @@ def test_an_axis_that_follows_the_contrast_is_not_paired_on(writer: "StudyWriter
     assert layout.tied == {"optimizer.lr": {"freeze": "0.01", "full": "0.001"}}
 
 
+def test_what_a_tuned_study_chose_tells_no_arm_from_another(writer: "StudyWriter") -> None:
+    # Neither follows the contrast alone, so both would be axes on which nothing pairs.
+    rates = {("freeze", "a"): 0.1, ("freeze", "b"): 0.01, ("full", "a"): 0.001, ("full", "b"): 0.01}
+    for (strategy, backbone), rate in rates.items():
+        for seed in (1, 2):
+            composed = {"optimizer": {"lr": rate}, "study": {"tuned": ["optimizer.lr"]}}
+            chosen = {"optimizer.lr": rate, "backbone": backbone, "study.tuned": "[optimizer.lr]"}
+            writer.run(strategy, seed, config=chosen, composed=composed)
+    (table,) = tables(writer)
+    assert set(table.axes) == {"strategy", "backbone"}
+    layout = design(table)
+    assert layout is not None
+    assert layout.settings == (("a",), ("b",))
+
+
 def test_a_teacher_for_each_seed_is_one_choice(writer: "StudyWriter") -> None:
     """A choice with ``${seed}`` in it reads the same for every seed, whatever it became."""
     for strategy in ("distill", "full"):

@@ -1,0 +1,313 @@
+"""Equal chances: each arm of a sweep gets the same number of trials before it is compared (``study.protocol=tuned``).
+
+An arm is what the sweep combines beside its replicates (seeds, splits, folds). The trials of an arm are scored on
+validation only, in a study of their own; what is best there is used for all replicates of the comparison. How much the
+budget matters is told as expected validation performance (Dodge et al. 2019, Show Your Work, eq. 3).
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+
+from headstart.errors import ConfigError, RunError
+from headstart.launch.jobs import Job, Outcome
+from headstart.launch.sweep import check_jobs, run_sweep, show_plan, show_summary
+from headstart.study.analysis import higher_is_better
+from headstart.study.tuning import TUNING_FILE, expected_best
+from headstart.system.atomic import write_json
+from headstart.system.console import duration, plain_table, show
+
+REPLICATES = ("seed", "datamodule.split_seed", "datamodule.fold")
+"""Keys whose values repeat an arm instead of making another one."""
+
+Row = tuple[str, ...]
+"""Overrides of one job."""
+
+Point = tuple[tuple[str, str], ...]
+"""Keys and the values that a trial gives them, as overrides have them."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What gets a budget of its own.
+
+    Attributes:
+        overrides: of its jobs, without those of the replicates.
+        label: those by which it differs from the other arms.
+        strategy: its name.
+        rows: its jobs' overrides, in order.
+        points: what its trials try; a single empty one where nothing of the space concerns it.
+    """
+
+    overrides: Row
+    label: str
+    strategy: str
+    rows: tuple[Row, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def tunable(self) -> bool:
+        """Whether there is anything to choose between."""
+        return len(self.points) > 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of an arm.
+
+    Attributes:
+        point: the values.
+        scores: the metric that chooses checkpoints, of each replicate that ended well.
+        failed: whether one of them did not.
+        runs: names of the run directories.
+        seconds: that they took.
+    """
+
+    point: Point
+    scores: tuple[float, ...]
+    failed: bool
+    runs: tuple[str, ...]
+    seconds: float
+
+    @property
+    def score(self) -> float | None:
+        """The mean; None where a replicate failed: a choice that fails for one seed is none to repeat."""
+        return None if self.failed or not self.scores else sum(self.scores) / len(self.scores)
+
+
+def tuned_jobs(jobs: Sequence[Job], batch: Sequence[Sequence[str]], launcher: Any) -> list[Job]:
+    """Run the trials of every arm, and give each job its arm's best values.
+
+    Args:
+        jobs: of the sweep as they were given; with ``plan=true`` the trials are only shown.
+        batch: their overrides.
+        launcher: plans jobs and makes the pool that runs them.
+
+    Returns: the jobs of the comparison, in the order of ``batch``.
+
+    Raises:
+        ConfigError: nothing to tune, or a space that cannot be.
+        RunError: an arm has no trial that ended well.
+    """
+    arms = find_arms(jobs, batch)
+    rows, places = trial_rows(jobs, arms)
+    trials = launcher.plan(rows)
+    check_jobs(trials)
+    show(_opening(arms, len(rows)))
+    if any(job.run is not None and job.run.settings.plan for job in jobs):
+        show_plan(trials)
+        show("Then, with what is best for each arm:")
+        return list(jobs)
+    outcomes = run_sweep(trials, launcher.pool())
+    show_summary(outcomes)
+    found = {arm.overrides: _trials(arm, places, outcomes) for arm in arms if arm.tunable}
+    metric = next((name for name, _ in (outcome.monitor for outcome in outcomes) if name), "")
+    best = {arm: _best(arm, trials, metric) for arm, trials in found.items()}
+    _show_choices(arms, found, best, metric)
+    folder = next(job.study_dir for job in jobs if job.run is not None)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / TUNING_FILE, _record(arms, found, best, metric, _trials_study(jobs)))
+    chosen = {row: best[arm.overrides].point for arm in arms if arm.tunable for row in arm.rows}
+    return list(launcher.plan([_with(tuple(row), dict(chosen.get(tuple(row), ())), mark=True) for row in batch]))
+
+
+def find_arms(jobs: Sequence[Job], batch: Sequence[Sequence[str]]) -> list[Arm]:
+    """The arms of a sweep with their trials, the same number for each that has something to tune.
+
+    Raises:
+        ConfigError: no arm has.
+    """
+    groups: dict[Row, list[int]] = {}
+    for place, row in enumerate(batch):
+        if jobs[place].run is not None:
+            groups.setdefault(tuple(item for item in row if _key(item) not in REPLICATES), []).append(place)
+    common = set.intersection(*(set(row) for row in groups)) if groups else set()
+    arms = []
+    for overrides, members in groups.items():
+        job = jobs[members[0]]
+        arms.append(
+            Arm(
+                overrides,
+                " ".join(item for item in overrides if item not in common) or job.resolved.key,
+                job.resolved.choices["strategy"],
+                tuple(tuple(batch[place]) for place in members),
+                _points(job, given={_key(item) for item in overrides}),
+            )
+        )
+    sizes = [len(arm.points) for arm in arms if arm.tunable]
+    if not sizes:
+        raise ConfigError(
+            "study.protocol=tuned has nothing to tune: study.tuning.space names no key that these runs have and that "
+            "the command does not set"
+        )
+    budget = min(jobs[0].resolved.settings.study.tuning.trials if jobs[0].run else min(sizes), *sizes)
+    return [_limited(arm, budget) for arm in arms]
+
+
+def trial_rows(jobs: Sequence[Job], arms: Sequence[Arm]) -> tuple[list[Row], dict[tuple[Row, Point], list[int]]]:
+    """The overrides of every trial, and the places of each point's replicates among them."""
+    replicates = next(job.resolved.settings.study.tuning.replicates for job in jobs if job.run is not None)
+    name = _trials_study(jobs)
+    rows: list[Row] = []
+    places: dict[tuple[Row, Point], list[int]] = {}
+    for arm in arms:
+        for point in arm.points if arm.tunable else ():
+            for row in arm.rows[:replicates]:
+                places.setdefault((arm.overrides, point), []).append(len(rows))
+                quiet = {"name": name, "callbacks.plots": "false", "study.protocol": "fixed"}
+                rows.append(_with(row, {**dict(point), **quiet}))
+    return rows, places
+
+
+def _trials_study(jobs: Sequence[Job]) -> str:
+    return f"{next(job.resolved.study for job in jobs if job.run is not None)}-tuning"
+
+
+def _points(job: Job, given: set[str]) -> tuple[Point, ...]:
+    settings = job.resolved.settings
+    space = settings.study.tuning.space
+    mine = space.get(job.resolved.choices["strategy"], space.get("default", {}))
+    # A head that is solved for takes no steps, and its optimizer is none.
+    absent = ("optimizer.", "scheduler.", "trainer.max_epochs") if not settings.optimizer.target else ("\0",)
+    axes = [
+        [(key, _text(value)) for value in values]
+        for key, values in mine.items()
+        if key not in given and not key.startswith(absent)
+    ]
+    return tuple(itertools.product(*axes))
+
+
+def _limited(arm: Arm, budget: int) -> Arm:
+    """With as many points as the budget allows: of a larger grid a random part (Bergstra and Bengio 2012)."""
+    if not arm.tunable or len(arm.points) <= budget:
+        return arm
+    kept = sorted(random.Random(0).sample(range(len(arm.points)), budget))
+    return Arm(arm.overrides, arm.label, arm.strategy, arm.rows, tuple(arm.points[place] for place in kept))
+
+
+def _with(row: Row, values: Mapping[str, str], *, mark: bool = False) -> Row:
+    """A job's overrides with further ones in the place of its own for the same keys."""
+    if mark and values:
+        values = {**values, "study.tuned": f"[{','.join(values)}]"}
+    return (*(item for item in row if _key(item) not in values), *(f"{key}={value}" for key, value in values.items()))
+
+
+def _trials(arm: Arm, places: Mapping[tuple[Row, Point], list[int]], outcomes: Sequence[Outcome]) -> list[Trial]:
+    trials = []
+    for point in arm.points:
+        mine = [outcomes[place] for place in places[arm.overrides, point]]
+        scores = [outcome.monitor[1] for outcome in mine]
+        finite = tuple(score for score in scores if score is not None and math.isfinite(score))
+        seconds = sum(outcome.result.cost.total_seconds if outcome.result else outcome.seconds for outcome in mine)
+        runs = tuple(outcome.job.directory.path.name for outcome in mine if outcome.job.run is not None)
+        trials.append(Trial(point, finite, len(finite) < len(mine), runs, seconds))
+    return trials
+
+
+def _best(arm: Row, trials: Sequence[Trial], metric: str) -> Trial:
+    """The best of an arm; of equal ones the one that the space names first."""
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    scored = [(sign * trial.score, trial) for trial in trials if trial.score is not None]
+    if not scored:
+        raise RunError(f"no trial of {' '.join(arm) or 'the study'} ended well, so nothing can be chosen for it")
+    return max(scored, key=lambda item: item[0])[1]
+
+
+def edges(arm: Arm, chosen: Point) -> list[str]:
+    """Keys whose chosen value is the smallest or the largest number that the arm's trials tried."""
+    found = []
+    for key, value in chosen:
+        tried = {dict(point)[key] for point in arm.points}
+        numbers = [_number(text) for text in tried]
+        if len(tried) > 1 and all(number is not None for number in numbers):
+            known = [number for number in numbers if number is not None]
+            if _number(value) in (min(known), max(known)):
+                found.append(key)
+    return found
+
+
+def _opening(arms: Sequence[Arm], trials: int) -> str:
+    budget = max(len(arm.points) for arm in arms)
+    tunable = sum(arm.tunable for arm in arms)
+    rest = f"; {len(arms) - tunable} have nothing to tune" if tunable < len(arms) else ""
+    return f"Equal chances first: {budget} trials for each of {tunable} arms on validation ({trials} runs){rest}"
+
+
+def _show_choices(
+    arms: Sequence[Arm], found: Mapping[Row, Sequence[Trial]], best: Mapping[Row, Trial], metric: str
+) -> None:
+    table = plain_table()
+    table.add_column("arm", overflow="fold")
+    for name in ("trials", "time", metric):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("chosen", overflow="fold")
+    warnings = []
+    for arm in arms:
+        if not arm.tunable:
+            table.add_row(Text(arm.label), "0", "", "", "nothing to tune")
+            continue
+        trial = best[arm.overrides]
+        chosen = " ".join(f"{key}={value}" for key, value in trial.point)
+        spent = sum(each.seconds for each in found[arm.overrides])
+        table.add_row(Text(arm.label), str(len(arm.points)), duration(spent), f"{trial.score:.4f}", Text(chosen))
+        warnings += [
+            f"{arm.label}: {key}={dict(trial.point)[key]} is at the edge of what was tried; "
+            f"widen study.tuning.space.{arm.strategy}"
+            for key in edges(arm, trial.point)
+        ]
+    show(table)
+    for warning in warnings:
+        show(Text(warning, style="yellow"))
+
+
+def _record(
+    arms: Sequence[Arm], found: Mapping[Row, Sequence[Trial]], best: Mapping[Row, Trial], metric: str, study: str
+) -> dict[str, Any]:
+    """``tuning.json``: what was tried for each arm, what was chosen, what smaller budgets would have found."""
+    higher = higher_is_better(metric)
+    told = []
+    for arm in arms:
+        trials = found.get(arm.overrides, ())
+        scores = [trial.score for trial in trials if trial.score is not None]
+        point = best[arm.overrides].point if trials else ()
+        told.append(
+            {
+                "arm": arm.label,
+                "strategy": arm.strategy,
+                "chosen": dict(point),
+                "edges": edges(arm, point) if trials else [],
+                "expected_best": expected_best(scores, higher=higher),
+                "trials": [
+                    {
+                        "values": dict(trial.point),
+                        "score": trial.score,
+                        "seconds": round(trial.seconds, 3),
+                        "runs": list(trial.runs),
+                    }
+                    for trial in trials
+                ],
+            }
+        )
+    return {"metric": metric, "higher_is_better": higher, "study": study, "arms": told}
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
