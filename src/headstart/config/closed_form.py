@@ -44,6 +44,18 @@ def set_aside(config: Mapping[str, Any]) -> dict[str, Any]:
     return settled
 
 
+def decide_refit(config: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Whether a head that leaves it open is solved for again on training and validation images together.
+
+    Where only a part of the training images is used it is not: ten images a class beside hundreds for validation would
+    no longer be ten. As the default it is the same, so that it does not show in the run's name.
+    """
+    if config["head"][_MARK] is None:
+        data = config["datamodule"]
+        config["head"][_MARK] = data.get("shots") is None and data.get("fraction") is None
+        defaults["head"][_MARK] = config["head"][_MARK]
+
+
 def closed_form_fits(c: "Choices") -> Iterator[str]:
     """A head in closed form goes with frozen features in one process, and takes no steps."""
     if f"head.{_MARK}" not in c.values:

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from headstart.config.switches import for_each_job
 from headstart.errors import ConfigError
 
 CONFIG_NAME = "train"
@@ -56,7 +57,7 @@ def multirun(
 
     Returns: the folder of the study, and what the sweeper gives back.
     """
-    given = _given(overrides, config_dir)
+    given = for_each_job(_given(overrides, config_dir))
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3", job_name="headstart"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None

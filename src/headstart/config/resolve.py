@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from headstart.config.check import check, check_devices
-from headstart.config.closed_form import NOT_USED, is_closed_form, set_aside
+from headstart.config.closed_form import NOT_USED, decide_refit, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, plain, reference
 from headstart.config.precision import trains_depthwise
 from headstart.config.rates import with_backbone_rate
@@ -135,6 +135,7 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     choices = _names(made)
     if is_closed_form(values):
         values, defaults = set_aside(values), set_aside(defaults)
+        decide_refit(values, defaults)
         choices |= {"optimizer": "none", "scheduler": "none"}
     strategy = strategy_of(values)
     _resolve_trainer(values["trainer"], slow_in_half=trains_depthwise(values, strategy))

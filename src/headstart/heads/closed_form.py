@@ -85,7 +85,8 @@ class ClosedForm(nn.Module, ABC):
     """A head that is solved for.
 
     Args:
-        refit: solve again on training and validation images together once the value is chosen.
+        refit: solve again on training and validation images together once the value is chosen; None: yes, where the
+            configuration does not say otherwise because only a part of the training images is used.
 
     Attributes:
         tasks: that it is made for.
@@ -95,10 +96,10 @@ class ClosedForm(nn.Module, ABC):
     tasks: ClassVar[tuple[str, ...]] = ("binary", "multiclass")
     choice: ClassVar[str] = ""
 
-    def __init__(self, features: FeatureSpec, outputs: int, *, refit: bool) -> None:
+    def __init__(self, features: FeatureSpec, outputs: int, *, refit: bool | None) -> None:
         super().__init__()
         self.pool = Pool(features)
-        self.outputs, self.refit = outputs, refit
+        self.outputs, self.refit = outputs, refit is not False
 
     @abstractmethod
     def values(self, images: int) -> Sequence[float | None]:
@@ -126,7 +127,7 @@ class ClosedForm(nn.Module, ABC):
 class LinearClosedForm(ClosedForm):
     """A head in closed form whose solution is one linear layer."""
 
-    def __init__(self, features: FeatureSpec, outputs: int, *, refit: bool) -> None:
+    def __init__(self, features: FeatureSpec, outputs: int, *, refit: bool | None) -> None:
         super().__init__(features, outputs, refit=refit)
         self.linear = nn.Linear(features.dim, outputs)
         nn.init.zeros_(self.linear.weight)
@@ -163,7 +164,7 @@ class Penalised(LinearClosedForm):
         outputs: int,
         *,
         l2: Annotated[float | Sequence[float] | None, Above(0)] = None,
-        refit: bool = True,
+        refit: bool | None = None,
     ) -> None:
         super().__init__(features, outputs, refit=refit)
         given = PENALTIES if l2 is None else l2 if isinstance(l2, Sequence) else (l2,)

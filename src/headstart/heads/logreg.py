@@ -43,7 +43,7 @@ class LogisticRegression(Penalised):
         *,
         l2: Annotated[float | Sequence[float] | None, Above(0)] = None,
         max_iterations: Annotated[int, AtLeast(1)] = 1000,
-        refit: bool = True,
+        refit: bool | None = None,
     ) -> None:
         super().__init__(features, outputs, l2=l2, refit=refit)
         self.max_iterations = max_iterations

@@ -1,13 +1,16 @@
 """From a job's overrides to a job that is decided, or to what is wrong with it."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from headstart.launch.jobs import Job
+from headstart.system.console import show
 
 # What makes a command a sweep; a job's own command has none of it.
 _OF_THE_SWEEP = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
@@ -27,10 +30,54 @@ def plan_jobs(
     """
     common = set.intersection(*(set(overrides) for overrides in batch)) if batch else set()
     fixed = single_run_arguments(config)
+    rows = [list(row) for row in batch]
+    if len(rows) > 1:
+        rows = without_absent_keys(rows, lambda row: _absent_key(loader, config, row))
     return [
-        _plan(loader, config, list(overrides), first + place, fixed, label or _label(overrides, common))
-        for place, overrides in enumerate(batch)
+        _plan(loader, config, overrides, first + place, fixed, label or _label(overrides, common))
+        for place, overrides in enumerate(rows)
     ]
+
+
+def without_absent_keys(rows: Sequence[list[str]], absent_key: Callable[[list[str]], str | None]) -> list[list[str]]:
+    """A key that some jobs of a sweep have not is set where it is, as ``head.refit=false`` for one head of two.
+
+    A key that no job has is left for the message of each.
+
+    Args:
+        rows: the overrides of each job.
+        absent_key: the first key among a job's overrides that its configuration has not.
+    """
+    kept = [list(row) for row in rows]
+    left_out: dict[str, list[int]] = {}
+    nowhere: set[str] = set()
+    while absent := {place: key for place, row in enumerate(kept) if (key := absent_key(row)) and key not in nowhere}:
+        for key in dict.fromkeys(absent.values()):
+            places = [place for place, found in absent.items() if found == key]
+            if len(places) + len(left_out.get(key, ())) == len(kept):
+                nowhere.add(key)
+                continue
+            left_out.setdefault(key, []).extend(places)
+            for place in places:
+                kept[place] = [item for item in kept[place] if item.partition("=")[0] != key]
+    for key in nowhere & set(left_out):
+        for place in left_out.pop(key):
+            kept[place] = [item for item in rows[place] if item in kept[place] or item.partition("=")[0] == key]
+    for key, places in left_out.items():
+        show(f"{key} is left out of {len(places)} of {len(kept)} runs, which have no such key")
+    return kept
+
+
+def _absent_key(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> str | None:
+    try:
+        loader.load_sweep_config(config, overrides)
+    except ConfigCompositionException as error:
+        # Hydra has no other word for it than this message.
+        found = re.match(r"Could not override '([^']+)'", str(error))
+        return found and found.group(1)
+    except Exception:
+        return None  # Another mistake, which the job's own plan will tell.
+    return None
 
 
 def single_run_arguments(config: DictConfig) -> list[str]:
