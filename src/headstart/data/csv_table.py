@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.folder import file_source
 from headstart.data.manifest import KIND_OF_TASK, Columns, Manifest, read_manifest
 from headstart.data.records import Source
 from headstart.errors import DataError
+from headstart.system.options import Later
 
 _SHOWN = 3
 
@@ -35,6 +36,7 @@ class CSV(ImageDataModule):
         target_columns: of the targets; None: all other columns.
         split_column: of ``train``, ``val`` or ``test``; need not be there.
         separator: between the labels in a single column.
+        group_column: of what belongs together, such as a patient: each group is in one split; None: there is none.
         **choices: those of :class:`ImageDataModule`.
     """
 
@@ -47,12 +49,15 @@ class CSV(ImageDataModule):
         target_columns: Sequence[str | int] | None = None,
         split_column: str = "split",
         separator: str = "|",
+        group_column: Annotated[str | None, Later] = None,
         **choices: Any,
     ) -> None:
         super().__init__(**choices)
         self.manifest = Path(manifest).expanduser()
         self.root = Path(root).expanduser() if root is not None else self.manifest.parent
-        self.columns = Columns(path_column, tuple(map(str, target_columns or ())), split_column, separator)
+        self.columns = Columns(
+            path_column, tuple(map(str, target_columns or ())), split_column, separator, group_column
+        )
 
     def load(self) -> Source:
         """Read the table, then leave out what cannot be decoded.
@@ -76,7 +81,8 @@ class CSV(ImageDataModule):
         splits = {
             split: replace(records, targets=table.targets[records.targets]) for split, records in source.splits.items()
         }
-        return replace(source, splits=splits, kind=table.kind)
+        groups = None if table.groups is None else dict(zip(table.paths, table.groups, strict=True))
+        return replace(source, splits=splits, kind=table.kind, groups=groups)
 
     def _check_files(self, table: Manifest) -> None:
         missing = [path for path in table.paths if not (self.root / path).is_file()]

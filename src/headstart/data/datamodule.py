@@ -1,12 +1,11 @@
 """The datamodule: from a data set to splits, and from a backbone's input spec to batches."""
 
-import logging
 import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,11 +15,12 @@ from torch.utils.data import DataLoader
 from headstart.data.affine import AffineAugment
 from headstart.data.augment import Augment, Augmentation
 from headstart.data.dataset import ImageDataset
-from headstart.data.images import MAX_PIXELS
+from headstart.data.images import MAX_PIXELS, report_bad
 from headstart.data.input_spec import InputSpec
-from headstart.data.records import Records, Source, shared_content
+from headstart.data.leakage import OnLeak, without_leaks
+from headstart.data.records import Records, Source
 from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches, choose_workers
-from headstart.data.splits import all_splits, some_of, some_training
+from headstart.data.splits import Splitting, all_splits, some_of, some_training
 from headstart.data.targets import as_numbers, check_present, describe_targets, only_classes
 from headstart.data.transforms import EvalTransform, TrainTransform, checked_spec
 from headstart.errors import DataError
@@ -38,8 +38,6 @@ from headstart.system.options import (
     StepsOnly,
     checked,
 )
-
-logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -70,6 +68,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         shots: this many training images a class; None: all.
         fraction: this share of each class's training images; None: all.
         split_seed: of everything carved; separate from ``seed``.
+        folds: of a cross-validation; None: none.
+        fold: the one that is the test split, from 0.
+        group_pattern: a regular expression; images in whose ids it finds the same are in one split.
+        on_leak: what to do where the same image is in two splits: ``error``, ``drop`` it from the training or
+            ``ignore``; None: an error, for published data sets with splits of their own a warning.
         steps_per_epoch: batches an epoch, from as many passes over the images as it takes; None: one pass.
         val_steps: validate on at most this many batches, a fixed random choice of images; None: on all.
         num_workers: processes that load images; ``auto`` by cores, kind and amount of data.
@@ -80,6 +83,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         max_pixels: of an image file; a larger one is treated as unreadable; None: 80 million.
         memory_path: where file digests are remembered; None: in the user's cache folder.
     """
+
+    usual_on_leak: ClassVar[OnLeak] = "error"
 
     @checked("datamodule", DataError)
     def __init__(
@@ -108,6 +113,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         shots: Annotated[int | None, AtLeast(1)] = None,
         fraction: Annotated[float | None, Above(0), AtMost(1)] = None,
         split_seed: Annotated[int, AtLeast(0)] = 0,
+        folds: Annotated[int | None, AtLeast(2), Later] = None,
+        fold: Annotated[int | None, AtLeast(0), Later] = None,
+        group_pattern: Annotated[str | None, Later] = None,
+        on_leak: Annotated[OnLeak | None, Later] = None,
         num_workers: Annotated[Literal["auto"] | int, AtLeast(0), NotInResult] = "auto",
         pin_memory: Annotated[Literal["auto"] | bool, NotInResult] = "auto",
         on_bad_image: Literal["skip", "raise"] = "skip",
@@ -127,7 +136,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.image_size = _pair(image_size)
         self.augmentation = Augmentation(augment, flip, min_crop, shear_range, zoom_range, _pair(train_size), kept_size)
         self.wanted_classes = classes
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.splitting = Splitting(val_fraction, test_fraction, split_seed, folds, fold, group_pattern)
+        self.on_leak = on_leak
         self.shots, self.fraction = shots, fraction
         self.num_workers, self.pin_memory, self.drop_last = num_workers, pin_memory, drop_last
         self.on_bad_image, self.max_pixels = on_bad_image, max_pixels or MAX_PIXELS
@@ -154,13 +164,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return
         source = self.load()
         if source.bad:
-            _report_bad(source.bad, self.on_bad_image)
+            report_bad(source.bad, self.on_bad_image)
         if self.wanted_classes is not None:
             source = only_classes(source, self.wanted_classes)
-        splits = all_splits(
-            source, val_fraction=self.val_fraction, test_fraction=self.test_fraction, split_seed=self.split_seed
-        )
+        splits = all_splits(source, self.splitting)
         carved = [split for split in splits if split not in source.splits]
+        splits, leaked = without_leaks(splits, source.name, self.on_leak or self.usual_on_leak)
         splits["train"] = some_training(
             splits["train"], source, shots=self.shots, fraction=self.fraction, split_seed=self.split_seed
         )
@@ -174,12 +183,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise DataError(
                 f"datamodule.drop_last=true leaves nothing of {len(splits['train'])} training images at "
                 f"datamodule.batch_size={self.batch_size}; lower it."
-            )
-        leaked = shared_content(splits)
-        if any(leaked.values()):
-            logger.warning(
-                "some images are in two splits (same content): %s; scores on them are too good",
-                ", ".join(f"{count} in {pair}" for pair, count in leaked.items() if count),
             )
         self._source, self._splits, self._carved, self._leaked = source, splits, carved, leaked
 
@@ -240,12 +243,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             **describe_targets({split: self._splits[split] for split in self.sizes}, source),
             "carved": list(self._carved),
             "split_seed": self.split_seed,
+            "fold": self.splitting.fold,
+            "folds": self.splitting.folds,
             "shots": self.shots,
             "fraction": self.fraction,
             "ignored": dict(source.ignored),
             "skipped": [dict(entry) for entry in source.bad],
             "skipped_count": len(source.bad),
-            "shared_between_splits": {pair: count for pair, count in self._leaked.items() if count},
+            "shared_between_splits": dict(self._leaked),
             **source.notes,
         }
 
@@ -384,14 +389,3 @@ def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """``(height, width)`` of one number or two."""
     height, width = (size, size) if isinstance(size, int | None) else size
     return None if height is None or width is None else (height, width)
-
-
-def _report_bad(bad: list[dict[str, str]], on_bad_image: str) -> None:
-    listed = "; ".join(f"{entry['path']} ({entry['error']})" for entry in bad[:5])
-    more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-    if on_bad_image == "raise":
-        raise DataError(
-            f"{len(bad)} unreadable image(s): {listed}{more}. Repair or remove them, or leave them out with "
-            "datamodule.on_bad_image=skip."
-        )
-    logger.warning("left out %d unreadable image(s): %s%s", len(bad), listed, more)

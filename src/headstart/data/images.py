@@ -9,6 +9,7 @@ import io
 import logging
 import struct
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -193,3 +194,19 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
             raise ValueError("floating-point pixels must be within 0 to 1, or 0 to 255")
         return Image.fromarray(np.round(numbers * (255 if numbers.max() <= 1 else 1)).astype(np.uint8))
     return image
+
+
+def report_bad(bad: Sequence[Mapping[str, str]], on_bad_image: str) -> None:
+    """Tell which images are unreadable.
+
+    Raises:
+        DataError: with ``raise``.
+    """
+    listed = "; ".join(f"{entry['path']} ({entry['error']})" for entry in bad[:5])
+    more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+    if on_bad_image == "raise":
+        raise DataError(
+            f"{len(bad)} unreadable image(s): {listed}{more}. Repair or remove them, or leave them out with "
+            "datamodule.on_bad_image=skip."
+        )
+    logger.warning("left out %d unreadable image(s): %s%s", len(bad), listed, more)

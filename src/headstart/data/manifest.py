@@ -32,6 +32,7 @@ class Manifest:
         targets: class positions ``(N,)``; labels or numbers ``(N, columns)``, float64 where 32 bits are too coarse.
         classes: names of classes, labels or quantities.
         kind: of the targets.
+        groups: of each line; None: the table has none.
     """
 
     paths: list[str]
@@ -39,6 +40,7 @@ class Manifest:
     targets: np.ndarray
     classes: tuple[str, ...]
     kind: Kind
+    groups: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,19 @@ class Columns:
         targets: columns of the targets; empty: all but those of path and split.
         split: column of the split; a table without it has none.
         separator: between the labels in a single column of several labels.
+        group: column of what belongs together; None: there is none.
     """
 
     path: str = "path"
     targets: Sequence[str] = ()
     split: str = "split"
     separator: str = "|"
+    group: str | None = None
+
+    @property
+    def set_apart(self) -> tuple[str, ...]:
+        """Those that are no targets unless they are named."""
+        return (self.path, self.split, *([self.group] if self.group else []))
 
 
 def read_manifest(file: str | Path, columns: Columns, kind: Kind) -> Manifest:
@@ -72,7 +81,7 @@ def read_manifest(file: str | Path, columns: Columns, kind: Kind) -> Manifest:
     """
     rows, names = _rows(Path(file))
     _check_columns(file, columns, names)
-    wanted = list(columns.targets) or [name for name in names if name not in (columns.path, columns.split)]
+    wanted = list(columns.targets) or [name for name in names if name not in columns.set_apart]
     if not wanted:
         raise DataError(
             f"{file} has no column of targets beside {', '.join(names)}; add one, or name it (target_columns)"
@@ -86,7 +95,8 @@ def read_manifest(file: str | Path, columns: Columns, kind: Kind) -> Manifest:
         targets, classes = _labels(file, rows, wanted, columns.separator)
     else:
         targets, classes = _classes(file, rows, wanted)
-    return Manifest(paths, splits or ["train"] * len(rows), targets, classes, kind)
+    groups = None if columns.group is None else _groups(file, rows, columns.group)
+    return Manifest(paths, splits or ["train"] * len(rows), targets, classes, kind, groups)
 
 
 def listed_paths(file: str | Path, path_column: str) -> list[str]:
@@ -159,7 +169,9 @@ def _check_columns(file: str | Path, columns: Columns, names: list[str]) -> None
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{file} has two columns called {twice[0]}; rename one")
-    for key, name in (("path_column", columns.path), *(("target_columns", name) for name in columns.targets)):
+    named = [("path_column", columns.path), *(("target_columns", name) for name in columns.targets)]
+    named += [("group_column", columns.group)] if columns.group is not None else []
+    for key, name in named:
         if name not in names:
             raise DataError(f"{file} has no column {name}; it has {', '.join(names)}. Set datamodule.{key}.")
 
@@ -184,6 +196,13 @@ def _split(file: str | Path, line: int, value: str) -> str:
     if split is None:
         raise DataError(f"{file}, line {line}: split={value or '(empty)'} is not train, val or test")
     return split
+
+
+def _groups(file: str | Path, rows: Rows, column: str) -> list[str]:
+    for line, row in rows:
+        if not row[column]:
+            raise DataError(f"{file}, line {line}: {column} is empty; give the group of the image")
+    return [row[column] for _, row in rows]
 
 
 def _number(file: str | Path, line: int, column: str, value: str) -> float:

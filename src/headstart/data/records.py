@@ -1,7 +1,7 @@
 """Labelled images as plain arrays and lists, before any tensor."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +85,7 @@ class Source:
         bad: unreadable images as ``{"path", "error"}``; they are in no split.
         notes: other facts worth recording.
         kind: of the targets: one class an image, any number of labels, or numbers.
+        groups: of each image by its id, where the data set says which belong together.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Source:
     bad: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
     kind: Literal["classes", "labels", "values"] = "classes"
+    groups: Mapping[str, str] | None = None
 
 
 def _target_text(target: np.ndarray) -> str:
@@ -111,14 +113,3 @@ def array_records(images: np.ndarray, targets: np.ndarray, prefix: str) -> Recor
         [f"{prefix}/{position:0{width}d}" for position in range(len(images))],
         [hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest() for image in images],
     )
-
-
-def shared_content(splits: dict[str, Records]) -> dict[str, int]:
-    """For each pair of splits how many images of the second are in the first, by content."""
-    contents = {split: set(records.digests) for split, records in splits.items()}
-    names = list(contents)
-    return {
-        f"{first} and {second}": sum(digest in contents[first] for digest in splits[second].digests)
-        for place, first in enumerate(names)
-        for second in names[place + 1 :]
-    }

@@ -8,9 +8,11 @@ test set as it was, and one more image in a folder moves next to nothing.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from headstart.data.groups import check_apart, divide_groups, groups_of
 from headstart.data.records import Records, Source
 from headstart.errors import DataError
 
@@ -108,44 +110,111 @@ def _share(fraction: float, total: int) -> int:
     return max(1, int(fraction * total + 0.5)) if fraction > 0 else 0
 
 
-def all_splits(source: Source, *, val_fraction: float, test_fraction: float, split_seed: int) -> dict[str, Records]:
+@dataclass(frozen=True)
+class Splitting:
+    """How the splits that a data set lacks are carved from its training images.
+
+    Attributes:
+        val_fraction: share for validation where there is no such split.
+        test_fraction: likewise for testing; 0: no test split.
+        split_seed: of everything carved.
+        folds: of a cross-validation; None: none.
+        fold: the one that is the test split, from 0; the others are for training and validation.
+        group_pattern: a regular expression in the images' ids; images with the same match stay together.
+    """
+
+    val_fraction: float
+    test_fraction: float
+    split_seed: int
+    folds: int | None = None
+    fold: int | None = None
+    group_pattern: str | None = None
+
+    def check(self, source: Source) -> None:
+        """Refuse what does not fit the data set or itself.
+
+        Raises:
+            DataError: it does not.
+        """
+        if "train" not in source.splits:
+            raise DataError(f"{source.name} has no training images, only {', '.join(source.splits) or 'none at all'}.")
+        if "test" in source.splits and (self.test_fraction > 0 or self.folds):
+            key = f"leave datamodule.{'folds' if self.folds else 'test_fraction'} at {'null' if self.folds else 0}"
+            raise DataError(f"{source.name} has a test split of its own ({len(source.splits['test'])} images); {key}.")
+        if "val" not in source.splits and self.val_fraction <= 0:
+            raise DataError(
+                f"{source.name} has no validation split and datamodule.val_fraction={self.val_fraction}; give a val "
+                "folder or a share such as 0.2: checkpoints are chosen on validation images, never on test."
+            )
+        if self.folds is None and self.fold is not None:
+            raise DataError(f"datamodule.fold={self.fold} is one of datamodule.folds, which is null; say how many.")
+        if self.folds is not None and (self.fold is None or self.fold >= self.folds):
+            raise DataError(
+                f"datamodule.fold={'null' if self.fold is None else self.fold}: datamodule.folds={self.folds} has the "
+                f"folds 0 to {self.folds - 1}, each the test split of one run; all of them: -m "
+                f"'datamodule.fold=range({self.folds})'."
+            )
+
+
+def all_splits(source: Source, how: Splitting) -> dict[str, Records]:
     """The source's splits, with those carved from train that it lacks.
 
     Args:
         source: with a train split.
-        val_fraction: carved where the source has no such split.
-        test_fraction: likewise; 0: no test split.
-        split_seed: of what is carved.
+        how: what is carved.
 
     Raises:
-        DataError: a fraction does not fit what is there, or leaves nothing.
+        DataError: a choice does not fit what is there, leaves nothing, or a group is in two splits.
     """
+    how.check(source)
     splits = dict(source.splits)
-    if "train" not in splits:
-        raise DataError(f"{source.name} has no training images, only {', '.join(splits) or 'none at all'}.")
-    if "test" in splits and test_fraction > 0:
-        raise DataError(
-            f"{source.name} has a test split of its own ({len(splits['test'])} images); leave "
-            "datamodule.test_fraction at 0."
-        )
-    if "val" not in splits and val_fraction <= 0:
-        raise DataError(
-            f"{source.name} has no validation split and datamodule.val_fraction={val_fraction}; give a val folder "
-            "or a share such as 0.2: checkpoints are chosen on validation images, never on test."
-        )
+    check_apart(splits, source, how.group_pattern)
+    if how.folds is not None and how.fold is not None:
+        train, test = _fold(splits["train"], source, how, how.folds, how.fold)
+        splits |= {"train": train, "test": test}
     train = splits["train"]
-    groups, names = _strata(train, source)
-    parts = carve(
-        train.ids,
-        groups,
-        names,
-        val_fraction=0.0 if "val" in splits else val_fraction,
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-    )
+    strata, names = _strata(train, source)
+    fractions = {
+        "val_fraction": 0.0 if "val" in splits else how.val_fraction,
+        "test_fraction": 0.0 if how.folds else how.test_fraction,
+    }
+    groups = groups_of(train, source, how.group_pattern)
+    if groups is None:
+        parts = carve(train.ids, strata, names, split_seed=how.split_seed, **fractions)
+    else:
+        shares = {"val": fractions["val_fraction"], "test": fractions["test_fraction"]}
+        shares = {"train": 1 - sum(shares.values()), **{split: share for split, share in shares.items() if share}}
+        divided = divide_groups(groups, strata, list(shares.values()), how.split_seed)
+        parts = dict(zip(shares, divided, strict=True))
     if len(parts) > 1:
         splits |= {split: train.take(positions) for split, positions in parts.items()}
-    return splits
+    return {split: splits[split] for split in ("train", "val", "test") if split in splits}
+
+
+def _fold(train: Records, source: Source, how: Splitting, folds: int, fold: int) -> tuple[Records, Records]:
+    """What is left for training, and the fold; each class and each group in turn goes to the folds."""
+    strata, names = _strata(train, source)
+    groups = groups_of(train, source, how.group_pattern)
+    if groups is not None:
+        if len(set(groups)) < folds:
+            raise DataError(
+                f"{source.name} has {len(set(groups))} groups, too few for datamodule.folds={folds}; lower it"
+            )
+        test = divide_groups(groups, strata, [1 / folds] * folds, how.split_seed)[fold]
+    else:
+        dealt = 0
+        chosen: list[int] = []
+        for target, order in ranked_by_class(train.ids, strata, how.split_seed).items():
+            if len(order) < folds:
+                raise DataError(
+                    f"class {names[target]} has {len(order)} image(s), too few for datamodule.folds={folds}; lower it"
+                )
+            # Where one class ends in the round the next goes on, so that the folds are of one size.
+            chosen += [position for turn, position in enumerate(order, start=dealt) if turn % folds == fold]
+            dealt += len(order)
+        test = np.array(sorted(chosen), dtype=np.int64)
+    rest = np.setdiff1d(np.arange(len(train)), test)
+    return train.take(rest), train.take(test)
 
 
 def some_training(
