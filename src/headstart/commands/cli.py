@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headstart.runs.result import Result
 
 COMMANDS = {
+    "inspect": ("headstart.commands.inspect", "look at a data set before training"),
     "rank": ("headstart.commands.rank", "score the networks at hand on a data set, before training"),
     "predict": ("headstart.commands.predict", "classify images with a finished run"),
     "evaluate": ("headstart.commands.evaluate", "score a finished run's model on new labelled images"),

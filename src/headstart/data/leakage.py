@@ -1,17 +1,19 @@
-"""The same image in two splits: found by content, refused, taken out of the training, or told."""
+"""What must not be in two splits: images that belong together (of one patient, scene or video), and the same image."""
 
+import hashlib
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
-from headstart.data.records import Records
+from headstart.data.records import Records, Source
 from headstart.errors import DataError
 
+_SHOWN = 3
 OnLeak = Literal["error", "drop", "ignore"]
 
-_SHOWN = 3
 _log = logging.getLogger(__name__)
 
 
@@ -70,3 +72,81 @@ def without_leaks(
         seen |= set(records.digests)
     _log.warning("images that are in two splits were left out of the training: %s", told)
     return {split: kept[split] for split in splits}, counts
+
+
+def groups_of(records: Records, source: Source, pattern: str | None) -> list[str] | None:
+    """The group of each image, by the source or by a pattern in its name; None where there are none.
+
+    Raises:
+        DataError: the pattern is none, or does not match a name.
+    """
+    if pattern is None:
+        return None if source.groups is None else [source.groups[name] for name in records.ids]
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"datamodule.group_pattern={pattern} is no regular expression: {error}") from None
+    found = [expression.search(name) for name in records.ids]
+    missing = [name for name, match in zip(records.ids, found, strict=True) if match is None]
+    if missing:
+        raise DataError(
+            f"datamodule.group_pattern={pattern} matches {len(missing)} of {len(found)} names not, such as "
+            f"{', '.join(missing[:_SHOWN])}; every image needs a group"
+        )
+    return ["/".join(match.groups(default="")) or match.group() for match in found if match is not None]
+
+
+def check_apart(splits: Mapping[str, Records], source: Source, pattern: str | None) -> None:
+    """No group in two splits.
+
+    Raises:
+        DataError: names some that are.
+    """
+    of_split = {split: set(groups_of(records, source, pattern) or ()) for split, records in splits.items()}
+    names = list(of_split)
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            if both := sorted(of_split[first] & of_split[second]):
+                more = f" and {len(both) - _SHOWN} more" if len(both) > _SHOWN else ""
+                raise DataError(
+                    f"{source.name}: the groups {', '.join(both[:_SHOWN])}{more} have images in {first} and in "
+                    f"{second}, so that scores on {second} would be too good; put each into one split, or leave the "
+                    "splits to datamodule.val_fraction and datamodule.test_fraction"
+                )
+
+
+def divide_groups(
+    groups: Sequence[str], targets: np.ndarray, shares: Sequence[float], split_seed: int
+) -> list[np.ndarray]:
+    """Divide images so that groups stay whole and each part has its share of every class, as nearly as can be.
+
+    Greedy, the largest groups first, each to the part after which the classes are spread most evenly: the standard
+    deviation over the parts of how full each is of each class, averaged over the classes, as scikit-learn's
+    ``StratifiedGroupKFold`` has it for equal shares. Groups of one size follow a digest of ``split_seed`` and name.
+
+    Args:
+        groups: of each image, ``(N,)``.
+        targets: class positions, ``(N,)``.
+        shares: of the parts; they sum to 1.
+        split_seed: another seed gives another division.
+
+    Returns: the sorted positions of each part.
+    """
+    names, member = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    classes, column = np.unique(targets, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (member, column), 1)
+    keys = [hashlib.sha256(f"{split_seed}/{name}".encode("utf-8", "surrogateescape")).digest() for name in names]
+    order = sorted(range(len(names)), key=lambda place: (-counts[place].sum(), keys[place]))
+    room = np.asarray(shares)[:, None] * counts.sum(axis=0)  # (parts, classes)
+    filled = np.zeros_like(room)
+    part_of = np.zeros(len(names), dtype=np.int64)
+    for place in order:
+        costs = []
+        for part in range(len(shares)):
+            tried = filled.copy()
+            tried[part] += counts[place]
+            costs.append((round(float((tried / room).std(axis=0).mean()), 12), float((tried[part] / room[part]).max())))
+        part_of[place] = min(range(len(shares)), key=costs.__getitem__)
+        filled[part_of[place]] += counts[place]
+    return [np.flatnonzero(part_of[member] == part) for part in range(len(shares))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.data.groups import check_apart, divide_groups, groups_of
+from headstart.data.leakage import check_apart, divide_groups, groups_of
 from headstart.data.records import Records, Source
 from headstart.errors import DataError
 

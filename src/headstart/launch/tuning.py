@@ -171,7 +171,12 @@ def _trials_study(jobs: Sequence[Job]) -> str:
 def _points(job: Job, given: set[str]) -> tuple[Point, ...]:
     settings = job.resolved.settings
     space = settings.study.tuning.space
-    mine = space.get(job.resolved.choices["strategy"], space.get("default", {}))
+    name = job.resolved.choices["strategy"]
+    mine = space.get(name, space.get("default", {}))
+    if not isinstance(mine, Mapping) or not all(isinstance(values, list) and values for values in mine.values()):
+        raise ConfigError(
+            f"study.tuning.space.{name}={mine} must name keys with lists of values: {{optimizer.lr: [1e-3]}}"
+        )
     # A head that is solved for takes no steps, and its optimizer is none.
     absent = ("optimizer.", "scheduler.", "trainer.max_epochs") if not settings.optimizer.target else ("\0",)
     axes = [

@@ -101,6 +101,16 @@ def figures(plots: Iterable[Plot | None]) -> str:
     return f'<div class="figures">{parts}</div>' if parts else ""
 
 
+def gallery(pictures: Iterable[tuple[Thumbnail | None, str]]) -> str:
+    """Pictures with a line under each; nothing for those that are None."""
+    parts = "".join(
+        f"<figure>{_picture(picture)}<figcaption>{escape(text)}</figcaption></figure>"
+        for picture, text in pictures
+        if picture is not None
+    )
+    return f'<div class="gallery">{parts}</div>' if parts else ""
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:
     """A table that turns into one card per row on a narrow screen. The first column names the row."""
     head = "".join(

@@ -52,7 +52,7 @@ def thumbnails(run: RunRecord, ids: Sequence[str]) -> dict[str, Thumbnail]:
         found = _images(run, ids)
     except Exception:  # A report is worth having without pictures, whatever became of the data.
         return {}
-    pictures = {name: _encode(image) for name, image in found.items()}
+    pictures = {name: thumbnail(image) for name, image in found.items()}
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
@@ -87,8 +87,8 @@ def _computed(chosen: Component, ids: set[str]) -> dict[str, Image.Image]:
     return found
 
 
-def _encode(image: Image.Image) -> Thumbnail | None:
-    """As PNG where that is small, as WebP in the best quality that fits otherwise."""
+def thumbnail(image: Image.Image) -> Thumbnail | None:
+    """A decoded image as PNG where that is small, as WebP in the best quality that fits otherwise."""
     coarse = max(image.size) <= _SMALL
     image = image.convert("RGB")
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)

@@ -40,4 +40,5 @@ def test_keys_of_a_group_that_varies_are_left_to_the_jobs(arguments: list[str], 
 
 
 def test_an_argument_that_is_no_override_stays():
-    assert for_each_job(["-m", "-cd", "own", "head=a,b", "head.l2=1"]) == ["-m", "-cd", "own", "head=a,b", "head.l2=choice(1)"]
+    switches = ["-m", "-cd", "own"]
+    assert for_each_job([*switches, "head=a,b", "head.l2=1"]) == [*switches, "head=a,b", "head.l2=choice(1)"]

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 from headstart.data import CSV, Folder
-from headstart.data.groups import divide_groups
+from headstart.data.leakage import divide_groups
 from headstart.errors import DataError
 
 FIXED = {"batch_size": 4, "seed": 0}

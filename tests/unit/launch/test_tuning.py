@@ -143,6 +143,14 @@ def test_what_the_command_sets_and_what_a_solved_head_has_not_is_not_tuned(launc
     assert {job["head"] for job in made.ran} == {"linear"}
 
 
+@pytest.mark.parametrize("space", ["3", "{optimizer.lr: 1e-3}", "{optimizer.lr: []}"])
+def test_a_space_that_is_none_is_told(launcher: Callable[..., Launcher], space: str):
+    made = launcher(lambda job: 0.5)
+    batch: list[Row] = [("strategy=full", f"+study.tuning.space.full={space}")]
+    with pytest.raises(ConfigError, match=r"study.tuning.space.full=.* must name keys with lists of values"):
+        find_arms(made.plan(batch), batch)
+
+
 def test_a_choice_at_the_edge_is_told(launcher: Callable[..., Launcher], capsys: pytest.CaptureFixture[str]):
     made = launcher(lambda job: float(job["optimizer.lr"]))
     tuned(made, BATCH)

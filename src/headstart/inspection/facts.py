@@ -1,0 +1,209 @@
+"""A look at a data set before anything is trained on it: sizes, kinds of files, damage, and the same image twice."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from headstart.data.datamodule import ImageDataModule
+from headstart.data.images import decode, open_image
+from headstart.data.records import Records
+from headstart.inspection.similar import NearPair, near_pairs, small_gray
+from headstart.system.digest_memory import in_threads
+
+FEW = 10
+"""A class with fewer images in a split is told: its scores there have steps of more than ten points."""
+
+# A JPEG is decoded at no more than an eighth to a half of its size: enough for a picture of 32 pixels.
+_DRAFT = (160, 160)
+_UPRIGHT = 1
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One image.
+
+    Attributes:
+        width: in pixels, as stored.
+        height: likewise.
+        kind: format and mode, such as ``JPEG RGB``.
+        turned: its EXIF orientation is not upright; it is turned before it is used.
+        gray: of :func:`headstart.inspection.similar.small_gray`.
+    """
+
+    width: int
+    height: int
+    kind: str
+    turned: bool
+    gray: np.ndarray
+
+
+@dataclass(frozen=True)
+class Place:
+    """An image by its split and its position there."""
+
+    split: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are the same, or look so.
+
+    Attributes:
+        first: of the earlier split.
+        second: of the later, or the same.
+        exact: the files hold the same bytes.
+        mirrored: one is the other from left to right.
+        correlation: how alike they look; 1 where exact.
+        same_label: whether their targets agree; two labels for one image are a mistake in one of them.
+    """
+
+    first: Place
+    second: Place
+    exact: bool
+    mirrored: bool
+    correlation: float
+    same_label: bool
+
+    @property
+    def across(self) -> bool:
+        """Whether they are in two splits, so that scores are too good."""
+        return self.first.split != self.second.split
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a look at a data set found.
+
+    Attributes:
+        name: of the data set.
+        classes: names; of labels or quantities, those of the columns.
+        sizes: images of each split.
+        counts: of each split the images of each class; empty where there are no classes.
+        seen: of each split its images.
+        pairs: the same image twice, across splits first, the most alike first.
+        damaged: unreadable files as ``{"path", "error"}``.
+        ignored: files left aside, by suffix.
+        carved: splits that were carved from train.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    sizes: dict[str, int]
+    counts: dict[str, list[int]]
+    seen: dict[str, list[Seen]]
+    pairs: tuple[Pair, ...]
+    damaged: tuple[dict[str, str], ...]
+    ignored: dict[str, int]
+    carved: tuple[str, ...]
+
+    def kinds(self) -> dict[str, int]:
+        """Formats and modes, the most frequent first."""
+        return dict(Counter(seen.kind for split in self.seen.values() for seen in split).most_common())
+
+    def turned(self) -> int:
+        """Images that are turned by their EXIF orientation."""
+        return sum(seen.turned for split in self.seen.values() for seen in split)
+
+    def sides(self) -> np.ndarray:
+        """``(N, 2)`` widths and heights."""
+        return np.array([(seen.width, seen.height) for split in self.seen.values() for seen in split]).reshape(-1, 2)
+
+    def warnings(self) -> list[str]:
+        """What should be seen to before training, the gravest first."""
+        across = [pair for pair in self.pairs if pair.across]
+        exact, near = sum(pair.exact for pair in across), sum(not pair.exact for pair in across)
+        other = sum(not pair.same_label for pair in self.pairs)
+        few = [
+            f"{name} ({count} in {split})"
+            for split, counts in self.counts.items()
+            for name, count in zip(self.classes, counts, strict=True)
+            if count < FEW
+        ]
+        totals = np.sum(list(self.counts.values()), axis=0) if self.counts else np.array([])
+        told = [
+            (exact, f"The same image in two splits, {exact} times: scores are too good (datamodule.on_leak=drop)"),
+            (near, f"Pairs that look the same in two splits: {near}; look at them, and keep each pair in one split"),
+            (other, f"The same picture with different labels, {other} times: one of each pair is wrong"),
+            (len(self.damaged), f"Unreadable files, which are left out: {len(self.damaged)}"),
+            (len(few), f"Few images of {', '.join(few[:5])}{' ...' if len(few) > 5 else ''}"),
+        ]
+        if len(totals) > 1 and totals.min() * 10 < totals.max():
+            rare, usual = self.classes[int(totals.argmin())], self.classes[int(totals.argmax())]
+            words = f"Classes of very different sizes ({rare} {totals.min()}, {usual} {totals.max()})"
+            told.append((1, f"{words}: look at balanced accuracy, and try loss.class_weights=balanced"))
+        return [text for count, text in told if count]
+
+
+def inspect_data(data: ImageDataModule) -> Inspection:
+    """Look at every image of a prepared data set once.
+
+    Args:
+        data: one that goes on where the same image is in two splits (``on_leak=ignore``).
+
+    Raises:
+        DataError: the data cannot be used as asked.
+    """
+    summary = data.summary()
+    splits = {split: data.records(split) for split in data.sizes}
+    seen = {split: _seen(records, data.max_pixels) for split, records in splits.items()}
+    return Inspection(
+        name=data.source_name,
+        classes=data.classes,
+        sizes=data.sizes,
+        counts=summary.get("class_counts", {}),
+        seen=seen,
+        pairs=tuple(_pairs(splits, seen)),
+        damaged=tuple(summary["skipped"]),
+        ignored=summary["ignored"],
+        carved=tuple(summary["carved"]),
+    )
+
+
+def _seen(records: Records, max_pixels: int) -> list[Seen]:
+    look = partial(_look, max_pixels=max_pixels)
+    return list(in_threads(look, list(records.images)))
+
+
+def _look(image: object, *, max_pixels: int) -> Seen:
+    if not isinstance(image, Path):
+        pixels = np.asarray(image if isinstance(image, np.ndarray) else image.draw())  # type: ignore[attr-defined]
+        picture = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+        return Seen(picture.width, picture.height, f"pixels {picture.mode}", False, small_gray(picture))
+    with open_image(image, max_pixels=max_pixels) as opened:
+        width, height, kind = opened.width, opened.height, f"{opened.format} {opened.mode}"
+        turned = opened.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
+        if opened.format == "JPEG":
+            opened.draft("L", _DRAFT)
+        return Seen(width, height, kind, turned, small_gray(decode(opened)))
+
+
+def _pairs(splits: dict[str, Records], seen: dict[str, list[Seen]]) -> list[Pair]:
+    places = [Place(split, index) for split, records in splits.items() for index in range(len(records))]
+    digests = [digest for records in splits.values() for digest in records.digests]
+    grays = np.stack([image.gray for split in splits for image in seen[split]])
+    near = near_pairs(grays) if len(grays) else []
+    of_content: dict[str, list[int]] = {}
+    for place, digest in enumerate(digests):
+        of_content.setdefault(digest, []).append(place)
+    # Of many copies each is paired with the first only.
+    exact = [NearPair(same[0], other, False, 1.0) for same in of_content.values() for other in same[1:]]
+    found = [*_told(exact, places, splits, exact=True)]
+    found += _told([p for p in near if digests[p.first] != digests[p.second]], places, splits, exact=False)
+    return sorted(found, key=lambda pair: (not pair.across, not pair.exact, -pair.correlation))
+
+
+def _told(near: Sequence[NearPair], places: Sequence[Place], splits: dict[str, Records], *, exact: bool) -> list[Pair]:
+    pairs = []
+    for pair in near:
+        first, second = places[pair.first], places[pair.second]
+        targets = [splits[place.split].targets[place.index] for place in (first, second)]
+        same = bool(np.array_equal(*targets))
+        pairs.append(Pair(first, second, exact, pair.mirrored, pair.correlation, same))
+    return pairs
