@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 90.0
+LIMIT_S = 300.0  # of a busy machine too; the hub's client alone waits longer
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ _WRAPPERS = frozenset(
 # And a state dict inside a checkpoint.
 _HOLDERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "network")
 _SHOWN = 4
+_ANSWER_S = 10.0
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -151,12 +152,15 @@ def _download(entry: HubEntry) -> Path:
         from timm.models._hub import download_cached_file
 
         return Path(download_cached_file(entry.url, check_hash=False, cache_dir=torch_cache_dir()))
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
+    revision = entry.revision or None
     for file in entry.files:
         try:
-            return Path(hf_hub_download(entry.repository, file, revision=entry.revision or None))
+            # A hub that has fallen silent is asked once; the download itself would ask it for minutes.
+            get_hf_file_metadata(hf_hub_url(entry.repository, file, revision=revision), timeout=_ANSWER_S)
+            return Path(hf_hub_download(entry.repository, file, revision=revision))
         except EntryNotFoundError:
             continue
     raise WeightsError(f"{entry.repository} holds none of {', '.join(entry.files)}")
