@@ -39,6 +39,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _flush(temporary)
         temporary.replace(path)
         flush_folder(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # writing to a full disk does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
