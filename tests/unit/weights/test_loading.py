@@ -196,8 +196,13 @@ def test_torchscript_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(network, torch.zeros(1, 3, 64, 64)).save(str(path))
-    with pytest.raises(WeightsError, match=r"it is a TorchScript program.*torch\.save\(.*'traced\.pth'\)") as caught:
-        build(CONV, path)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(
+            WeightsError, match=r"it is a TorchScript program.*torch\.save\(.*'traced\.pth'\)"
+        ) as caught:
+            build(CONV, path)
+    assert not [str(warning.message) for warning in warned if "TorchScript" in str(warning.message)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         remedy = str(caught.value).partition("save its weights: ")[2]
