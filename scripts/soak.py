@@ -7,7 +7,8 @@ what it gives without the fault, or says in a line what is wrong and exits with 
 
     lost         a finished result is gone, or the command does not get to its end any more
     executed     something that a foreign file named was called
-    hang         no end within 30 s, not counting time spent waiting for a processor (a sweep: 30 s a job)
+    hang         no end within 30 s, not counting time spent waiting for a processor (a sweep: 120 s), and of commands
+                 that are killed within three times what they take undisturbed
     traceback    a traceback instead of a line
     different    another result, without a word
     left behind  a process that goes on after the one that was killed
