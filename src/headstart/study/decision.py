@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from headstart.study.analysis import Analysis, Arm, Setting, cost_text
-from headstart.study.paired import Paired
+from headstart.study.paired import ALPHA, Paired
 from headstart.study.statistics import FEWEST
 
 _CHEAPER = 0.9
 """An arm is cheaper than another when it costs less than this share of it."""
 
 _LISTED = 4
+_VERY_SURE = 0.005
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -45,7 +46,7 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
     points = {
         "What you give up": "" if take is best or undecided else _gives_up(analysis, best, pair),
         "What it costs": "" if undecided else _costs(take, other),
-        "How sure that is": _sure(analysis, setting, pair),
+        "How sure that is": _sure(analysis, setting, pair, ahead=best, behind=other if take is best else take),
         "What would change it": _change(analysis, pair, undecided, settled=len(tied) == 1),
     }
     said = tuple((label, text) for label, text in points.items() if text)
@@ -122,9 +123,13 @@ def _costs(take: Arm, other: Arm) -> str:
     return f"{' and '.join(parts)}." if parts else ""
 
 
-def _sure(analysis: Analysis, setting: Setting, pair: Paired | None) -> str:
-    scope = analysis.scope(setting)
-    said = [f"It rests on {scope}."]
+def _sure(analysis: Analysis, setting: Setting, pair: Paired | None, *, ahead: Arm, behind: Arm) -> str:
+    scope, said = analysis.scope(setting), []
+    if pair is not None and pair.p is not None and not pair.few:
+        lead = f"{ahead.value} is {analysis.metric.size(pair.mean)} ahead of {behind.value}"
+        luck = "Very sure" if pair.p < _VERY_SURE else "Sure" if pair.p < ALPHA else "Not sure which is better"
+        said.append(f"{luck}: {lead}, {'more than luck explains' if pair.p < ALPHA else 'which may be luck'}.")
+    said.append(f"It rests on {scope}.")
     if not scope.over_splits:
         said.append(f"It holds for {'this split' if scope.splits == 1 else 'these splits'}; others were not tried.")
         if not scope.images:

@@ -120,10 +120,9 @@ def _verdict(analysis: Analysis, verdict: Verdict) -> str:
         values = _with_others(follows)
         notes.append(f"{axis} goes with {analysis.design.contrast} ({values}); their effects cannot be told apart.")
     words = {value: GLOSSARY[value] for value in analysis.design.values if value in GLOSSARY}
-    behind = paragraph("The comparisons behind it", "kicker") + bullets(verdict.points) if verdict.points else ""
-    return (
-        verdict_box(verdict.headline, verdict.decision) + behind + glossary(words) + (bullets(notes) if notes else "")
-    )
+    behind = [*verdict.points, *notes]
+    box = verdict_box(verdict.headline, verdict.decision) + glossary(words)
+    return box + (paragraph("Behind it", "kicker") + bullets(behind) if behind else "")
 
 
 def _with_others(follows: Mapping[str, str]) -> str:
