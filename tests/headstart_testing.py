@@ -12,12 +12,11 @@ from headstart.heads import Linear
 from headstart.model.transfer_model import TransferModel
 from headstart.strategies.contract import Extras, Strategy
 from headstart.tasks import build_task
-from headstart.training.assemble import seed_stream
 from headstart.training.audit import Audit
-from headstart.training.callbacks import StepSeed
 from headstart.training.module import TransferModule
 from headstart.training.quiet import quiet_lightning
 from headstart.training.rates import RatePlan, Schedule, check_phases, optimizer_groups
+from headstart.training.seeds import StepSeed, seed_stream
 from headstart.weights.sources import NO_WEIGHTS
 
 CLASSES = tuple("0123456789")

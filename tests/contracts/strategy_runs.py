@@ -16,15 +16,15 @@ from headstart.backbones.contract import Backbone
 from headstart.config import compose
 from headstart.config.compose import plain
 from headstart.config.settings import RunSettings
-from headstart.execution.assemble import build_module
+from headstart.execution.assemble import build_module, prepare_strategy
 from headstart.execution.surroundings import build_surroundings
 from headstart.heads.task_head import TaskHead
 from headstart.model.transfer_model import TransferModel, is_norm
 from headstart.strategies import OtherRun, Phase, Strategy, Surroundings
-from headstart.training.assemble import build_backbone, build_data, build_data_task, build_head, seed_stream
-from headstart.training.callbacks import StepSeed
+from headstart.training.assemble import build_backbone, build_data, build_data_task, build_head
 from headstart.training.checkpoints import AtomicCheckpointIO
 from headstart.training.module import TransferModule
+from headstart.training.seeds import StepSeed, seed_stream
 from headstart.weights.report import SourceClassifier
 from headstart.weights.sources import NO_WEIGHTS
 
@@ -126,7 +126,8 @@ def build(folder: Path, strategy: str, backbone: str, *extra: str) -> Built:
         surroundings = build_surroundings(settings, choice, network, task, data)
     seed_stream(settings.seed, "strategy")
     choice.prepare(model, surroundings)
-    module = build_module(settings, choice, model, surroundings)
+    prepared = prepare_strategy(settings, choice, model)
+    module = build_module(settings, prepared, task, choice.start(model, surroundings))
     module.audit.start()
     return Built(config, choice, module, data)
 

@@ -13,11 +13,12 @@ from headstart.config.settings import TrainerSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.sampler import EpochSampler
 from headstart.errors import ConfigError, RunError
+from headstart.execution.assemble import Prepared
 from headstart.store.decide import trainer_obstacle
 from headstart.training.module import TransferModule
 
 
-def check_batches(trainer: TrainerSettings, data: ImageDataModule, module: TransferModule) -> None:
+def check_batches(trainer: TrainerSettings, data: ImageDataModule, prepared: Prepared) -> None:
     """Every limit leaves some batches, and BatchNorm never gets a single value.
 
     Raises:
@@ -36,7 +37,7 @@ def check_batches(trainer: TrainerSettings, data: ImageDataModule, module: Trans
             "be validated; lower it, or leave it out"
         )
     if data.steps_per_epoch is None and not data.drop_last and steps == counts["train"]:
-        _check_last_batch(data, module, _images(trainer, data) % data.batch_size or data.batch_size)
+        _check_last_batch(data, prepared, _images(trainer, data) % data.batch_size or data.batch_size)
 
 
 def cut_short(trainer: Trainer, switches: Mapping[str, Any]) -> list[str]:
@@ -107,18 +108,18 @@ def _check_share(key: str, share: Any, split: str, count: int) -> None:
         )
 
 
-def _check_last_batch(data: ImageDataModule, module: TransferModule, last: int) -> None:
+def _check_last_batch(data: ImageDataModule, prepared: Prepared, last: int) -> None:
     """A batch of one image that BatchNorm sees as a single value has no variance: asked of the network itself."""
     if last != 1 or data.spec is None:
         return
-    model = module.model
+    model = prepared.model
     size = data.augmentation.train_size or data.spec.shape[1:]
     image = torch.zeros(1, data.spec.channels, *size)
     norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for index in range(len(module.plan.phases)):
-            module.show_phase(index)
+        for index in range(len(prepared.plan.phases)):
+            prepared.show_phase(index)
             if not any(layer.training for layer in norms):
                 continue
             try:

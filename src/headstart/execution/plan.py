@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import RenderableType
@@ -12,25 +12,27 @@ from torch import Tensor, nn
 
 from headstart.config import ResolvedRun, RunSettings
 from headstart.data.datamodule import ImageDataModule
-from headstart.execution.assemble import prepare_strategy
+from headstart.execution.assemble import Prepared, prepare_strategy
+from headstart.execution.batches import check_batches
 from headstart.execution.execute import prepare_model
 from headstart.execution.summary import views_notice
 from headstart.heads import ClosedForm
-from headstart.model.modes import apply_gradients, apply_modes
+from headstart.model.modes import apply_gradients
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
 from headstart.system.console import show
-from headstart.training.audit import audit_table, stage_rows
+from headstart.training.audit import audit_table
 from headstart.training.quiet import quiet_lightning
 from headstart.training.rates import RatePlan
 from headstart.weights.report import weights_notice
 
 _PROBE_IMAGES = 2
 _COLUMNS = 7
+# Of a number, where it is not 4.
+_BYTES = {"64-true": 8, "16-true": 2, "bf16-true": 2}
 
 
-@dataclass(frozen=True)
-class Memory:
+class StepBytes(NamedTuple):
     """Estimated bytes on the device in one training step of a phase.
 
     Attributes:
@@ -44,11 +46,6 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,8 @@ def plan_run(resolved: ResolvedRun) -> Plan:
     strategy, surroundings, model = prepare_model(resolved)
     data = surroundings.data
     prepared = prepare_strategy(settings, strategy, model)
-    plan, batchnorm = prepared.plan, settings.batchnorm
+    check_batches(settings.trainer, data, prepared)
+    plan = prepared.plan
     said: list[RenderableType] = [
         f"Plan of {resolved.key} (nothing is trained)",
         weights_notice(model.backbone.weights),
@@ -93,13 +91,12 @@ def plan_run(resolved: ResolvedRun) -> Plan:
         epochs = sum(phase.end_epoch - phase.start_epoch for phase in frozen)
         said.append(views_notice(settings.cache.views, images=data.sizes["train"], epochs=epochs))
     for index, phase in enumerate(plan.phases):
-        apply_modes(model, phase, batchnorm=batchnorm)
         title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}"
-        said.append(audit_table(stage_rows(model, prepared.audit.info, plan, index), title=title))
+        said.append(audit_table(prepared.show_phase(index), title=title))
     if isinstance(model.head, ClosedForm):
         said.append("The head is solved for in closed form, after one pass over the images: there are no steps.")
     else:
-        said += [rate_table(plan), _memory_table(settings, model, plan, data)]
+        said += [rate_table(plan), _memory_table(settings, prepared, data)]
     return Plan(resolved.key, plan, tuple(said))
 
 
@@ -138,42 +135,36 @@ def shown_epochs(phases: tuple[Phase, ...]) -> list[int]:
     return sorted(chosen)
 
 
-def estimate_memory(
-    model: TransferModel,
-    plan: RatePlan,
+def estimate_step(
+    prepared: Prepared,
     index: int,
     *,
     batch_size: int,
     shape: tuple[int, int, int],
     state_per_element: float,
     precision: str,
-    batchnorm: Any = "train",
-) -> Memory:
+) -> StepBytes:
     """Bytes that one training step of a phase takes; what libraries and the allocator take comes on top.
 
     Args:
-        model: put into the phase's modes.
-        plan: of the run.
+        prepared: its model is put into the phase's modes.
         index: of the phase.
         batch_size: images a step and process.
         shape: ``(C, H, W)``.
         state_per_element: numbers that the optimizer keeps for each one that learns.
         precision: of the trainer; halves what a forward pass keeps if it is a half one.
-        batchnorm: as in the configuration.
     """
-    phase = plan.phases[index]
-    apply_gradients(model, phase.learning)
-    apply_modes(model, phase, batchnorm=batchnorm)
+    model, learning = prepared.model, prepared.plan.phases[index].learning
+    apply_gradients(model, learning)
+    prepared.show_phase(index)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    whole = 4 if not precision.endswith("true") or precision.startswith("32") else 8 if "64" in precision else 2
-    half = 0.5 if precision.startswith(("16-mixed", "bf16-mixed")) else 1.0
-    kept = _kept_by_forward(model, shape) / _PROBE_IMAGES
-    ever = {name for group in plan.groups for name in group.parameters}
-    return Memory(
-        parameters=whole * (sum(sizes.values()) + sum(buffer.numel() for buffer in model.buffers())),
-        gradients=whole * sum(sizes[name] for name in phase.learning),
-        optimizer=int(whole * state_per_element * sum(sizes[name] for name in ever)),
-        activations=int(kept * batch_size * half * whole / 4),
+    number = _BYTES.get(precision, 4)
+    kept = number / 2 if precision in ("16-mixed", "bf16-mixed") else number
+    return StepBytes(
+        parameters=number * (sum(sizes.values()) + sum(buffer.numel() for buffer in model.buffers())),
+        gradients=number * sum(sizes[name] for name in learning),
+        optimizer=int(number * state_per_element * sum(sizes[name] for name in prepared.audit.ever_learning)),
+        activations=int(_kept_by_forward(model, shape) / _PROBE_IMAGES * batch_size * kept / 4),
     )
 
 
@@ -221,27 +212,24 @@ def _images(data: ImageDataModule, plan: RatePlan) -> str:
     )
 
 
-def _memory_table(settings: RunSettings, model: TransferModel, plan: RatePlan, data: ImageDataModule) -> Any:
+def _memory_table(settings: RunSettings, prepared: Prepared, data: ImageDataModule) -> RenderableType:
     per_element = optimizer_state(settings.optimizer.partial())
     assert data.spec is not None
     table = Table(box=None, title="estimated memory of a training step, MiB", title_justify="left", pad_edge=False)
     table.add_column("phase", no_wrap=True)
-    for name in ("parameters", "gradients", "optimizer", "activations", "total"):
+    for name in (*StepBytes._fields, "total"):
         table.add_column(name, justify="right", no_wrap=True)
     try:
-        for index, phase in enumerate(plan.phases):
-            memory = estimate_memory(
-                model,
-                plan,
+        for index, phase in enumerate(prepared.plan.phases):
+            parts = estimate_step(
+                prepared,
                 index,
                 batch_size=data.batch_size,
                 shape=data.spec.shape,
                 state_per_element=per_element,
                 precision=settings.trainer.precision,
-                batchnorm=settings.batchnorm,
             )
-            parts = (memory.parameters, memory.gradients, memory.optimizer, memory.activations, memory.total)
-            table.add_row(phase.name, *(f"{part / 2**20:,.0f}" for part in parts))
+            table.add_row(phase.name, *(f"{part / 2**20:,.0f}" for part in (*parts, sum(parts))))
     except (RuntimeError, ValueError) as error:
         return Text(f"Memory cannot be estimated: {error}")
     return table

@@ -1,5 +1,6 @@
 """Runs over one frozen backbone in one process: prepared once, their heads trained together, each written as any."""
 
+import copy
 import json
 import logging
 import time
@@ -9,21 +10,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from headstart.config import ResolvedRun, RunSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunError
-from headstart.execution.assemble import static_folder
-from headstart.execution.execute import build_result, count_parameters, device_name, phase_table, write_down
+from headstart.execution.assemble import Prepared, build_bare_trainer, build_loaders, static_folder
+from headstart.execution.batches import check_batches
+from headstart.execution.outcome import Scored, build_result, count_parameters, device_name, write_down
 from headstart.execution.summary import data_notice
 from headstart.execution.train import log_file, open_directory, record_failure
 from headstart.frozen.features import Features, load_features
 from headstart.frozen.heads import Recipe, Stack, TrainedHead, stacks
 from headstart.model.description import ModelInfo
-from headstart.model.modes import apply_modes
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.directory import Attempt, RunDirectory
 from headstart.runs.result import to_plain
@@ -32,7 +32,6 @@ from headstart.store.extract import pooling_of
 from headstart.system.atomic import write_json
 from headstart.system.console import copied_to, duration, only_copied, show
 from headstart.system.digests import digest
-from headstart.tasks import Task
 from headstart.tasks.predictions import EpochOutputs, Predictions
 from headstart.training.assemble import (
     build_backbone,
@@ -44,10 +43,11 @@ from headstart.training.assemble import (
     ever_learning,
     wants_channels_last,
 )
-from headstart.training.audit import Audit, audit_table, raise_violations, stage_rows
-from headstart.training.callbacks import CostMeter, epoch_line, write_metrics
+from headstart.training.audit import Audit, audit_table, raise_violations
 from headstart.training.checkpoints import save_best, share_static
+from headstart.training.cost import CostMeter
 from headstart.training.quiet import quiet_lightning
+from headstart.training.rows import epoch_line, write_metrics
 from headstart.weights.report import weights_notice
 
 _log = logging.getLogger(__name__)
@@ -55,9 +55,9 @@ _log = logging.getLogger(__name__)
 Refuse = Callable[[ResolvedRun, str], None]
 T = TypeVar("T")
 
-_TRAINER = ("accelerator", "benchmark", "deterministic", "devices", "precision")
 # Of the datamodule, what changes neither the images nor what is known of them.
-_OF_THE_LOOP = ("batch_size", "drop_last", "num_workers", "pin_memory", "seed", "steps_per_epoch")
+_OF_THE_STEPS = ("batch_size", "drop_last", "steps_per_epoch")
+_OF_THE_LOOP = (*_OF_THE_STEPS, "num_workers", "pin_memory", "seed")
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class Member:
         resolved: its choices.
         run: its directory, locked.
         attempt: records its cost.
-        info: of the whole model.
-        data: of the run.
+        prepared: its model, whose backbone all members share.
         loaders: where its features came from.
         recipe: for its head.
     """
@@ -77,8 +76,7 @@ class Member:
     resolved: ResolvedRun
     run: RunDirectory
     attempt: Attempt
-    info: ModelInfo
-    data: ImageDataModule
+    prepared: Prepared
     loaders: CachedData
     recipe: Recipe
 
@@ -166,13 +164,10 @@ def _write(member: Member, head: TrainedHead, shared: "Shared", fused: dict[str,
         AuditError: something frozen moved, or something trainable never received a gradient.
     """
     started = time.perf_counter()
-    run, recipe, learning = member.run, head.recipe, ever_learning(head.recipe.plan)
-    model = TransferModel(shared.backbone, recipe.head)
-    apply_modes(model, recipe.plan.phases[0])
-    table = stage_rows(model, member.info, recipe.plan, 0)
-    show(data_notice(member.data.summary()))
-    show(weights_notice(model.backbone.weights))
-    show(audit_table(table))
+    run, recipe, prepared = member.run, head.recipe, member.prepared
+    show(data_notice(member.loaders.data.summary()))
+    show(weights_notice(shared.backbone.weights))
+    show(audit_table(prepared.show_phase(0)))
     show(f"Trained together with {fused['runs'] - 1} other runs (hydra/launcher=fused)")
     show("\n".join(epoch_line(row, recipe.max_epochs) for row in head.rows))
     write_metrics(run.metrics_file, head.rows)
@@ -180,20 +175,19 @@ def _write(member: Member, head: TrainedHead, shared: "Shared", fused: dict[str,
         raise head.error
     share_static(run.checkpoints, static_folder(run.path), shared.state, known_digest=shared.digest)
     audit = shared.audit_of(member, head)
-    audit["phases"] = [phase_table(recipe.plan.phases[0], member.info, table)]
+    audit["phases"] = prepared.phase_tables()
     write_json(run.audit_file, to_plain(audit))
     raise_violations(audit)
     recipe.head.load_state_dict(head.best)
     state = {f"head.{name}": tensor for name, tensor in head.best.items()}
     save_best(run.checkpoints, state, epoch=head.best_epoch, static_digest=shared.digest)
-    scored = Scored(model, recipe.task, shared.predict(recipe))
+    scored = Scored(prepared.model, recipe.task, shared.predict(recipe))
     result = build_result(
         member.resolved,
         scored,
-        member.data,
+        member.loaders,
         audit,
-        params=count_parameters(member.info, learning),
-        cache=member.loaders.record(),
+        params=count_parameters(prepared.audit),
         best_epoch=head.best_epoch,
         epochs=head.epochs,
         precision=str(shared.trainer.precision),
@@ -211,16 +205,7 @@ def _write(member: Member, head: TrainedHead, shared: "Shared", fused: dict[str,
         images_seen=head.images_seen,
         device=device_name(shared.trainer),
     )
-    write_down(result, run, member.attempt, scored, member.data, [], member.resolved)
-
-
-@dataclass
-class Scored:
-    """A model with its answers; a :class:`headstart.tasks.predictions.ScoredModel`."""
-
-    model: TransferModel
-    task: Task
-    predictions: dict[str, Predictions]
+    write_down(result, run, member.attempt, scored, member.loaders.data, [], member.resolved)
 
 
 class _HeadAlone(nn.Module):
@@ -247,22 +232,13 @@ class Shared:
         self._seed = settings.seed
         size = settings.datamodule.arguments.get("image_size")
         self.backbone = build_backbone(settings.backbone, resolved.weights, seed=settings.seed, image_size=size)
-        self.trainer = pl.Trainer(
-            **{key: settings.trainer.switches[key] for key in _TRAINER},
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        self.trainer.strategy.setup_environment()
+        self.trainer = build_bare_trainer(settings.trainer)
         self.precision = self.trainer.precision_plugin.forward_context
         self.device: torch.device = self.trainer.strategy.root_device
         self.meter = CostMeter()
         self.meter.start(self.device)
-        self.channels_last = wants_channels_last(settings.trainer.channels_last, self.backbone)
         self.backbone.requires_grad_(False).eval().to(self.device)
-        if self.channels_last:
+        if wants_channels_last(settings.trainer.channels_last, self.backbone):
             self.backbone.to(memory_format=torch.channels_last)
         self._made: dict[str, Any] = {}
         self.cache_seconds: list[float] = []
@@ -287,10 +263,16 @@ class Shared:
         model = TransferModel(self.backbone, head)
         info = self._once(model.describe, "info", settings.head, task.outputs)
         plan = build_plan(settings, settings.strategy.build(), info)
+        if len(plan.phases) != 1:
+            return f"its strategy has {len(plan.phases)} phases"
+        own = copy.copy(data)
+        own.batch_size, own.drop_last, own.steps_per_epoch = (choice[name] for name in _OF_THE_STEPS)
+        prepared = Prepared(plan, Audit(model, info, ever_learning(plan)), settings.batchnorm)
+        check_batches(settings.trainer, own, prepared)
         pooled = pooling_of(model) is not None
         # A short run has no use for all views of a longer one.
         kind = [images, pooled, min(settings.cache.views, settings.trainer.max_epochs)]
-        loaders = self._once(lambda: self._loaders(settings, data, model, plan.phases, info), "loaders", kind)
+        loaders = self._once(partial(build_loaders, settings, data, prepared), "loaders", kind)
         features = self._once(lambda: self._features(loaders), "features", kind)
         if isinstance(features, str):
             return features
@@ -304,10 +286,10 @@ class Shared:
             build_optimizer(settings.optimizer, settings.trainer),
             max_epochs=settings.trainer.max_epochs,
             seed=settings.seed,
-            batch_size=choice["batch_size"],
-            eval_batch_size=choice["eval_batch_size"] or choice["batch_size"],
-            drop_last=choice["drop_last"],
-            steps_per_epoch=choice["steps_per_epoch"],
+            batch_size=own.batch_size,
+            eval_batch_size=choice["eval_batch_size"] or own.batch_size,
+            drop_last=own.drop_last,
+            steps_per_epoch=own.steps_per_epoch,
             clip=(settings.trainer.gradient_clip_algorithm or "norm", clip) if clip else None,
             stopping=(stopping.patience, stopping.min_delta) if stopping.enabled else None,
         )
@@ -319,17 +301,15 @@ class Shared:
         if run.action != "train":
             return f"it is {run.state} by now"
         open_directory(run, resolved, resume=False)
-        return Member(resolved, run, run.attempt(), info, data, loaders, recipe)
+        return Member(resolved, run, run.attempt(), prepared, loaders, recipe)
 
     def start_audit(self, member: Member) -> None:
         """Remember the backbone, before any training; all members have the same phase."""
-        model, plan = TransferModel(self.backbone, member.recipe.head), member.recipe.plan
-        self._phase, self._audit = plan.phases[0], Audit(model, member.info, ever_learning(plan))
+        self._phase, self._audit = member.recipe.plan.phases[0], member.prepared.audit
         self._audit.start()
         self._audit.start_phase(self._phase.name, self._phase.learning)
         self._audit.received |= self._audit.ever_learning
-        state = model.state_dict()
-        self.state = {name: state[name] for name in sorted(state) if name.startswith("backbone.")}
+        self.state = member.prepared.static_state()
         self.digest = digest(self.state)
         self._stages: list[dict[str, Any]] = []
 
@@ -341,8 +321,8 @@ class Shared:
 
     def audit_of(self, member: Member, head: TrainedHead) -> dict[str, Any]:
         """The outcome for ``audit.json``: the common backbone's stages and the run's own head."""
-        own, learning = head.recipe.head, ever_learning(head.recipe.plan)
-        audit = Audit(cast(TransferModel, _HeadAlone(own)), ModelInfo((member.info.head,)), learning)
+        own, of_all = head.recipe.head, member.prepared.audit
+        audit = Audit(cast(TransferModel, _HeadAlone(own)), ModelInfo((of_all.info.head,)), of_all.ever_learning)
         audit.start()
         own.load_state_dict(head.last)
         audit.received |= {f"head.{name}" for name in head.last}
@@ -376,22 +356,8 @@ class Shared:
         data.configure(self.backbone.input_spec)
         return data
 
-    def _loaders(
-        self, settings: RunSettings, data: ImageDataModule, model: TransferModel, phases: Any, info: ModelInfo
-    ) -> CachedData:
-        loaders = CachedData(
-            data,
-            model,
-            phases,
-            info,
-            settings=settings.cache,
-            folder=settings.paths.cache_dir,
-            channels_last=self.channels_last,
-        )
-        loaders.trainer = self.trainer
-        return loaders
-
     def _features(self, loaders: CachedData) -> dict[str, Features] | str:
+        loaders.trainer = self.trainer
         features = load_features(loaders)
         self.cache_seconds.append(loaders.seconds)
         return features

@@ -27,9 +27,10 @@ from headstart.frozen.features import Features
 from headstart.frozen.layers import StackedLayers
 from headstart.system.hardware import memory_bytes
 from headstart.tasks import Task
-from headstart.training.callbacks import Row, distinct_rates, step_seed
 from headstart.training.module import diverged
 from headstart.training.rates import RatePlan, build_plateau, plateau_factor
+from headstart.training.rows import Row, distinct_rates
+from headstart.training.seeds import step_seed
 
 Precision = Callable[[], AbstractContextManager[Any]]
 

@@ -15,7 +15,8 @@ from headstart.backbones.trace import evaluation_mode
 from headstart.config import ResolvedRun
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import DataError
-from headstart.execution.plan import estimate_memory, optimizer_state
+from headstart.execution.assemble import Prepared, build_bare_trainer
+from headstart.execution.plan import estimate_step, optimizer_state
 from headstart.model.features import pooled_features
 from headstart.model.transfer_model import TransferModel
 from headstart.ranking.examples import Array
@@ -28,14 +29,14 @@ from headstart.training.assemble import (
     build_data_task,
     build_head,
     build_plan,
+    ever_learning,
     wants_channels_last,
 )
+from headstart.training.audit import Audit
 from headstart.training.quiet import quiet_lightning
 from headstart.training.rates import RatePlan, Schedule, optimizer_groups
 
 _log = logging.getLogger(__name__)
-
-_SWITCHES = ("accelerator", "benchmark", "deterministic", "devices", "precision")
 
 
 @dataclass(frozen=True)
@@ -147,27 +148,12 @@ def frozen_model(resolved: ResolvedRun, data: ImageDataModule) -> tuple[Transfer
     data.configure(backbone.input_spec)
     task = build_data_task(settings.task, settings.loss, data)
     model = TransferModel(backbone, build_head(settings.head, backbone, task, seed=settings.seed))
-    trainer = trainer_of(resolved)
+    trainer = build_bare_trainer(settings.trainer)
     channels_last = wants_channels_last(settings.trainer.channels_last, backbone)
     model.requires_grad_(False).eval().to(trainer.strategy.root_device)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     return model, trainer, channels_last
-
-
-def trainer_of(resolved: ResolvedRun) -> pl.Trainer:
-    """A trainer that only knows device and precision of a run."""
-    switches = resolved.settings.trainer.switches
-    trainer = pl.Trainer(
-        **{key: switches[key] for key in _SWITCHES},
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.strategy.setup_environment()
-    return trainer
 
 
 def _pass(
@@ -225,14 +211,14 @@ def _training_bytes(resolved: ResolvedRun, model: TransferModel, data: ImageData
     phases = Full().phases(info, max_epochs=settings.trainer.max_epochs)
     plan = RatePlan(settings.lr, phases, optimizer_groups(phases, info), Schedule(**settings.scheduler))
     try:
-        return estimate_memory(
-            model,
-            plan,
+        parts = estimate_step(
+            Prepared(plan, Audit(model, info, ever_learning(plan)), settings.batchnorm),
             0,
             batch_size=data.batch_size,
             shape=data.spec.shape,
             state_per_element=optimizer_state(settings.optimizer.partial()),
             precision=settings.trainer.precision,
-        ).total
+        )
     except (RuntimeError, ValueError):
         return None
+    return sum(parts)

@@ -166,6 +166,10 @@ class CachedData(pl.LightningDataModule):
         self._record.seconds += time.perf_counter() - started
         return found
 
+    def batches(self, split: str) -> Loader:
+        """Of the first phase, made if need be, for a training without the trainer's own loop."""
+        return self._open(split, 0, may_build=True)
+
     def teardown(self, stage: str) -> None:
         """Let go of the entries."""
         self._forget(None)
@@ -230,8 +234,11 @@ class CachedData(pl.LightningDataModule):
             return self._loaders[index, split]
         else:
             self._forget(index)
+        return self._open(split, index, may_build=fitting)
+
+    def _open(self, split: str, index: int, *, may_build: bool) -> Loader:
         started = time.perf_counter()
-        loader: Loader | None = self._stored(split, index, may_build=fitting)
+        loader: Loader | None = self._stored(split, index, may_build=may_build)
         if loader is None:  # one without batches on this process is false, and would be another than the others'
             views = self._views if split == "train" and self.decisions[index].train else 0
             loader = self._images(split, views)

@@ -4,12 +4,9 @@ Components take plain arguments; the sizes that the data or the weights decide a
 """
 
 import inspect
-import random
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -21,17 +18,8 @@ from headstart.strategies.contract import Strategy
 from headstart.strategies.modifiers import on_images, phases_after_head, without
 from headstart.tasks import Task, build_task
 from headstart.training.rates import RatePlan, Schedule, check_phases, optimizer_groups
+from headstart.training.seeds import seed_stream
 from headstart.weights.sources import ResolvedWeights
-
-_SEED_STREAMS = {"backbone": 1, "head": 2, "training": 3, "strategy": 4}
-
-
-def seed_stream(seed: int, stream: str) -> None:
-    """Seed every generator for one purpose, so that a head starts the same whatever was built before it."""
-    value = int(np.random.SeedSequence([seed, _SEED_STREAMS[stream]]).generate_state(1)[0])
-    random.seed(value)
-    np.random.seed(value)
-    torch.manual_seed(value)
 
 
 def build_data(choice: Component, *, seed: int, task: str = "auto") -> ImageDataModule:

@@ -1,7 +1,7 @@
 """The audit: a table of what will learn, before training, and the proof of what did, after it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from headstart.errors import AuditError
 from headstart.model.description import ModelInfo
-from headstart.model.modes import moving_buffers, named_state
+from headstart.model.modes import BatchNormMode, apply_modes, moving_buffers, named_state
+from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
 from headstart.system.console import plain_table
 from headstart.system.digests import digest
@@ -36,8 +37,11 @@ class StageRow:
     mode: str
 
 
-def stage_rows(model: TransferModel, info: ModelInfo, plan: RatePlan, phase_index: int) -> list[StageRow]:
-    """The table of one phase, for the modes that the model is in."""
+def stage_rows(
+    model: TransferModel, info: ModelInfo, plan: RatePlan, phase_index: int, *, batchnorm: BatchNormMode = "train"
+) -> list[StageRow]:
+    """The table of one phase, whose modes the model is put into."""
+    apply_modes(model, plan.phases[phase_index], batchnorm=batchnorm)
     rates = {name: plan.base_lr * group.multipliers[phase_index] for group in plan.groups for name in group.parameters}
     learning = plan.phases[phase_index].learning
     modules = dict(model.named_modules())
@@ -200,9 +204,13 @@ def raise_violations(outcome: dict[str, Any]) -> None:
         raise AuditError(f"the audit failed: {shown}" + (f"; and {more} more" if more > 0 else ""))
 
 
-def rows_as_dicts(rows: list[StageRow]) -> list[dict[str, Any]]:
-    """Plain containers, for ``audit.json``."""
-    return [asdict(row) for row in rows]
+def static_names(audit: Audit, phases: Sequence[Phase], *, batchnorm: BatchNormMode = "train") -> frozenset[str]:
+    """Names of the parameters and buffers that no phase changes."""
+    moving = set(audit.ever_learning)
+    for phase in phases:
+        apply_modes(audit.model, phase, batchnorm=batchnorm)
+        moving |= moving_buffers(audit.model)
+    return frozenset(named_state(audit.model)) - moving
 
 
 def _rates(lr: tuple[float, float] | None) -> str:

@@ -1,5 +1,6 @@
 """The one LightningModule: it runs any strategy's phases and knows none of them."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,17 +11,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from headstart.errors import DivergedError, RunError
-from headstart.model.modes import BatchNormMode, apply_gradients, apply_modes, moving_buffers, named_state
+from headstart.model.modes import BatchNormMode, apply_gradients, apply_modes
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
 from headstart.strategies.contract import Extras, Step
 from headstart.system.digests import digest
 from headstart.tasks import Task
 from headstart.tasks.predictions import EpochOutputs, Predictions
-from headstart.training.audit import Audit, StageRow, stage_rows
+from headstart.training.audit import Audit, static_names
 from headstart.training.batch_transform import BatchTransform, hard_targets
 from headstart.training.ema import WeightAverage
 from headstart.training.rates import RatePlan, build_plateau, plateau_factor, torch_groups
+from headstart.training.rows import Row, distinct_rates
 
 Batch = dict[str, Tensor]
 
@@ -44,6 +46,9 @@ class TransferModule(pl.LightningModule):
         batchnorm: ``train``; ``eval`` and ``affine`` keep all running statistics of the backbone's BatchNorm layers.
         channels_last: store images and convolutions with channels last; the faster layout for convolutions.
         compiled: run the network through ``torch.compile``, anew in every phase.
+
+    Attributes:
+        on_row: gets what an epoch came to, in the first process.
     """
 
     def __init__(
@@ -83,11 +88,13 @@ class TransferModule(pl.LightningModule):
         self._evaluated = EpochOutputs()
         self._plateau = build_plateau(plan.schedule, task.monitor_mode)
         self._batch_transform = batch_transform
-        self._static = self._static_names()
+        self._static = static_names(audit, plan.phases, batchnorm=batchnorm)
         self._static_digest: str | None = None
         moving = frozenset(self.model.state_dict()) - self._static
         self._ema = None if ema_decay is None else WeightAverage(self.model, moving, ema_decay)
         self._last_step = 0
+        self.on_row: Callable[[Row], None] = lambda row: None
+        self._epoch_began, self._validated_epoch = 0.0, -1
 
     # Modes and phases
 
@@ -102,11 +109,6 @@ class TransferModule(pl.LightningModule):
         if mode:
             apply_modes(self.model, self.phase, batchnorm=self._batchnorm)
         return self
-
-    def show_phase(self, index: int) -> list[StageRow]:
-        """Put the model into the modes of a phase and describe what learns in it."""
-        apply_modes(self.model, self.plan.phases[index], batchnorm=self._batchnorm)
-        return stage_rows(self.model, self.audit.info, self.plan, index)
 
     def setup(self, stage: str) -> None:
         """Let everything that will ever learn require gradients, so that DDP synchronises all of it."""
@@ -126,6 +128,7 @@ class TransferModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Enter the phase of this epoch."""
+        self._epoch_began = time.perf_counter()
         index = self.plan.phase_index(self.current_epoch)
         if index != self._phase_index:
             if self._phase_index is not None:
@@ -136,7 +139,7 @@ class TransferModule(pl.LightningModule):
             self.audit.start_phase(self.phase.name, self.phase.learning)
             if self._compiled:
                 # A graph traced while a layer was frozen would be reused, and the layer would never learn.
-                torch._dynamo.reset()
+                torch.compiler.reset()
                 self._run = torch.compile(self._features_and_outputs)
         else:
             self.train()
@@ -204,10 +207,23 @@ class TransferModule(pl.LightningModule):
         for group, rate in zip(self.plan.groups, self.plan.rates(position, plateau=self._plateau_factor), strict=True):
             values[f"lr/{group.name}"] = rate
         self.log_dict(values, sync_dist=True)
+        row = self._row()
+        if self.trainer.is_global_zero:
+            self.on_row(row)
         if not np.isfinite(values["train/loss"]):
             raise diverged(values["train/loss"], self.current_epoch, self.plan.base_lr)
         if self._plateau is not None:
             self._plateau.step(float(self.trainer.callback_metrics[self.task.monitor]))
+
+    def _row(self) -> Row:
+        """Of ``metrics.csv``, before any checkpoint of this epoch is saved."""
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        # Those that an earlier epoch was validated with are still there.
+        stale = () if self._validated_epoch == self.current_epoch else ("val/",)
+        kept = {name: value for name, value in metrics.items() if "/" in name and not name.startswith(stale)}
+        kept.pop("train/loss_step", None)
+        place: Row = {"epoch": self.current_epoch, "step": self.global_step, "phase": self.phase.name}
+        return {**place, **distinct_rates(kept), "seconds": round(time.perf_counter() - self._epoch_began, 3)}
 
     # Evaluation
 
@@ -231,6 +247,8 @@ class TransferModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/…``."""
+        if not self.trainer.sanity_checking:
+            self._validated_epoch = self.current_epoch
         self._finish_split("val")
 
     def on_test_epoch_end(self) -> None:
@@ -316,18 +334,6 @@ class TransferModule(pl.LightningModule):
             averages = {name: state[f"model.{name}"] for name in self._ema.names}
             self._ema.load_state_dict(averages, saved["ema"]["steps"])
             state.update({f"model.{name}": tensor for name, tensor in saved["ema"]["weights"].items()})
-
-    def static_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers that no phase changes, by name within the model."""
-        own = self.model.state_dict()
-        return {name: own[name] for name in sorted(self._static) if name in own}
-
-    def _static_names(self) -> frozenset[str]:
-        moving = set(self.audit.ever_learning)
-        for phase in self.plan.phases:
-            apply_modes(self.model, phase, batchnorm=self._batchnorm)
-            moving |= moving_buffers(self.model)
-        return frozenset(named_state(self.model)) - moving
 
     @property
     def _plateau_factor(self) -> float:

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from headstart.backbones import TimmBackbone
-from headstart.execution.plan import estimate_memory, optimizer_state, rate_table, shown_epochs
+from headstart.execution.assemble import Prepared
+from headstart.execution.plan import estimate_step, optimizer_state, rate_table, shown_epochs
 from headstart.heads import Linear
 from headstart.model.transfer_model import TransferModel
 from headstart.strategies import Freeze, Full, Gradual, LpFt, Strategy
+from headstart.training.assemble import ever_learning
+from headstart.training.audit import Audit
 from headstart.training.rates import RatePlan, Schedule, optimizer_groups
 from headstart.weights.sources import NO_WEIGHTS
 
@@ -26,7 +29,9 @@ def plan(model: TransferModel, strategy: Strategy, epochs: int = 10) -> RatePlan
 
 def memory(model: TransferModel, strategy: Strategy, **changes: object) -> object:
     choices = {"batch_size": 4, "shape": (3, 32, 32), "state_per_element": 2.0, "precision": "32-true"}
-    return estimate_memory(model, plan(model, strategy), 0, **choices | changes)
+    made = plan(model, strategy)
+    prepared = Prepared(made, Audit(model, model.describe(), ever_learning(made)), "train")
+    return estimate_step(prepared, 0, **choices | changes)
 
 
 def test_the_optimizers_state_is_measured():
