@@ -40,8 +40,10 @@ def whole_process(command: str) -> NoReturn:
     module, _, function = command.partition(":")
     try:
         code = getattr(importlib.import_module(module), function)()
-    except SystemExit:
-        raise
+    except SystemExit as asked:  # argparse's and Hydra's way to end
+        if isinstance(asked.code, str):
+            print(asked.code, file=sys.stderr)
+        code = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
     except KeyboardInterrupt:  # During the imports, before the command could listen.
         print("\ninterrupted", file=sys.stderr)
         code = INTERRUPTED

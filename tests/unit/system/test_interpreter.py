@@ -44,6 +44,28 @@ def test_output_that_cannot_be_written_is_no_success():
     assert "No space left" in done.stderr
 
 
+ASKED = """
+import sys
+from headstart.system.interpreter import whole_process
+
+class Extension:  # such as complain of what was not collected when the interpreter is taken apart
+    def __del__(self):
+        print("leaked", file=sys.stderr)
+
+def command():
+    sys.exit({code})
+
+sys.modules["asked"], kept = sys.modules["__main__"], Extension()
+whole_process("asked:command")
+"""
+
+
+@pytest.mark.parametrize(("code", "expected", "said"), [("0", 0, ""), ("", 0, ""), ("2", 2, ""), ("'no'", 1, "no\n")])
+def test_a_command_that_asks_for_the_exit_ends_like_any_other(code, expected, said):
+    done = subprocess.run([sys.executable, "-c", ASKED.format(code=code)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (expected, said)
+
+
 IMPORTED = "import gc\nASLEEP = not gc.isenabled()\nKEPT = [[] for _ in range(50)]\n"
 
 WHOLE = """
