@@ -92,13 +92,12 @@ def tiny_run(
         max_epochs=max_epochs,
         accelerator="cpu",
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         limit_val_batches=2,
         callbacks=[StepSeed(seed), *extra, *(callbacks or [])],
-        **{"num_sanity_val_steps": 0, **trainer},
+        **{"num_sanity_val_steps": 0, "enable_checkpointing": False, **trainer},
     )
     seed_stream(seed, "training")
     return TinyRun(module, data, built)

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from headstart.errors import DivergedError
 from headstart.runs.result import read_metrics_csv
-from headstart.strategies import Freeze, LpFt
+from headstart.strategies import Freeze, Full, LpFt
 from headstart.training.rows import append_row, epoch_line
 
 
@@ -76,7 +76,7 @@ def test_an_epoch_that_is_trained_again_replaces_its_row_and_later_ones(tmp_path
 
 def test_the_row_of_a_failing_epoch_is_kept(tmp_path: Path):
     path = tmp_path / "metrics.csv"
-    run = noted(tiny_run(Freeze(), lr=1e30, max_epochs=3), path)
+    run = noted(tiny_run(Full(), lr=1e30, max_epochs=3), path)
     with pytest.raises(DivergedError):
         run.fit()
     assert not all(row["train/loss"] for row in read_metrics_csv(path))
