@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 def train(args: argparse.Namespace, seed: int) -> float:
     """Train once; returns the best validation accuracy over epochs."""
     torch.manual_seed(seed)
-    about = timm.get_pretrained_cfg(args.network)
+    about: Any = timm.get_pretrained_cfg(args.network)
     resize = v2.Resize((args.size, args.size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
     crop = [v2.RandomResizedCrop(args.size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]
     scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(about.mean, about.std)]
@@ -33,7 +33,7 @@ def train(args: argparse.Namespace, seed: int) -> float:
     anew = args.decode_every_epoch or args.augment
     data: Any = splits if anew else {split: list(dataset) for split, dataset in splits.items()}
     workers = 2 if anew else 0
-    model = timm.create_model(args.network, num_classes=len(splits["train"].classes))
+    model: Any = timm.create_model(args.network, num_classes=len(splits["train"].classes))
     if args.mode != "scratch":
         state = {k: v.float() for k, v in load_file(args.weights).items() if not k.startswith(f"{about.classifier}.")}
         state = {k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()}

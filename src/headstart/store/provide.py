@@ -126,7 +126,7 @@ def _build(
 
 def _help(wanted: Wanted, trainer: pl.Trainer) -> list[str]:
     """The part of every other process."""
-    folders: dict[str, str] = trainer.strategy.broadcast(None)
+    folders: dict[str, str] = trainer.strategy.broadcast({})
     if folders:
         _write(wanted, {key: Path(folder) for key, folder in folders.items()}, trainer)
         trainer.strategy.barrier("rows written")
