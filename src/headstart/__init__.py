@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from headstart.execution.load import Model
     from headstart.execution.plan import Plan
     from headstart.execution.train import Run
+    from headstart.ranking.advise import Advice
     from headstart.ranking.rank import Ranking
     from headstart.study.study import Study
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "compose", "load", "plan", "rank", "sweep", "train"]
+__all__ = ["__version__", "advise", "compose", "load", "plan", "rank", "sweep", "train"]
 
 
 def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":
@@ -118,3 +119,19 @@ def rank(
     from headstart.ranking.rank import rank as rank_networks
 
     return rank_networks(overrides, backbones=backbones, by=by, config_dir=config_dir)
+
+
+def advise(*overrides: str, budget: str = "10min", backbones: Sequence[str] | None = None) -> "Advice":
+    """Recommend a backbone and a training for a data set: ``advise("datamodule=folder", "datamodule.root=PATH")``.
+
+    Args:
+        overrides: choices, the data above all.
+        budget: time to use.
+        backbones: only these networks.
+
+    Raises:
+        HeadstartError: the data cannot be used, or there is no network or no time to train anything.
+    """
+    from headstart.ranking.advise import advise as advise_on
+
+    return advise_on(overrides, budget=budget, backbones=backbones)

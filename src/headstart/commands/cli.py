@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "inspect": ("headstart.commands.inspect", "look at a data set before training"),
+    "advise": ("headstart.commands.advise", "recommend a backbone and a training for your images, within a budget"),
     "rank": ("headstart.commands.rank", "score the networks at hand on a data set, before training"),
     "predict": ("headstart.commands.predict", "classify images with a finished run"),
     "evaluate": ("headstart.commands.evaluate", "score a finished run's model on new labelled images"),

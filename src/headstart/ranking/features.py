@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,9 @@ from headstart.training.quiet import quiet_lightning
 from headstart.training.rates import RatePlan, Schedule, optimizer_groups
 
 _log = logging.getLogger(__name__)
+
+# Timed to find out how long others will take.
+_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -222,3 +226,57 @@ def _training_bytes(resolved: ResolvedRun, model: TransferModel, data: ImageData
     except (RuntimeError, ValueError):
         return None
     return sum(parts)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds for one image.
+
+    Attributes:
+        forward: a pass without gradients.
+        step: of training everything, forward and backward.
+    """
+
+    forward: float
+    step: float
+
+
+def measure(frozen: ResolvedRun, trained: ResolvedRun, data: ImageDataModule) -> Speed:
+    """Time a few images of noise, on the device and in the precision of each kind of run.
+
+    Args:
+        frozen: a run whose backbone stays as it is.
+        trained: one that trains the same backbone.
+        data: of :func:`~headstart.ranking.features.prepared_data`.
+    """
+    model, trainer, channels_last = frozen_model(frozen, data)
+    training = build_bare_trainer(trained.settings.trainer).precision_plugin.forward_context
+    assert data.spec is not None
+    device = trainer.strategy.root_device
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.randn(_IMAGES, *data.spec.shape).to(device, memory_format=layout)
+
+    def forward() -> None:
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            model(images)
+
+    def step() -> None:
+        with training():
+            outputs: Tensor = model(images)
+        outputs.float().square().mean().backward()
+
+    without = _seconds(forward, device)
+    model.requires_grad_(True)
+    return Speed(without / _IMAGES, _seconds(step, device) / _IMAGES)
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Of the second time, since the first one prepares kernels."""
+    taken = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        taken = time.perf_counter() - started
+    return taken

@@ -44,13 +44,13 @@ def ranking_table(ranking: Ranking) -> Table:
     """The table of the terminal: the score that decides, a few others, and what each network costs."""
     grid = plain_table(f"{ranking.data}: {ranking.images:,} training images, {ranking.classes} classes")
     shown = [ranking.by, *(name for name in ("knn", "logme", "h_score") if name != ranking.by)]
-    grid.add_column("backbone", style="bold", overflow="fold")
+    grid.add_column("backbone", style="bold", no_wrap=True)
     for name in shown:
         unit = " %" if MEANINGS[name].is_accuracy else ""
         grid.add_column(f"{MEANINGS[name].title}{unit}", justify="right", no_wrap=True)
         if name == ranking.by:
             grid.add_column("95 % interval", justify="right", no_wrap=True)
-    for heading in ("best in", "params", "mult-adds", "px", "images/s", "licence"):
+    for heading in ("best in", "params", "mult-adds", "px", "images/s"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for network in ranking.networks:
         cells = []
@@ -70,7 +70,6 @@ def _costs(network: Ranked) -> list[str]:
         count_text(cost.multiply_adds),
         str(cost.image_size[0]),
         f"{cost.images_per_second:.0f}",
-        cost.licence or "not known",
     ]
 
 
@@ -205,14 +204,16 @@ def reading(ranking: Ranking) -> str:
     return paragraph(text) + glossary({meaning.title: meaning.says for meaning in MEANINGS.values()})
 
 
-def _points(ranking: Ranking) -> list[str]:
-    """What qualifies the verdict."""
+def _points(ranking: Ranking) -> list[tuple[str, str]]:
+    """What qualifies the verdict, each with its label."""
     points = []
     if ranking.duplicates:
-        points.append(f"{ranking.duplicates} training images are the same as another one and were counted once.")
+        said = f"{ranking.duplicates} training images are the same as another one and were counted once."
+        points.append(("Copies", said))
     equal = ranking.as_good()
     cheapest = min(equal, key=lambda one: one.cost.multiply_adds)
     if len(equal) > 1 and cheapest is not ranking.best:
         factor = ranking.best.cost.multiply_adds / cheapest.cost.multiply_adds
-        points.append(f"{cheapest.name} needs {factor:.1f} times fewer multiply-adds for as much as can be told.")
+        said = f"{cheapest.name} needs {factor:.1f} times fewer multiply-adds for as much as can be told."
+        points.append(("Cheaper", said))
     return points

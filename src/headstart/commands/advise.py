@@ -1,0 +1,45 @@
+"""``headstart advise``: which backbone and which training for a folder of images, within a given time."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from headstart.commands.choices import own_choices
+from headstart.system.console import duration, show
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="headstart advise",
+        description="Try the networks at hand on your images within a budget of time, and recommend one with its "
+        "training, expected score and command.",
+        epilog="Example: headstart advise PATH budget=10min",
+    )
+    parser.add_argument(
+        "choices",
+        nargs="*",
+        metavar="PATH or KEY=VALUE",
+        help="a folder of images in class folders, or choices as for a training; budget=10min: time to use; "
+        "backbones=A,B: only these networks",
+    )
+    choices = list(parser.parse_args(argv).choices)
+    if choices and "=" not in choices[0] and not Path(choices[0]).name.startswith("~"):
+        choices[:1] = ["datamodule=folder", f"datamodule.root={choices[0]}"]
+    own, overrides = own_choices(choices, ("backbones", "budget"))
+    from headstart.ranking.advice_page import write_advice
+    from headstart.ranking.advice_words import points, recommendation
+    from headstart.ranking.advise import BUDGET, advise
+    from headstart.ranking.show import ranking_table
+
+    backbones = own["backbones"].strip("[]").split(",") if "backbones" in own else None
+    advice = advise(overrides, budget=own.get("budget", BUDGET), backbones=backbones, say=show)
+    show("")
+    show(ranking_table(advice.ranking))
+    show(recommendation(advice))
+    for label, words in points(advice):
+        show(f"  {label}: {words}")
+    show("")
+    show(advice.command)
+    show(f"{write_advice(advice)} ({duration(advice.spent_s)} of {duration(advice.budget_s)} used)")
+    return 0

@@ -1,0 +1,63 @@
+"""Time that a person gives: how much is left of it, also after the process was killed and started again."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headstart.errors import ConfigError
+
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_LEAST_S = 30.0
+
+
+def seconds_of(text: str) -> float:
+    """``10min``, ``90s``, ``1.5h`` in seconds; a number alone is minutes.
+
+    Raises:
+        ConfigError: it is no time, or less than half a minute.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|min|m|h|)\s*", text.lower())
+    if match is None:
+        raise ConfigError(f"budget={text} is no time; write it as 10min, 90s or 1h")
+    seconds = float(match[1]) * _UNITS[match[2] or "min"]
+    if seconds < _LEAST_S:
+        raise ConfigError(f"budget={text} is too short to look at any image; give at least {_LEAST_S:.0f}s")
+    return seconds
+
+
+@dataclass
+class Clock:
+    """The budget and what is left of it.
+
+    Attributes:
+        budget_s: in all.
+        earlier_s: spent before this process.
+        now: the time in seconds.
+    """
+
+    budget_s: float
+    earlier_s: float = 0.0
+    now: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._began = self.now()
+
+    @property
+    def spent_s(self) -> float:
+        """Of the budget, earlier processes included."""
+        return self.earlier_s + self.now() - self._began
+
+    @property
+    def left_s(self) -> float:
+        """What remains; below 0 once it is exceeded."""
+        return self.budget_s - self.spent_s
+
+    def face(self) -> str:
+        """``[1:05 of 10:00]``."""
+        return f"[{_minutes(self.spent_s)} of {_minutes(self.budget_s)}]"
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,77 @@
+"""What an advice has done so far, so that the same command goes on after a kill."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headstart.ranking.features import Speed
+from headstart.system.atomic import write_json
+
+FILE = "advice.json"
+
+
+@dataclass
+class Tried:
+    """A finished training.
+
+    Attributes:
+        arm: its name.
+        backbone: of it.
+        recipe: of it.
+        epochs: that it was given; 0 where it was solved for.
+        overrides: that repeat it.
+        score: on validation; None where it failed.
+        seconds: that it took.
+        estimate_s: that it was thought to take.
+        path: its run directory; empty where it failed.
+        error: why it failed.
+    """
+
+    arm: str
+    backbone: str
+    recipe: str
+    epochs: int
+    overrides: list[str]
+    score: float | None
+    seconds: float = 0.0
+    estimate_s: float = 0.0
+    path: str = ""
+    error: str = ""
+
+
+@dataclass
+class Journal:
+    """Everything that must not be done again.
+
+    Attributes:
+        path: of the file.
+        about: the data and choices that it is for; of others nothing is taken over.
+        spent_s: of the budget, up to the last finished step.
+        speeds: of the networks.
+        tried: trainings by arm and epochs.
+    """
+
+    path: Path
+    about: str
+    spent_s: float = 0.0
+    speeds: dict[str, Speed] = field(default_factory=dict)
+    tried: dict[str, Tried] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path, about: str) -> "Journal":
+        """The journal of earlier processes, or a new one."""
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if found["about"] != about:
+                return cls(path, about)
+            speeds = {name: Speed(**speed) for name, speed in found["speeds"].items()}
+            tried = {name: Tried(**values) for name, values in found["tried"].items()}
+            return cls(path, about, float(found["spent_s"]), speeds, tried)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls(path, about)
+
+    def save(self, spent_s: float) -> None:
+        """Write it, whole or not at all."""
+        self.spent_s = spent_s
+        write_json(self.path, {key: value for key, value in asdict(self).items() if key != "path"})
