@@ -1,6 +1,7 @@
 """``headstart advise``: which backbone and which training for a folder of images, within a given time."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from headstart.system.console import duration, show
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
+    began = time.monotonic()  # the imports below count
     parser = argparse.ArgumentParser(
         prog="headstart advise",
         description="Try the networks at hand on your images within a budget of time, and recommend one with its "
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from headstart.ranking.show import ranking_table
 
     backbones = own["backbones"].strip("[]").split(",") if "backbones" in own else None
-    advice = advise(overrides, budget=own.get("budget", BUDGET), backbones=backbones, say=show)
+    advice = advise(overrides, budget=own.get("budget", BUDGET), backbones=backbones, say=show, began=began)
     show("")
     show(ranking_table(advice.ranking))
     show(recommendation(advice))

@@ -74,6 +74,7 @@ def advise(
     budget: str = BUDGET,
     backbones: Sequence[str] | None = None,
     say: Say = lambda text: None,
+    began: float | None = None,
 ) -> Advice:
     """Look at the data, score the networks at hand, train the most promising ones, and recommend one.
 
@@ -85,11 +86,12 @@ def advise(
         budget: time to use, such as ``10min``.
         backbones: names; None: all networks whose weights are to be had here.
         say: takes a line about each step.
+        began: ``time.monotonic()`` from which the budget counts; None: now.
 
     Raises:
         HeadstartError: the data cannot be used, or there is no network or no time to train anything.
     """
-    clock = Clock(seconds_of(budget))
+    clock = Clock(seconds_of(budget), began=began)
     candidates = default_candidates() if backbones is None else named_candidates(backbones)
     there = [candidate for candidate in candidates if not candidate.absent]
     if not there:

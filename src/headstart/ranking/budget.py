@@ -34,14 +34,16 @@ class Clock:
         budget_s: in all.
         earlier_s: spent before this process.
         now: the time in seconds.
+        began: when this process began to spend; None: now.
     """
 
     budget_s: float
     earlier_s: float = 0.0
     now: Callable[[], float] = time.monotonic
+    began: float | None = None
 
     def __post_init__(self) -> None:
-        self._began = self.now()
+        self._began = self.now() if self.began is None else self.began
 
     @property
     def spent_s(self) -> float:

@@ -28,3 +28,8 @@ def test_the_clock_counts_what_earlier_processes_spent():
     assert clock.spent_s == 35.0
     assert clock.left_s == 25.0
     assert clock.face() == "[1:10 of 1:00]"
+
+
+def test_the_budget_may_count_from_before_the_clock():
+    clock = Clock(60.0, now=lambda: 108.0, began=100.0)
+    assert clock.spent_s == 8.0
