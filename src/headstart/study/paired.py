@@ -106,6 +106,7 @@ def paired_difference(
     - With ``shared`` below 1: each repetition has test images of its own and training images drawn anew. ``s²/n``
       counts both already; what is added is the covariance of two repetitions, ``(1 - 1/n)`` times what they have in
       common: ``shared`` of the variance from images, ``s²_images/N``, and ``drawn`` of the rest.
+      ``drawn`` does the same where all repetitions have the same test images.
     - With ``overlap``: the resampled t-test of Nadeau & Bengio (2003), section 3, ``(1/n + overlap/(1 - overlap)) s²``,
       for training sets that overlap because they are most of one pool.
 
@@ -142,6 +143,7 @@ def paired_difference(
         taught, seen = (1 - 1 / n) * drawn * rest, (1 - 1 / n) * shared * own
         df = _satterthwaite([(spread + taught, n - 1), (seen, count - 1)])
         return _tested(Paired(mean, n, math.sqrt(spread + taught + seen), spread + taught, seen, df))
+    spread *= (1 + (n - 1) * drawn) / (1 - drawn)
     from_images, both, count, free = _crossed(grid, step)
     total = spread + from_images - both
     parts: list[tuple[float, float]] = [(spread, n - 1), (from_images, count - 1), (both, free)]

@@ -96,7 +96,7 @@ class Pairing:
         if share and not drawn_few(run):
             return paired_difference(scores[0], scores[1], overlap=share)
         grid = self._grid(cells, groups)
-        drawn = drawn_share(run, share, self.split) if share else 0.0
+        drawn = drawn_share(run) if over_splits else 0.0
         choices = {"step": 1.0, "shared": share or 1.0, "drawn": drawn}
         return paired_difference(scores[0], scores[1], images=grid, exact=exact, **choices)
 
@@ -163,10 +163,11 @@ def tested_share(run: RunRecord, split: str) -> float:
     return float(said) if isinstance(said, int | float) and said else sizes[split] / sum(sizes.values())
 
 
-def drawn_share(run: RunRecord, tested: float, split: str) -> float:
-    """The share of the pool that a run with few images was trained on, where ``tested`` of it makes up a split."""
+def drawn_share(run: RunRecord) -> float:
+    """The share of the pool that a run with few images was trained on; 0 where the size of the pool is not known."""
     sizes = run.result.data["sizes"]
-    return min(0.9, sizes["train"] / max(sizes[split] / tested, 1))
+    pools = [sizes[split] / share for split in ("test", "val") if (share := tested_share(run, split))]
+    return min(0.9, sizes["train"] / max(pools[0], 1)) if pools and drawn_few(run) else 0.0
 
 
 def fitted_images(runs: Sequence[RunRecord]) -> int:

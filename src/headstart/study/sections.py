@@ -21,14 +21,25 @@ from headstart.study.mistakes import (
     predictions_of,
     reliability,
 )
-from headstart.study.page import Cell, Section, bullets, figures, glossary, heading, paragraph, table, verdict_box
+from headstart.study.page import (
+    Cell,
+    Section,
+    bullets,
+    data_table,
+    figures,
+    glossary,
+    heading,
+    paragraph,
+    table,
+    verdict_box,
+)
 from headstart.study.statistics import Aggregate, MeanInterval
 from headstart.study.thumbnails import thumbnails
 from headstart.study.verdict import GLOSSARY, Verdict, main_setting, p_text, why_too_few
 from headstart.system.atomic import write_rows
 
 MOST_IMAGES = 12
-_MOST_METRICS, _MOST_ARMS = 3, 8
+_MOST_METRICS, _MOST_ARMS = 2, 8
 
 _VERDICT_WORDS = {
     "better": ("better", "better"),
@@ -61,7 +72,8 @@ def analysis_sections(analysis: Analysis, verdict: Verdict, folder: Path, prefix
 def results_table(analysis: Analysis, arms: Sequence[Arm] | None = None) -> tuple[list[str], list[list[Cell]]]:
     """Scores with their intervals and costs beside them: names of the columns, and a row for each arm, best first."""
     others = sorted(analysis.metrics[1:], key=lambda metric: metric.name.split("/")[-1] not in ("acc", "f1", "auroc"))
-    shown, costs = [analysis.metric, *others[: _MOST_METRICS - 1]], cost_columns(analysis.arms)
+    shown = [analysis.metric, *others[: _MOST_METRICS - 1]]
+    costs = [name for name in cost_columns(analysis.arms) if name != "peak_memory_bytes"]
     rows = [
         [
             *_place_cells(analysis, arm),
@@ -145,7 +157,13 @@ def _results(sheet: Sheet) -> str:
     else:
         html = heading("Cannot be told from the best") + table(*results_table(analysis, tied), caption)
         html += heading("Behind the best") + table(*results_table(analysis, rest))
-    return html + figures([scores.scores(sheet)])
+    everything = [
+        sheet.columns(arm)
+        | {name: mean.mean for name, mean in arm.metrics.items()}
+        | {name: mean.mean for name, mean in arm.costs.items()}
+        for arm in analysis.arms
+    ]
+    return html + data_table(everything, "All metrics and costs") + figures([scores.scores(sheet)])
 
 
 def _differences(sheet: Sheet) -> str:

@@ -74,6 +74,15 @@ def test_fresh_draws_add_what_two_of_them_have_in_common() -> None:
     assert found.error == pytest.approx(math.sqrt(differences.var(ddof=1) / 8 + 7 / 8 * 0.2 * own))
 
 
+def test_training_images_in_common_widen_what_splits_show() -> None:
+    grid = np.random.default_rng(7).normal(size=(8, 1)) + np.zeros((8, 50))
+    differences = grid.mean(axis=1)
+    # Of draws that share a tenth, the variance seen is nine tenths of the whole, and a tenth of it is common to all.
+    whole = differences.var(ddof=1) / 0.9
+    found = paired_difference(differences, np.zeros(8), images=grid, drawn=0.1)
+    assert found.error == pytest.approx(math.sqrt(whole / 8 + 7 / 8 * 0.1 * whole))
+
+
 def test_without_randomness_images_decide_and_one_run_is_enough() -> None:
     grid = np.zeros((1, 200))
     grid[0, :30] = 1.0
