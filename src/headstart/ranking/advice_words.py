@@ -42,7 +42,7 @@ def _expected(advice: Advice) -> str:
     if advice.expected is None:
         return "There are no test images, so nothing can be said about new ones."
     return (
-        f"Expect {per_cent(advice.expected)} of new images to be right, if they are like these: measured once, on "
+        f"{per_cent(advice.expected)} of new images to be right, if they are like these: measured once, on "
         f"{images:,} test images that no choice was made on."
     )
 

@@ -43,14 +43,14 @@ def count_text(number: float) -> str:
 def ranking_table(ranking: Ranking) -> Table:
     """The table of the terminal: the score that decides, a few others, and what each network costs."""
     grid = plain_table(f"{ranking.data}: {ranking.images:,} training images, {ranking.classes} classes")
-    shown = [ranking.by, *(name for name in ("knn", "logme", "h_score") if name != ranking.by)]
+    shown = [ranking.by, *(name for name in ("knn", "logme") if name != ranking.by)]
     grid.add_column("backbone", style="bold", no_wrap=True)
     for name in shown:
         unit = " %" if MEANINGS[name].is_accuracy else ""
         grid.add_column(f"{MEANINGS[name].title}{unit}", justify="right", no_wrap=True)
         if name == ranking.by:
             grid.add_column("95 % interval", justify="right", no_wrap=True)
-    for heading in ("best in", "params", "mult-adds", "px", "images/s"):
+    for heading in ("best in", "mult-adds", "images/s"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for network in ranking.networks:
         cells = []
@@ -66,9 +66,7 @@ def _costs(network: Ranked) -> list[str]:
     cost = network.cost
     return [
         f"{100 * network.chance:.0f} %",
-        count_text(cost.parameters),
         count_text(cost.multiply_adds),
-        str(cost.image_size[0]),
         f"{cost.images_per_second:.0f}",
     ]
 
