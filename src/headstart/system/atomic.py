@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
+        _give_usual_rights(temporary)
         _flush(temporary)
         temporary.replace(path)
         flush_folder(path.parent)
@@ -94,6 +96,17 @@ def remove_leftovers(folder: str | Path) -> None:
     for path in Path(folder).glob(".*.tmp"):
         if path.is_file() or path.is_symlink():
             path.unlink(missing_ok=True)
+
+
+def _give_usual_rights(path: Path) -> None:
+    """To a file that a library made for its owner alone, as safetensors does: those that the umask leaves."""
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) == 0o600:
+        probe = path.with_suffix(".rights.tmp")
+        try:
+            probe.touch()
+            path.chmod(stat.S_IMODE(probe.stat().st_mode))
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _flush(path: str | Path) -> None:

@@ -5,6 +5,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headstart.system.atomic import atomic_path, atomic_write, copy_file, remove_leftovers, write_json, write_rows
@@ -89,3 +90,17 @@ def test_names_in_a_table_move_no_terminal_and_start_no_spreadsheet(tmp_path: Pa
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == ["'=cmd|' /C calc'!A0", "'@x", "'+a", r"\x1b[31mred", "-1", "a=b"]
     assert {row["score"] for row in rows} == {"-0.5"}
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o027, 0o077])
+def test_a_library_that_keeps_a_file_to_its_owner_is_overruled(tmp_path: Path, umask: int):
+    from safetensors.numpy import save_file
+
+    before = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "a.safetensors") as temporary:
+            save_file({"a": np.zeros(2)}, temporary)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
