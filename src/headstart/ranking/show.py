@@ -144,24 +144,23 @@ def draw_ranking(ranking: Ranking, folder: Path) -> Plot:
 
 
 def scores_table(ranking: Ranking) -> str:
-    """All scores with their intervals."""
-    names = [name for name in MEANINGS if any(name in network.values for network in ranking.networks)]
+    """A row a score, a column a network, with the intervals."""
     rows = [
         [
-            Cell(network.name, network.source),
+            Cell(f"{meaning.title}{' %' if meaning.is_accuracy else ''}"),
             *(
                 Cell(
                     score_text(name, network.values.get(name)),
                     interval_text(name, network.values.get(name)),
                     number=True,
                 )
-                for name in names
+                for network in ranking.networks
             ),
         ]
-        for network in ranking.networks
+        for name, meaning in MEANINGS.items()
     ]
-    columns = [f"{MEANINGS[name].title}{' %' if MEANINGS[name].is_accuracy else ''}" for name in names]
-    return table(["backbone", *columns], rows, "Of each, more is better; below it the 95 % interval over images.")
+    columns = ["score", *(network.name for network in ranking.networks)]
+    return table(columns, rows, "Of each, more is better; below it the 95 % interval over images.")
 
 
 def costs_table(ranking: Ranking) -> str:
