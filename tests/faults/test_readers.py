@@ -98,7 +98,7 @@ def read_everything(path: Path) -> None:
     run = read_run(path)
     assert run.status in ("done", "failed", "partial", "unreadable")
     assert run.status == "done" or run.reason
-    for _ in (run.choices, run.composed, run.metrics, run.costs, run.history, run.drift, run.attempts, run.seed):
+    for _ in (run.choices, run.composed, run.metrics, run.costs, run.history, run.drift, run.seed):
         pass
     assert all(math.isfinite(value) for value in (*run.metrics.values(), *run.costs.values()))
     run.predictions("val")
