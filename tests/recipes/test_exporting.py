@@ -79,6 +79,14 @@ def test_onnxruntime_alone_gives_the_runs_answers(
         assert (run / "export" / "onnx" / card["int8"]["file"]).stat().st_size < 0.4 * file.stat().st_size
         assert f"{card['int8']['val/acc']:.4f} before, {card['int8']['val/acc_int8']:.4f} in 8 bits" in said
         assert abs(card["int8"]["val/acc"] - card["int8"]["val/acc_int8"]) < 0.1
+        # What was scored is what was written: the file takes pixels, whatever the other one takes.
+        assert card["int8"]["input"]["name"] == "pixels"
+        pixels = np.stack([transform(Image.fromarray(image)).numpy() for image in images])
+        np.save(tmp_path / "pixels.npy", pixels)
+        small = run / "export" / "onnx" / card["int8"]["file"]
+        command = [sys.executable, "-c", WITHOUT_TORCH, small, tmp_path / "pixels.npy", tmp_path / "small.npy"]
+        subprocess.run(command, capture_output=True, check=True)
+        assert (np.load(tmp_path / "small.npy").argmax(1) == wanted.argmax(1)).mean() > 0.8
 
 
 def test_torch_and_plain_timm_give_the_runs_answers(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

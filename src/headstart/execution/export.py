@@ -123,7 +123,7 @@ def _export_onnx(subject: _Subject, *, preprocess: bool, int8: bool) -> Path:
     with atomic_write(path, "wb") as file:
         file.write(content)
     if small is not None and in_eight_bits is not None:
-        small = onnx_file.with_preprocessing(small, spec) if preprocess else small
+        # Always of pixels: onnxruntime 1.32 refuses some quantised graphs with resizing in front.
         with atomic_write(subject.folder / in_eight_bits["file"], "wb") as file:
             file.write(onnx_file.described(small, texts))
     shape = ["batch", "height", "width", spec.channels] if preprocess else ["batch", *spec.shape]
@@ -152,7 +152,9 @@ def _quantised(subject: _Subject, core: Any) -> tuple[Any, dict[str, Any]]:
     lost = before - after
     words = "" if lost <= _ACCEPTABLE_LOSS else f": it loses {100 * lost:.1f} points, more than the two that are usual"
     show(f"model.int8.onnx: accuracy on {len(val)} validation images {before:.4f} before, {after:.4f} in 8 bits{words}")
-    return small, {"file": "model.int8.onnx", "images": len(val), "val/acc": before, "val/acc_int8": after}
+    taken = {"name": "pixels", "shape": ["batch", *subject.model.transform.spec.shape], "dtype": "float32"}
+    told = {"file": "model.int8.onnx", "input": taken, "images": len(val)}
+    return small, {**told, "val/acc": before, "val/acc_int8": after}
 
 
 def _export_program(subject: _Subject) -> Path:
