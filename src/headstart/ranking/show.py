@@ -89,7 +89,7 @@ def write_ranking(ranking: Ranking) -> Path:
     folder = ranking.folder
     write_rows(folder / ROWS, ranking.rows())
     plot = draw_ranking(ranking, folder)
-    verdict = verdict_box(verdict_text(ranking), ()) + bullets(_points(ranking)) + figures([plot])
+    verdict = verdict_box(verdict_text(ranking), _points(ranking)) + figures([plot])
     sections = [
         Section("verdict", "Verdict", verdict),
         Section("scores", "Every score", scores_table(ranking)),
