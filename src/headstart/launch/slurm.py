@@ -66,11 +66,6 @@ class Resources:
 
     def __post_init__(self) -> None:
         check_fields("hydra.launcher", self)
-        if self.cluster == "slurm" and shutil.which("sbatch") is None:
-            raise ConfigError(
-                "hydra/launcher=slurm: there is no sbatch here; start the sweep on a login node of the cluster, or "
-                "use hydra.launcher.cluster=local or hydra/launcher=process on this machine"
-            )
 
 
 @dataclass(frozen=True)
@@ -86,12 +81,17 @@ class SlurmEngine(Engine):
         resources: what each job asks for.
 
     Raises:
-        ConfigError: submitit is missing.
+        ConfigError: submitit or sbatch is missing.
     """
 
     def __init__(self, resources: Resources) -> None:
         if importlib.util.find_spec("submitit") is None:
             raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'headstart[slurm]'")
+        if resources.cluster == "slurm" and shutil.which("sbatch") is None:
+            raise ConfigError(
+                "hydra/launcher=slurm: there is no sbatch here; start the sweep on a login node of the cluster, or "
+                "use hydra.launcher.cluster=local or hydra/launcher=process on this machine"
+            )
         self._asked = resources
         self.outlives = self.several_nodes = resources.cluster == "slurm"
         self.poll_s = 2.0 if self.outlives else 0.3
