@@ -109,7 +109,7 @@ def tuned_jobs(jobs: Sequence[Job], batch: Sequence[Sequence[str]], launcher: An
     metric = next((name for name, _ in (outcome.monitor for outcome in outcomes) if name), "")
     best = {arm: _best(arm, trials, metric) for arm, trials in found.items()}
     _show_choices(arms, found, best, metric)
-    folder = next(job.study_dir for job in jobs if job.run is not None)
+    folder = _sound(jobs).study_dir
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / TUNING_FILE, _record(arms, found, best, metric, _trials_study(jobs)))
     chosen = {row: best[arm.overrides].point for arm in arms if arm.tunable for row in arm.rows}
@@ -145,13 +145,13 @@ def find_arms(jobs: Sequence[Job], batch: Sequence[Sequence[str]]) -> list[Arm]:
             "study.protocol=tuned has nothing to tune: study.tuning.space names no key that these runs have and that "
             "the command does not set"
         )
-    budget = min(jobs[0].resolved.settings.study.tuning.trials if jobs[0].run else min(sizes), *sizes)
+    budget = min(_sound(jobs).resolved.settings.study.tuning.trials, *sizes)
     return [_limited(arm, budget) for arm in arms]
 
 
 def trial_rows(jobs: Sequence[Job], arms: Sequence[Arm]) -> tuple[list[Row], dict[tuple[Row, Point], list[int]]]:
     """The overrides of every trial, and the places of each point's replicates among them."""
-    replicates = next(job.resolved.settings.study.tuning.replicates for job in jobs if job.run is not None)
+    replicates = _sound(jobs).resolved.settings.study.tuning.replicates
     name = _trials_study(jobs)
     rows: list[Row] = []
     places: dict[tuple[Row, Point], list[int]] = {}
@@ -164,8 +164,13 @@ def trial_rows(jobs: Sequence[Job], arms: Sequence[Arm]) -> tuple[list[Row], dic
     return rows, places
 
 
+def _sound(jobs: Sequence[Job]) -> Job:
+    """A job without a mistake; what is read of it is the same for all. A sweep of mistakes alone does not come here."""
+    return next(job for job in jobs if job.run is not None)
+
+
 def _trials_study(jobs: Sequence[Job]) -> str:
-    return f"{next(job.resolved.study for job in jobs if job.run is not None)}-tuning"
+    return f"{_sound(jobs).resolved.study}-tuning"
 
 
 def _points(job: Job, given: set[str]) -> tuple[Point, ...]:

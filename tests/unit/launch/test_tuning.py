@@ -130,6 +130,13 @@ def test_every_arm_has_as_many_trials_as_the_one_with_the_fewest(launcher: Calla
     assert first == second  # The same command tries the same points, or what was done would be done again.
 
 
+def test_a_first_job_with_a_mistake_does_not_decide_the_budget(launcher: Callable[..., Launcher]):
+    batch: list[Row] = [(f"strategy={s}", "study.tuning.trials=3") for s in ("freeze", "full")]
+    mistaken, sound = launcher(lambda job: 0.5).plan(batch)
+    [arm] = find_arms([replace(mistaken, run=None, problem="no"), sound], batch)
+    assert len(arm.points) == 3
+
+
 def test_what_the_command_sets_and_what_a_solved_head_has_not_is_not_tuned(launcher: Callable[..., Launcher]):
     made = launcher(lambda job: 0.5)
     batch: list[Row] = [("optimizer.lr=0.1", "seed=1")]
