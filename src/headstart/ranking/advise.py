@@ -1,6 +1,7 @@
 """Which backbone, which strategy and which recipe for this data, within a given time."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def advise(
         expected_score(result, curve),
         curve,
         trials.skipped,
-        " ".join(["python train.py", f"name={folder.name}", *(_quoted(choice) for choice in chosen.overrides)]),
+        " ".join(["python train.py", f"name={folder.name}", *map(shlex.quote, chosen.overrides)]),
         clock.budget_s,
         clock.spent_s,
         folder,
@@ -227,7 +228,3 @@ def _within(
         say(f"{clock.face()} no time for {kept.pop().name}")
     order = [one for one in candidates if one in kept]
     return order, None if fraction >= 1.0 or sized else max(fraction, least)
-
-
-def _quoted(choice: str) -> str:
-    return f"'{choice}'" if any(letter in choice for letter in " ()[]{}$*") else choice
