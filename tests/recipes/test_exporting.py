@@ -115,6 +115,48 @@ def test_torch_and_plain_timm_give_the_runs_answers(run: Path, tmp_path: Path, c
     assert "have the same class" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+def test_every_export_fits_images_as_the_run_did(
+    train: Callable, tmp_path: Path, fit: str, capsys: pytest.CaptureFixture
+):
+    """Oblong images whose class lies in their left third, which the crop of the middle does not show."""
+    pytest.importorskip("onnx")
+    import timm
+    import torch
+    from PIL import Image
+
+    for number in range(24):
+        rng, shape = np.random.default_rng(number), ((40, 120) if number % 3 else (30, 100))
+        pixels = rng.integers(0, 60, (*shape, 3), dtype=np.uint8)
+        pixels[:, : shape[1] // 4, number % 2] += 150
+        file = tmp_path / "images" / ("red" if number % 2 == 0 else "green") / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    run = train("strategy=freeze", "head=logreg", f"datamodule.fit={fit}", root=tmp_path / "images").run.path
+    model, images = headstart.load(run), images_of(run)
+    mode = {"crop": "center", "squash": "squash", "pad": "border"}[fit]
+    assert model.transform.spec.crop_mode == mode
+    assert model.result.details["input_spec"] == model.transform.spec.as_dict()
+    wanted = probabilities(run, images)
+    if fit != "crop":
+        assert model.result.metrics["val/acc"] == 1.0
+    for kind in (["onnx", "--preprocess"], ["torch"], ["hf"]):
+        assert main([str(run), "--format", *kind, "--output", str(tmp_path / kind[0])]) == 0
+        capsys.readouterr()
+    assert json.loads((tmp_path / "onnx" / "model.json").read_text())["input_spec"]["crop_mode"] == mode
+    assert json.loads((tmp_path / "torch" / "model.json").read_text())["input_spec"]["crop_mode"] == mode
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    found = np.concatenate([session.run(None, {"images": image[None]})[0] for image in images])
+    assert np.abs(wanted - found).max() < 1e-2
+    plain = timm.create_model(f"local-dir:{tmp_path / 'hf'}", pretrained=True).eval()
+    prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(plain))
+    with torch.inference_mode():
+        found = plain(torch.stack([prepare(Image.fromarray(image)) for image in images])).softmax(-1).numpy()
+    assert np.abs(wanted - found).max() < 1e-4
+
+
 def test_data_that_have_gone_are_replaced_by_generated_images(
     train: Callable, image_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ):

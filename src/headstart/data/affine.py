@@ -17,15 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from headstart.data.images import to_channels
-from headstart.data.input_spec import InputSpec
-from headstart.data.transforms import EvalTransform, normalised
+from headstart.data.input_spec import Fit, InputSpec
+from headstart.data.transforms import KEPT, EvalTransform, normalised
 
 DRAWS = 8
 """Random numbers an image and epoch; a multiple of four, since Philox makes four at a time."""
 
 _RATIOS = (3 / 4, 4 / 3)
-# An image is kept a little larger than it is shown: crops of it lie between these two in resolution.
-_KEPT = 8 / 7
 _ASPECT_BYTES = 4
 
 
@@ -46,6 +44,8 @@ class AffineAugment:
         zoom_range: of ``keras``: height and width each by a factor between 1 minus this and 1 plus this.
         train_size: (rows, columns) of the augmented images; None: those of the spec.
         kept_size: rows and columns of kept images; None: 8/7 of the larger of training and evaluation size.
+        fit: of ``light``: with ``squash`` and ``pad`` a crop has the network's own ratio of sides, give or take a
+            third, of the image that was squeezed or bordered to it; else that is the ratio of the original's pixels.
     """
 
     random = True
@@ -60,8 +60,9 @@ class AffineAugment:
         zoom_range: float = 0.0,
         train_size: Sequence[int] | None = None,
         kept_size: int | None = None,
+        fit: Fit | None = None,
     ) -> None:
-        self._crop, self._flip = crop, flip
+        self._crop, self._flip, self._whole = crop, flip, fit in ("squash", "pad")
         self._shear_range, self._zoom_range = shear_range, zoom_range
         height, width = (spec.height, spec.width) if train_size is None else train_size
         self.spec = replace(spec, height=height, width=width)
@@ -71,9 +72,10 @@ class AffineAugment:
             rows, columns = (
                 (kept_size, kept_size)
                 if kept_size is not None
-                else (round(_KEPT * max(height, spec.height)), round(_KEPT * max(width, spec.width)))
+                else (round(KEPT * max(height, spec.height)), round(KEPT * max(width, spec.width)))
             )
-            self.kept = EvalTransform(replace(spec, height=rows, width=columns, crop_pct=1.0, crop_mode="squash"))
+            whole = spec.fitted("pad" if fit == "pad" else "squash")
+            self.kept = EvalTransform(replace(whole, height=rows, width=columns))
 
     @property
     def row_bytes(self) -> int:
@@ -99,6 +101,8 @@ class AffineAugment:
         channels, height, width = self.kept.spec.shape
         pixels = rows[:, :-_ASPECT_BYTES].reshape(len(rows), height, width, channels)
         aspects = rows[:, -_ASPECT_BYTES:].clone(memory_format=torch.contiguous_format).view(torch.float32)[:, 0]
+        if self._whole:
+            aspects = torch.ones_like(aspects)
         # From pageable memory this copy waits for nothing but itself: no step of an accelerator is held up.
         maps = self.maps(torch.from_numpy(numbers).to(rows.device, non_blocking=True), aspects)
         size = (len(rows), channels, self.spec.height, self.spec.width)

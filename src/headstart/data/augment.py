@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from headstart.data.affine import AffineAugment
-from headstart.data.input_spec import InputSpec
+from headstart.data.input_spec import Fit, InputSpec
 from headstart.data.transforms import TrainTransform, checked_spec
 
 Augment = Literal["none", "light", "randaug", "keras"]
@@ -22,6 +22,8 @@ class Augmentation:
         zoom_range: of ``keras``, as a share; None: 0.
         train_size: (rows, columns) that the network gets in training; None: as in evaluation.
         kept_size: rows and columns of the decoded images that ``light`` crops from; None: 8/7 of what it shows.
+        fit: what the random crops of ``light`` and ``randaug`` are taken from: the image squeezed (``squash``) or
+            bordered (``pad``) to the network's shape; else the image in its own.
     """
 
     augment: Augment
@@ -31,6 +33,7 @@ class Augmentation:
     zoom_range: float | None = None
     train_size: tuple[int, int] | None = None
     kept_size: int | None = None
+    fit: Fit | None = None
 
     @property
     def random(self) -> bool:
@@ -53,6 +56,7 @@ class Augmentation:
                 zoom_range=self.zoom_range or 0.0,
                 train_size=self.train_size,
                 kept_size=self.kept_size,
+                fit=self.fit,
             )
         return TrainTransform(
             spec,
@@ -60,6 +64,7 @@ class Augmentation:
             flip=self.flip,
             min_crop=self.min_crop,
             train_size=self.train_size,
+            fit=self.fit,
         )
 
     def as_dict(self) -> dict[str, Any]:

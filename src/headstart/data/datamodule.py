@@ -16,7 +16,7 @@ from headstart.data.affine import AffineAugment
 from headstart.data.augment import Augment, Augmentation
 from headstart.data.dataset import ImageDataset
 from headstart.data.images import MAX_PIXELS, report_bad
-from headstart.data.input_spec import InputSpec
+from headstart.data.input_spec import Fit, InputSpec
 from headstart.data.leakage import OnLeak, without_leaks
 from headstart.data.records import Records, Source
 from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches, choose_workers
@@ -62,6 +62,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         zoom_range: of ``keras``, as a share; None: 0.
         train_size: pixels of augmented training images; None: those of evaluation.
         kept_size: pixels of the decoded images that ``light`` crops from; None: 8/7 of what it shows.
+        fit: how an image of another shape becomes the network's, in evaluation and training: ``crop``, ``squash`` or
+            ``pad`` (:meth:`InputSpec.fitted`); None: as the weights expect.
         classes: only these classes; None: all.
         val_fraction: share carved for validation where the data set has no such split.
         test_fraction: share carved for testing where the data set has no such split; 0: no test split.
@@ -107,6 +109,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             int | tuple[int, int] | None, AtLeast(8), OnlyWith("augment", ("light", "randaug")), StepsOnly(None)
         ] = None,
         kept_size: Annotated[int | None, AtLeast(8), OnlyWith("augment", ("light",)), StepsOnly(None)] = None,
+        fit: Annotated[Fit | None, Later] = None,
         classes: Annotated[Sequence[str | int] | None, AtLeast(0), Later] = None,
         val_fraction: Annotated[float, AtLeast(0), Below(1)] = 0.2,
         test_fraction: Annotated[float, AtLeast(0), Below(1)] = 0.0,
@@ -134,7 +137,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.steps_per_epoch, self.val_steps = steps_per_epoch, val_steps
         self.seed, self.split_seed = seed, split_seed
         self.image_size = _pair(image_size)
-        self.augmentation = Augmentation(augment, flip, min_crop, shear_range, zoom_range, _pair(train_size), kept_size)
+        self.augmentation = Augmentation(
+            augment, flip, min_crop, shear_range, zoom_range, _pair(train_size), kept_size, fit
+        )
         self.wanted_classes = classes
         self.splitting = Splitting(val_fraction, test_fraction, split_seed, folds, fold, group_pattern)
         self.on_leak = on_leak
@@ -257,13 +262,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     # --- what the backbone gets --------------------------------------------------------------------------------
 
     def configure(self, input_spec: InputSpec) -> InputSpec:
-        """Take what the backbone expects; ``image_size`` replaces its height and width.
+        """Take what the backbone expects; ``image_size`` replaces its height and width, ``fit`` its crop.
 
         Returns: the spec in force.
         """
         if self.image_size is not None:
             input_spec = replace(input_spec, height=self.image_size[0], width=self.image_size[1])
-        self.spec = checked_spec(input_spec)
+        self.spec = checked_spec(input_spec.fitted(self.augmentation.fit))
         self.train_transform  # noqa: B018 - an impossible choice is told now, not in the first epoch
         return self.spec
 

@@ -1,9 +1,10 @@
 """What a set of weights expects of its input. It travels with the weights, from the backbone to the data."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Fit = Literal["crop", "squash", "pad"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,19 @@ class InputSpec:
     interpolation: Interpolation = "bilinear"
     crop_pct: float = 0.875
     crop_mode: Literal["center", "squash", "border"] = "center"
+
+    def fitted(self, fit: Fit | None) -> "InputSpec":
+        """With another way from an image of any shape to the network's: what ``crop_mode`` says, by its plain name.
+
+        Args:
+            fit: ``crop`` (the middle), ``squash`` (the whole image, its sides squeezed to those of the network) or
+                ``pad`` (the whole image in its own shape, with borders of the mean colour); None: as it is.
+        """
+        if fit is None:
+            return self
+        if fit == "crop":
+            return replace(self, crop_mode="center")
+        return replace(self, crop_pct=1.0, crop_mode="squash" if fit == "squash" else "border")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -11,8 +11,11 @@ from torchvision.transforms import InterpolationMode, RandAugment, RandomHorizon
 from torchvision.transforms import functional as F  # noqa: N812
 
 from headstart.data.images import to_channels
-from headstart.data.input_spec import InputSpec
+from headstart.data.input_spec import Fit, InputSpec
 from headstart.errors import DataError
+
+KEPT = 8 / 7
+"""Random crops are taken from an image this much larger than they are shown: theirs lie on both sides in resolution."""
 
 
 class EvalTransform:
@@ -60,10 +63,18 @@ class TrainTransform:
         flip: also mirror every second image left to right.
         min_crop: the random crop keeps at least this share of the image's area.
         train_size: (rows, columns) of the augmented images; None: those of the spec.
+        fit: of ``randaug``; see :class:`headstart.data.affine.AffineAugment`.
     """
 
     def __init__(
-        self, spec: InputSpec, *, randaug: bool, flip: bool, min_crop: float, train_size: Sequence[int] | None = None
+        self,
+        spec: InputSpec,
+        *,
+        randaug: bool,
+        flip: bool,
+        min_crop: float,
+        train_size: Sequence[int] | None = None,
+        fit: Fit | None = None,
     ) -> None:
         if randaug and spec.channels not in (1, 3):
             raise DataError(f"datamodule.augment=randaug needs gray or RGB images, not {spec.channels} channels.")
@@ -72,7 +83,13 @@ class TrainTransform:
         size = (spec.height, spec.width) if train_size is None else (train_size[0], train_size[1])
         self.spec = replace(spec, height=size[0], width=size[1])
         interpolation = InterpolationMode(spec.interpolation)
-        steps: list[Callable] = [RandomResizedCrop(size, scale=(min_crop, 1.0), interpolation=interpolation)]
+        steps: list[Callable] = []
+        ratio = (3 / 4, 4 / 3)
+        if fit in ("squash", "pad"):
+            rows, columns = round(KEPT * max(size[0], spec.height)), round(KEPT * max(size[1], spec.width))
+            steps.append(EvalTransform(replace(spec.fitted(fit), height=rows, width=columns)).resize)
+            ratio = (ratio[0] * columns / rows, ratio[1] * columns / rows)
+        steps.append(RandomResizedCrop(size, scale=(min_crop, 1.0), ratio=ratio, interpolation=interpolation))
         if flip:
             steps.append(RandomHorizontalFlip())
         fill = [round(255 * value) for value in spec.mean]

@@ -134,3 +134,85 @@ def test_training_images_may_be_smaller(augment: str) -> None:
 def test_impossible_choices(spec: InputSpec, choices: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         transform_of(spec, **choices)
+
+
+GREEN, RED, WHITE = (0, 255, 0), (255, 0, 0), (255, 255, 255)
+
+
+def banner() -> Image.Image:
+    """120 x 40 pixels: green, 40 white columns in the middle, red."""
+    image = Image.new("RGB", (120, 40), WHITE)
+    image.paste(GREEN, (0, 0, 40, 40))
+    image.paste(RED, (80, 0, 120, 40))
+    return image
+
+
+def pixels_of(image: Tensor, spec: InputSpec) -> np.ndarray:
+    """``(H, W, C)`` bytes again."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+    return ((image * std + mean) * 255).round().permute(1, 2, 0).numpy().astype(int)
+
+
+def colours(pixels: np.ndarray, row: int) -> list[tuple[int, ...]]:
+    """In the middle of each third of a row."""
+    return [tuple(int(value) for value in pixels[row, place]) for place in (5, 20, 34)]
+
+
+FITTED = [
+    ("crop", (WHITE, WHITE, WHITE), (WHITE, WHITE, WHITE)),
+    ("squash", (GREEN, WHITE, RED), (GREEN, WHITE, RED)),
+    ("pad", (GREEN, WHITE, RED), ((124, 116, 104),) * 3),
+]
+
+
+@pytest.mark.parametrize(("fit", "middle", "top"), FITTED)
+@pytest.mark.parametrize("given", [{"crop_pct": 1.0}, {"crop_pct": 1.0, "crop_mode": "squash"}])
+def test_fit_decides_what_is_seen_of_an_oblong_image(given: dict, fit: Any, middle: tuple, top: tuple) -> None:
+    spec = InputSpec(height=40, width=40, **given).fitted(fit)
+    seen = pixels_of(EvalTransform(spec)(banner()), spec)
+    assert colours(seen, 20) == list(middle)
+    assert colours(seen, 3) == list(top)
+
+
+def test_without_fit_the_weights_decide() -> None:
+    spec = InputSpec(crop_pct=0.9, crop_mode="border")
+    assert spec.fitted(None) is spec
+    assert InputSpec(crop_pct=0.9).fitted("crop") == InputSpec(crop_pct=0.9)
+    assert spec.fitted("pad").crop_pct == spec.fitted("squash").crop_pct == 1.0
+
+
+@pytest.mark.parametrize(("fit", "middle", "top"), FITTED[1:])
+@pytest.mark.parametrize("augment", ["light", "randaug", "keras"])
+def test_training_crops_the_fitted_image(
+    augment: str, fit: Any, middle: tuple, top: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.data.transforms.RandAugment", lambda **choices: lambda image: image)
+    spec = InputSpec(height=40, width=40).fitted(fit)
+    transform = transform_of(spec, augment=augment, flip=False, min_crop=1.0, fit=fit)
+    if isinstance(transform, AffineAugment):
+        seen = transform(torch.from_numpy(transform.keep(banner()))[None], all_draws(0, 0, 1))[0]
+    else:
+        torch.manual_seed(0)
+        seen = transform(banner())
+    # Of the whole image a crop of the network's own ratio of sides leaves nothing out, whatever is drawn.
+    found = pixels_of(seen, spec)
+    assert np.abs(np.array([colours(found, 20), colours(found, 3)]) - np.array([middle, top])).max() <= 2
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_crops_of_a_fitted_image_vary_about_the_networks_shape(fit: Any) -> None:
+    spec = InputSpec(height=20, width=60).fitted(fit)
+    transform = transform_of(spec, flip=False, min_crop=0.2, fit=fit)
+    assert isinstance(transform, AffineAugment)
+    maps = transform.maps(torch.from_numpy(all_draws(0, 0, 500)), torch.ones(500))
+    ratios = maps[:, 0, 0] / maps[:, 1, 1]
+    assert ratios.min() >= 0.75 - 1e-4
+    assert ratios.max() <= 4 / 3 + 1e-4
+    row = torch.from_numpy(transform.keep(banner())).expand(3, -1)
+    near = transform.maps(torch.from_numpy(all_draws(0, 0, 3)), torch.ones(3))
+    grid = torch.nn.functional.affine_grid(near, [3, 3, 20, 60], align_corners=False)
+    kept = row[:, :-4].reshape(3, *transform.kept.spec.shape[1:], 3).permute(0, 3, 1, 2).float()
+    wanted = torch.nn.functional.grid_sample(kept, grid, padding_mode="border", align_corners=False)
+    shown = transform(row, all_draws(0, 0, 3))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+    assert torch.allclose((shown * std + mean) * 255, wanted, atol=0.01)
