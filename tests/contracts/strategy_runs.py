@@ -114,7 +114,7 @@ def build(folder: Path, strategy: str, backbone: str, *extra: str) -> Built:
     torch.manual_seed(5)
     network.source_classifier = SourceClassifier(torch.randn(7, network.feature_dim), torch.zeros(7))
     data.configure(network.input_spec)
-    task = build_data_task(settings.task, settings.loss, data)
+    task = build_data_task(settings, data)
     model = TransferModel(network, build_head(settings.head, network, task, seed=settings.seed))
     if choice.references:
         torch.manual_seed(6)

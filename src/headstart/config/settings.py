@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from headstart.runs.directory import STUDY_NAME, Rerun
-from headstart.system.options import Above, AtLeast, Below, NotInResult, Pattern, StepsOnly
+from headstart.system.options import Above, AtLeast, Below, Later, NotInResult, Pattern, StepsOnly
 
 Positive = Annotated[int, AtLeast(1)]
 Count = Annotated[int, AtLeast(0)]
@@ -176,9 +176,12 @@ class EarlyStoppingSettings(Section):
 
 @dataclass(frozen=True)
 class CheckpointSettings(Section):
-    """``callbacks.checkpoint``: how often the last epoch is kept."""
+    """``callbacks.checkpoint``: which epoch is the best, and how often the last one is kept."""
 
     every_n_epochs: Annotated[Positive, NotInResult]
+    monitor: Annotated[  # chooses the best epoch, stops early, lowers the rate; None: as the task has it
+        Annotated[str, Pattern(r"val/\S.*", "names a metric of validation, such as val/f1")] | None, Later
+    ] = None
 
 
 @dataclass(frozen=True)

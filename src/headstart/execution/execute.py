@@ -112,7 +112,7 @@ def prepare_model(resolved: ResolvedRun) -> tuple[Strategy, Surroundings, Transf
     image_size = settings.datamodule.arguments.get("image_size")
     backbone = build_backbone(settings.backbone, resolved.weights, seed=seed, image_size=image_size)
     data.configure(backbone.input_spec)
-    task = build_data_task(settings.task, settings.loss, data)
+    task = build_data_task(settings, data)
     model = TransferModel(backbone, build_head(settings.head, backbone, task, seed=seed))
     surroundings = build_surroundings(settings, strategy, backbone, task, data)
     if settings.head_init != "default":

@@ -256,7 +256,8 @@ class Shared:
         data = self._once(partial(self._data, settings), "data", images)
         if choice["drop_last"] and data.sizes["train"] < choice["batch_size"]:
             return "datamodule.drop_last=true leaves none of its images"
-        task = self._once(partial(build_data_task, settings.task, settings.loss, data), "task", images, settings.loss)
+        chosen = [images, settings.loss, settings.callbacks.checkpoint.monitor]
+        task = self._once(partial(build_data_task, settings, data), "task", chosen)
         head = build_head(settings.head, self.backbone, task, seed=settings.seed)
         if any(True for _ in head.buffers()):
             return f"{type(head).__name__} has buffers, which may change in training"

@@ -17,7 +17,7 @@ from rich.text import Text
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome
 from headstart.launch.sweep import check_jobs, run_sweep, show_plan, show_summary
-from headstart.study.analysis import higher_is_better
+from headstart.runs.result import higher_is_better
 from headstart.study.tuning import TUNING_FILE, expected_best
 from headstart.system.atomic import write_json
 from headstart.system.console import duration, plain_table, show

@@ -150,7 +150,7 @@ def frozen_model(resolved: ResolvedRun, data: ImageDataModule) -> tuple[Transfer
     size = settings.datamodule.arguments.get("image_size")
     backbone = build_backbone(settings.backbone, resolved.weights, seed=settings.seed, image_size=size)
     data.configure(backbone.input_spec)
-    task = build_data_task(settings.task, settings.loss, data)
+    task = build_data_task(settings, data)
     model = TransferModel(backbone, build_head(settings.head, backbone, task, seed=settings.seed))
     trainer = build_bare_trainer(settings.trainer)
     channels_last = wants_channels_last(settings.trainer.channels_last, backbone)

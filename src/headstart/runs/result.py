@@ -36,6 +36,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 _SECTIONS = ("metrics", "config", "weights", "data", "params", "cost", "cache", "versions", "details", "files")
 _DIGEST = "digest"
+_LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "ece", "nll", "brier")
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,14 @@ def split_of(metric: str) -> tuple[str, str]:
     parts = metric.split("/")
     place = next((place for place, part in enumerate(parts) if part in ("train", "val", "test")), len(parts) - 2)
     return "/".join(parts[: place + 1]), "/".join(parts[place + 1 :])
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of a metric is better; of a target it is called kind_target, as in ``rmse_speed (km/h)``."""
+    name = split_of(metric)[1]
+    if name.startswith("r2_"):
+        return True
+    return not any(f"_{name}".endswith(f"_{word}") or f"{name}_".startswith(f"{word}_") for word in _LOWER_IS_BETTER)
 
 
 def to_plain(value: Any) -> Any:

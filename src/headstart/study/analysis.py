@@ -7,7 +7,7 @@ import numpy as np
 
 from headstart.errors import RunError
 from headstart.runs.reader import RunRecord
-from headstart.runs.result import split_of
+from headstart.runs.result import higher_is_better, split_of
 from headstart.study.compare import Design, Table, choice
 from headstart.study.crossing import Overtaking, overtakings
 from headstart.study.paired import Paired, candidates, corrected
@@ -23,8 +23,6 @@ from headstart.system.console import duration
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 Setting = tuple[str, ...]
-
-_LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "ece", "nll", "brier")
 
 
 @dataclass(frozen=True)
@@ -267,12 +265,6 @@ def cost_columns(arms: Sequence[Arm]) -> list[str]:
     """The costs that at least one arm recorded, in the order in which they are shown."""
     order = ("total_seconds", "trainable_parameters", "peak_memory_bytes", "stored_bytes")
     return [name for name in order if any(name in arm.costs for arm in arms)]
-
-
-def higher_is_better(name: str) -> bool:
-    """Whether more of a metric is better; of a target it is called kind_target, as in ``rmse_speed (km/h)``."""
-    short = split_of(name)[1]
-    return not any(f"_{short}".endswith(f"_{word}") or f"{short}_".startswith(f"{word}_") for word in _LOWER_IS_BETTER)
 
 
 def _metric(table: Table, name: str) -> Metric:

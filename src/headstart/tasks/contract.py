@@ -11,6 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from headstart.errors import ConfigError
+from headstart.runs.result import higher_is_better
+from headstart.system.names import suggestion
+
 
 class Task(ABC):
     """What is predicted: the number of outputs, the loss, the activation and the metrics.
@@ -19,20 +23,37 @@ class Task(ABC):
         name: ``multiclass``, ``binary``, ``multilabel`` or ``regression``.
         classes: names, in the order of the columns of :meth:`probabilities`; of quantities for regression.
         outputs: what the head must have.
-        monitor: the metric that chooses the checkpoint.
-        monitor_mode: whether more (``max``) or less (``min``) of it is better.
+        monitor: the metric that chooses the checkpoint; :meth:`choose_by` takes another.
         one_class: every image is of exactly one of the classes.
     """
 
     name: str
     outputs: int
     monitor: str = "val/acc"
-    monitor_mode: Literal["min", "max"] = "max"
     one_class: bool = True
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self._held: dict[tuple[str, torch.device], Tensor] = {}
+
+    @property
+    def monitor_mode(self) -> Literal["min", "max"]:
+        """Whether more (``max``) or less (``min``) of :attr:`monitor` is better."""
+        return "max" if higher_is_better(self.monitor) else "min"
+
+    def choose_by(self, monitor: str) -> None:
+        """Let another metric of validation choose the checkpoint.
+
+        Raises:
+            ConfigError: it is none of :attr:`metric_names`.
+        """
+        logged = [f"val/{name}" for name in self.metric_names]
+        if monitor not in logged:
+            raise ConfigError(
+                f"callbacks.checkpoint.monitor={monitor} is not logged with task={self.name}, which logs "
+                f"{', '.join(logged)}{suggestion(monitor, logged)}"
+            )
+        self.monitor = monitor
 
     @property
     @abstractmethod

@@ -30,7 +30,6 @@ class Regression(Task):
 
     name = "regression"
     monitor = "val/rmse"
-    monitor_mode = "min"
     one_class = False
 
     def __init__(

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from headstart.backbones.contract import Backbone
-from headstart.config.settings import Component, LossSettings, RunSettings, TrainerSettings
+from headstart.config.settings import Component, RunSettings, TrainerSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.model.description import ModelInfo
 from headstart.strategies.contract import Strategy
@@ -29,15 +29,22 @@ def build_data(choice: Component, *, seed: int, task: str = "auto") -> ImageData
     return data
 
 
-def build_data_task(name: str, loss: LossSettings, data: ImageDataModule) -> Task:
-    """The task over the data's classes; ``auto`` is what the data are."""
-    return build_task(
-        name,
+def build_data_task(settings: RunSettings, data: ImageDataModule) -> Task:
+    """The run's task over the data's classes; ``auto`` is what the data are.
+
+    Raises:
+        ConfigError: the choices do not fit each other or the classes, or the task does not log what is to be monitored.
+    """
+    task = build_task(
+        settings.task,
         data.classes,
-        label_smoothing=loss.label_smoothing,
-        class_weights=loss.class_weights,
+        label_smoothing=settings.loss.label_smoothing,
+        class_weights=settings.loss.class_weights,
         train_targets=data.targets("train"),
     )
+    if settings.callbacks.checkpoint.monitor is not None:
+        task.choose_by(settings.callbacks.checkpoint.monitor)
+    return task
 
 
 def build_backbone(choice: Component, weights: ResolvedWeights, *, seed: int, image_size: Any = None) -> Backbone:

@@ -174,3 +174,16 @@ def test_regression_refuses_what_is_the_same_on_every_image():
     targets = np.array([[1.0, 7.0], [2.0, 7.0]])
     with pytest.raises(ConfigError, match="b is 7 on every training image"):
         build_task("regression", ("a", "b"), train_targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "monitor", "mode"), [("multiclass", "val/acc", "max"), ("multilabel", "val/map", "max")]
+)
+def test_another_metric_may_choose_and_knows_its_direction(name: str, monitor: str, mode: str) -> None:
+    task = build_task(name, ("a", "b"))
+    assert (task.monitor, task.monitor_mode) == (monitor, mode)
+    task.choose_by("val/loss")
+    assert (task.monitor, task.monitor_mode) == ("val/loss", "min")
+    with pytest.raises(ConfigError, match=r"val/recall is not logged with task=.*val/f1"):
+        task.choose_by("val/recall")
+    assert build_task(name, ("a", "b")).monitor == monitor
