@@ -5,11 +5,13 @@ import json
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 SKILL = {"scratch": 0.2, "freeze": 1.6, "full": 2.1, "lp_ft": 2.2}
 SECONDS = {"scratch": 30.0, "freeze": 6.0, "full": 31.0, "lp_ft": 35.0}
@@ -155,3 +157,63 @@ def make_writer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Study
         return StudyWriter(tmp_path_factory.mktemp("made") / "study", **options)
 
     return make
+
+
+@pytest.fixture
+def loaded():
+    """A model of two classes, ``bright`` and ``dark``: the mean pixel and its negative."""
+    import torch
+    from torch import nn
+
+    from headstart.data.input_spec import InputSpec
+    from headstart.data.transforms import EvalTransform
+    from headstart.execution.load import Model
+
+    class Brightness(nn.Module):
+        """Dropout shows whether it runs in training mode."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = nn.Dropout(0.5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            mean = self.dropout(images.mean((1, 2, 3)))
+            return torch.stack([mean, -mean], 1)
+
+    spec = InputSpec(height=8, width=8, mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0)
+    return Model(
+        path=Path("run"),
+        config={},
+        result=None,
+        network=Brightness(),
+        task=SimpleNamespace(name="multiclass", one_class=True, probabilities=lambda outputs: outputs.softmax(1)),
+        classes=("bright", "dark"),
+        transform=EvalTransform(spec),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bright, a dark, a bright and a broken image, and what is none."""
+    root = tmp_path / "new images"
+    (root / "more").mkdir(parents=True)
+    Image.new("RGB", (20, 10), (255, 255, 255)).save(root / "a.png")
+    Image.new("L", (10, 10), 0).save(root / "b.jpg")
+    Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(root / "more" / "c.png")
+    (root / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    (root / "notes.txt").write_text("x")
+    (root / ".DS_Store").write_bytes(b"x")
+    return root
+
+
+@pytest.fixture
+def run_path(tmp_path: Path, finished, loaded, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run whose model is ``loaded``."""
+    import headstart.execution.load
+    from headstart.runs.directory import RunDirectory
+    from headstart.runs.result import write_result
+
+    monkeypatch.setattr(headstart.execution.load, "load", lambda path: loaded)
+    run = RunDirectory.open(tmp_path / "outputs", "study", "a", "1" * 8)
+    write_result(run.path, finished(fingerprint="1" * 8))
+    return run.path

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from headstart.commands.arguments import add_batches
 from headstart.config.foreign import add_trust, trust
 from headstart.errors import ConfigError
 from headstart.runs.reader import find_finished
@@ -26,13 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=("auto", "all", "train", "val", "test"),
         help="of the images (default: test where the data have such a split of their own, else all)",
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_batches(parser, batch_size=64)
     add_trust(parser)
     options = parser.parse_args(argv)
     trust(options.trust)
-    if options.batch_size < 1:
-        parser.error(f"--batch-size={options.batch_size} must be at least 1")
     keys = [choice.lstrip("+").partition("=")[0] for choice in options.choices]
     if wrong := [key for key in keys if key.partition(".")[0] != "datamodule"]:
         raise ConfigError(

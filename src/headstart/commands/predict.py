@@ -1,19 +1,20 @@
 """``headstart predict``: classify new images with a finished run, preprocessed exactly as in that run."""
 
 import argparse
-import io
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
+from headstart.commands.arguments import add_batches
 from headstart.config.foreign import add_trust, trust
-from headstart.execution.predict import Prediction, Unreadable, find_images, write_csv
+from headstart.inference.inputs import find_images
+from headstart.inference.predict import predict_to_file, predict_to_stream
+from headstart.inference.rows import check_output
 from headstart.runs.reader import find_finished
-from headstart.system.atomic import atomic_write
+from headstart.runs.result import RESULT_FILE
+from headstart.system.digests import digest
 from headstart.system.names import legible
 
 
@@ -23,69 +24,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="headstart predict", description="Classify images with a finished run, preprocessed as in that run."
     )
     parser.add_argument("run", help="run directory (or a folder that holds one finished run)")
-    parser.add_argument("images", nargs="+", help="image files, or folders of them")
-    parser.add_argument("--output", metavar="FILE.csv", help="write the CSV there (default: standard output)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        help="image files, folders of them, patterns ('photos/**/*.jpg'), tables of paths (.csv, .tsv), or - for one "
+        "path a line on standard input",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help=".csv, .jsonl or .parquet (default: CSV on standard output); if the command is killed, the same command "
+        "goes on with it",
+    )
+    parser.add_argument("--column", default="path", help="of the paths in tables (default: path)")
+    add_batches(parser, batch_size=32)
     add_trust(parser)
     choices = parser.parse_args(argv)
     trust(choices.trust)
-    if choices.batch_size < 1:
-        parser.error(f"--batch-size={choices.batch_size} must be at least 1")
     if choices.output and Path(choices.output).is_dir():
         parser.error(f"--output={choices.output} is a folder; give a file in it, such as predictions.csv")
-    paths = find_images(choices.images)
+    if choices.output:
+        check_output(choices.output)
+    images = find_images(choices.images, column=choices.column)
     directory = find_finished(choices.run)
-    return _predict_to_csv(
-        directory, paths, output=choices.output, batch_size=choices.batch_size, device=choices.device
-    )
 
-
-def _predict_to_csv(directory: Path, paths: list[str], *, output: str | None, batch_size: int, device: str) -> int:
     from headstart.execution.load import find_device, load
 
-    find_device(device)
+    find_device(choices.device)
     model = load(directory)
     started = time.perf_counter()
-    labels: Counter[str] = Counter()
-    unreadable: list[Unreadable] = []
-
-    def readable() -> Iterator[Prediction]:
-        for outcome in model.stream(paths, batch_size=batch_size, device=device):
-            if isinstance(outcome, Unreadable):
-                unreadable.append(outcome)
-            else:
-                labels[outcome.label] += 1
-                yield outcome
-
-    with _output(output) as file:
-        write_csv(file, model.classes, readable(), task=model.task.name)
-    for item in unreadable:
-        print(f"skipped: {legible(item.reason)}", file=sys.stderr)
-    seconds = time.perf_counter() - started
-    rate = f" in {seconds:.1f} s ({labels.total() / seconds:.0f} a second)" if labels else ""
-    done = "classified" if model.task.one_class else "predicted"
-    print(f"{labels.total()} images {done}{rate}, {len(unreadable)} unreadable", file=sys.stderr)
-    if model.task.one_class:
-        _show_counts(labels)
-    if output:
-        print(f"written to {output}", file=sys.stderr)
-    return 0 if labels else 1
-
-
-@contextmanager
-def _output(path: str | None) -> Iterator[IO[str]]:
-    """Where the lines go. A path that is not UTF-8 is written with its own bytes."""
-    if path is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")
-        yield sys.stdout
-        sys.stdout.flush()
+    if choices.output:
+        about = {"runs": [digest((directory / RESULT_FILE).read_bytes())]}
+        batches = {"batch_size": choices.batch_size, "device": choices.device}
+        tally = predict_to_file(model, images, Path(choices.output), about=about, **batches)
     else:
-        with atomic_write(path, "wb") as raw:
-            file = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="", write_through=True)
-            yield file
-            file.detach()
+        tally = predict_to_stream(model, images, batch_size=choices.batch_size, device=choices.device)
+    seconds = time.perf_counter() - started
+    new = tally.images + tally.unreadable - tally.resumed
+    rate = f" in {seconds:.1f} s ({new / seconds:.0f} a second)" if new and tally.images else ""
+    done = "classified" if model.task.one_class else "predicted"
+    print(f"{tally.images} images {done}{rate}, {tally.unreadable} unreadable", file=sys.stderr)
+    _show_counts(tally.labels)
+    if choices.output and tally.images:
+        print(f"written to {choices.output}", file=sys.stderr)
+    return 0 if tally.images else 1
 
 
 def _show_counts(labels: Counter[str]) -> None:

@@ -81,9 +81,14 @@ def scan_folder(root: str | Path, extensions: Sequence[str] = IMG_EXTENSIONS) ->
 
 def list_images(root: str | Path, extensions: Sequence[str] = IMG_EXTENSIONS) -> list[str]:
     """Every image file below ``root`` as a relative path with forward slashes, in order; hidden ones are left out."""
+    return sorted(iterate_images(root, extensions))
+
+
+def iterate_images(root: str | Path, extensions: Sequence[str] = IMG_EXTENSIONS) -> Iterator[str]:
+    """The same paths folder by folder, before the next one is read: what is in a folder, then what is below it."""
     root = Path(root)
     wanted = normalised_extensions(extensions)
-    return sorted(path.relative_to(root).as_posix() for path in _walk(root) if _is_image(path, wanted))
+    return (path.relative_to(root).as_posix() for path in _walk(root) if _is_image(path, wanted))
 
 
 def checked_root(root: str | Path | None) -> Path:

@@ -1,8 +1,9 @@
 """A finished run, ready to use again: its network, classes and preprocessing, on images of any kind."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,11 +104,11 @@ class Model:
         return torch.stack(found) if found else torch.zeros(0, self.network.backbone.feature_dim)
 
     def stream(
-        self, images: Sequence[Picture], *, batch_size: int = 32, device: str = "auto"
+        self, images: Iterable[Picture], *, batch_size: int = 32, device: str = "auto"
     ) -> Iterator[Prediction | Unreadable]:
         """Classify images one batch at a time, in their order; what is no image comes out as :class:`Unreadable`.
 
-        The next batch is decoded while the network works on the present one.
+        The next batch is decoded while the network works on the present one; no more than two are asked for ahead.
         """
 
         def rows(batch: Tensor) -> list[list[float]]:
@@ -122,7 +123,7 @@ class Model:
                 yield Prediction(path, self._label(outcome), tuple(outcome))
 
     def _stream(
-        self, images: Sequence[Picture], rows: Callable[[Tensor], Sequence[_Row]], *, batch_size: int, device: str
+        self, images: Iterable[Picture], rows: Callable[[Tensor], Sequence[_Row]], *, batch_size: int, device: str
     ) -> Iterator[tuple[Picture, _Row | DataError]]:
         place = find_device(device)
         self.network.to(place).eval()
@@ -133,16 +134,16 @@ class Model:
             except DataError as error:
                 return error
 
-        batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+        waiting = iter(images)
         with ThreadPoolExecutor(_DECODERS) as pool:
-            coming = [pool.submit(load, image) for image in batches[0]] if batches else []
-            for number, batch in enumerate(batches):
-                loaded = [future.result() for future in coming]
-                coming = [pool.submit(load, item) for item in batches[number + 1]] if number + 1 < len(batches) else []
-                tensors = [item for item in loaded if isinstance(item, Tensor)]
+            coming = [(image, pool.submit(load, image)) for image in islice(waiting, batch_size)]
+            while coming:
+                batch = [(image, future.result()) for image, future in coming]
+                coming = [(image, pool.submit(load, image)) for image in islice(waiting, batch_size)]
+                tensors = [item for _, item in batch if isinstance(item, Tensor)]
                 with torch.inference_mode():
                     made = iter(rows(torch.stack(tensors).to(place)) if tensors else ())
-                for image, item in zip(batch, loaded, strict=True):
+                for image, item in batch:
                     yield image, next(made) if isinstance(item, Tensor) else item
 
     def _label(self, probabilities: Sequence[float]) -> str:

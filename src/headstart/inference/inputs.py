@@ -1,0 +1,96 @@
+"""Which images: files, folders, patterns, tables and standard input, listed as they are wanted. No torch here."""
+
+import csv
+import glob
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+
+from headstart.data.scan import iterate_images
+from headstart.errors import DataError
+
+STANDARD_INPUT = "-"
+_TABLES = (".csv", ".tsv")
+
+
+def find_images(inputs: Iterable[str | Path], *, column: str = "path") -> Iterator[str]:
+    """Paths of images, each once, in a fixed order; a folder of millions is not read before its images are asked for.
+
+    Of several inputs, or one that may repeat itself, eight bytes of each path are remembered; of one folder nothing.
+
+    Args:
+        inputs: image files; folders, with all that is below them; patterns (``photos/**/*.jpg``); tables (``.csv`` or
+            ``.tsv``) of paths that start from the table's folder; ``-``: one path a line on standard input.
+        column: of the paths in tables.
+
+    Raises:
+        DataError: something does not exist, or holds no image.
+    """
+    given = [str(item) for item in inputs]
+    parts = [_begun(item, _listed(item, column)) for item in given]
+    folder = len(given) == 1 and Path(given[0]).expanduser().is_dir()
+    return chain.from_iterable(parts) if folder else _each_once(chain.from_iterable(parts))
+
+
+def _listed(given: str, column: str) -> Iterator[str]:
+    if given == STANDARD_INPUT:
+        return _from_standard_input()
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return ((path / name).as_posix() for name in iterate_images(path))
+    if path.exists():
+        return _from_table(path, column) if path.suffix.lower() in _TABLES else iter([path.as_posix()])
+    if glob.has_magic(given):
+        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        return (file.as_posix() for file in found if file.is_file())
+    raise DataError(f"{given} does not exist; give image files, a folder of them, a pattern, or a table of paths.")
+
+
+def _begun(given: str, names: Iterator[str]) -> Iterator[str]:
+    """The same names, of which there is at least one."""
+    first = next(names, None)
+    if first is None:
+        what = "standard input names" if given == STANDARD_INPUT else f"{given} holds"
+        raise DataError(f"{what} no image files; give image files or a folder of them.")
+    return chain([first], names)
+
+
+def _each_once(names: Iterable[str]) -> Iterator[str]:
+    seen: set[int] = set()
+    for name in names:
+        # A third of the memory of the paths; among a million of them two are taken for one in one call of 10 million.
+        key = int.from_bytes(blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+        if key not in seen:
+            seen.add(key)
+            yield name
+
+
+def _from_standard_input() -> Iterator[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    return (name for name in (line.rstrip("\r\n") for line in sys.stdin) if name.strip())
+
+
+def _from_table(table: Path, column: str) -> Iterator[str]:
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        header = file.readline()
+        mark = "\t" if table.suffix.lower() == ".tsv" else next((mark for mark in ",;\t" if mark in header), ",")
+        names = [name.strip() for name in next(csv.reader([header], delimiter=mark), [])]
+        if column not in names:
+            raise DataError(
+                f"{table} has no column {column}, only {', '.join(names)}; name that of the paths: --column"
+            )
+        place, rows = names.index(column), csv.reader(file, delimiter=mark, skipinitialspace=True)
+        try:
+            for row in rows:
+                if not row:
+                    continue
+                name = row[place].strip().replace("\\", "/") if place < len(row) else ""
+                if not name:
+                    raise DataError(f"{table}, line {rows.line_num + 1}: {column} is empty; give the path of an image")
+                yield (table.parent / name).as_posix()
+        except csv.Error as error:
+            raise DataError(f"{table} cannot be read, line {rows.line_num + 1}: {error}") from None

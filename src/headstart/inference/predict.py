@@ -1,0 +1,132 @@
+"""Any number of images through a finished model, into a file that the next start goes on with after a kill."""
+
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headstart.execution.predict import Prediction, Unreadable
+from headstart.inference.part import PartFile
+from headstart.inference.rows import FORMATS, CsvRows, write_parquet
+from headstart.system.names import legible
+
+if TYPE_CHECKING:
+    from headstart.tasks import Task
+
+
+class Predictor(Protocol):
+    """A model, or several as one."""
+
+    @property
+    def task(self) -> "Task":
+        """What the numbers mean."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """In the order of the probabilities."""
+        ...
+
+    def stream(self, images: Iterator[str], *, batch_size: int, device: str) -> Iterator[Prediction | Unreadable]:
+        """An outcome for each image, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was predicted.
+
+    Attributes:
+        images: with a row in the output, whoever made it.
+        unreadable: images without.
+        resumed: images that an earlier process had done.
+        labels: how often each class was given; empty where an image has no single class.
+    """
+
+    images: int
+    unreadable: int
+    resumed: int
+    labels: Counter[str]
+
+
+def predict_to_file(
+    model: Predictor, images: Iterator[str], output: Path, *, about: Mapping[str, Any], batch_size: int, device: str
+) -> Tally:
+    """Write a row for each image; the file appears when it is complete, and an interrupted call can be repeated.
+
+    Args:
+        model: finished.
+        images: paths, in the same order at each call.
+        output: ``.csv``, ``.jsonl`` or ``.parquet``.
+        about: the runs and options that the rows depend on.
+        batch_size: images at a time.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        RunError: another process writes this file.
+    """
+    suffix = output.suffix.lower()
+    rows = FORMATS[suffix](model.task.name, model.classes)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with PartFile(output, {**about, "rows": type(rows).__name__}, rows.header) as part:
+        left = part.begin(images)
+        if part.resumed:
+            _say(f"going on after {part.resumed:,} images of an earlier start ({part.path.name})")
+        elif part.replaced:
+            _say(f"starting anew: {part.path.name} is of another run, other options or other images")
+        for place, outcome in enumerate(model.stream(left, batch_size=batch_size, device=device), start=1):
+            if isinstance(outcome, Unreadable):
+                _report(outcome)
+                part.add("")
+            else:
+                part.add(rows.row(outcome), outcome.label if model.task.one_class else "")
+            # Between batches, so that the next start makes the same ones and gives the same digits.
+            if place % batch_size == 0 and part.settle():
+                _progress(part.images)
+        part.settle(at_once=True)
+        tally = Tally(part.rows, part.images - part.rows, part.resumed, part.labels)
+        if not part.rows:
+            part.discard()
+        elif suffix == ".parquet":
+            write_parquet(part.path, output, task=model.task.name, classes=model.classes)
+            part.discard()
+        else:
+            part.finish()
+    return tally
+
+
+def predict_to_stream(model: Predictor, images: Iterator[str], *, batch_size: int, device: str) -> Tally:
+    """CSV on standard output, row by row. A path that is not UTF-8 is written with its own bytes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape", line_buffering=False)
+    rows = CsvRows(model.task.name, model.classes)
+    labels: Counter[str] = Counter()
+    done = unreadable = 0
+    sys.stdout.write(rows.header)
+    for outcome in model.stream(images, batch_size=batch_size, device=device):
+        if isinstance(outcome, Unreadable):
+            _report(outcome)
+            unreadable += 1
+            continue
+        done += 1
+        if model.task.one_class:
+            labels[outcome.label] += 1
+        sys.stdout.write(rows.row(outcome))
+    sys.stdout.flush()
+    return Tally(done, unreadable, 0, labels)
+
+
+def _report(item: Unreadable) -> None:
+    _say(f"skipped: {legible(item.reason)}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _progress(images: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{images:,} images", end="\r", file=sys.stderr)

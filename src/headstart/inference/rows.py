@@ -1,0 +1,136 @@
+"""How predictions are written down: CSV, JSON lines, or Parquet made of them. No torch here."""
+
+import csv
+import importlib.util
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from headstart.errors import ConfigError
+from headstart.execution.predict import Prediction
+from headstart.system.atomic import atomic_path
+from headstart.system.names import cell
+
+_AT_ONCE = 10_000
+
+
+class Rows(Protocol):
+    """One text for each prediction, and one before them all."""
+
+    header: str
+
+    def row(self, one: Prediction) -> str:
+        """The whole line of an image."""
+        ...
+
+
+class CsvRows:
+    """``path``, ``class`` (or ``labels``), and ``probability/<class>`` for every class.
+
+    For regression: ``path`` and a column for every quantity. A spreadsheet would run a name that begins like a formula:
+    it gets an apostrophe before it.
+    """
+
+    def __init__(self, task: str, classes: Sequence[str]) -> None:
+        self._numbers = task == "regression"
+        columns = ["path", *classes] if self._numbers else [*_columns(task, classes)]
+        self.header = _csv_line(cell(name) for name in columns)
+
+    def row(self, one: Prediction) -> str:
+        """The whole line of an image."""
+        label = [] if self._numbers else [cell(one.label)]
+        return _csv_line([cell(one.path), *label, *(f"{value:.6g}" for value in one.probabilities)])
+
+
+class JsonRows:
+    """An object a line: ``path``, ``class`` and ``probabilities`` by class; ``labels`` in a list; or ``values``."""
+
+    header = ""
+
+    def __init__(self, task: str, classes: Sequence[str]) -> None:
+        self._task, self._classes = task, tuple(classes)
+
+    def row(self, one: Prediction) -> str:
+        """The whole line of an image."""
+        values = dict(zip(self._classes, (float(f"{value:.6g}") for value in one.probabilities), strict=True))
+        told: dict[str, Any] = {"path": one.path}
+        if self._task == "regression":
+            told["values"] = values
+        elif self._task == "multilabel":
+            told |= {"labels": one.label.split("|") if one.label else [], "probabilities": values}
+        else:
+            told |= {"class": one.label, "probabilities": values}
+        return json.dumps(told) + "\n"
+
+
+FORMATS: dict[str, type[CsvRows] | type[JsonRows]] = {
+    ".csv": CsvRows,
+    ".jsonl": JsonRows,
+    ".ndjson": JsonRows,
+    ".parquet": JsonRows,
+}
+"""By the suffix of the output; Parquet is made of JSON lines in the end, as its files cannot be continued."""
+
+
+def check_output(path: str | Path) -> None:
+    """Hold that predictions can be written there.
+
+    Raises:
+        ConfigError: the suffix names no format, or what it needs is not installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--output={path}: the suffix names the format: {', '.join(FORMATS)}")
+    if path.suffix.lower() == ".parquet":
+        require_parquet(f"--output={path}")
+
+
+def require_parquet(choice: str) -> None:
+    """Raise ConfigError where Parquet cannot be written."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError(f"{choice} needs pyarrow: pip install 'headstart[parquet]'")
+
+
+def write_parquet(lines: Path, path: Path, *, task: str, classes: Sequence[str]) -> None:
+    """A table of the same columns as the CSV, from a file of :class:`JsonRows`; memory holds a few thousand rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = pa.float64() if task == "regression" else pa.float32()
+    names = ["path", *classes] if task == "regression" else [*_columns(task, classes)]
+    texts = 1 if task == "regression" else 2
+    kinds = [pa.string()] * texts + [numbers] * len(classes)
+    schema = pa.schema([(_utf8(name), kind) for name, kind in zip(names, kinds, strict=True)])
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer, lines.open() as file:
+        for rows in _groups(map(json.loads, file), _AT_ONCE):
+            columns: list[list[Any]] = [[_utf8(row["path"]) for row in rows]]
+            if texts == 2:
+                columns.append([_utf8(row["class"] if "class" in row else "|".join(row["labels"])) for row in rows])
+            key = "values" if task == "regression" else "probabilities"
+            columns += [[row[key][name] for row in rows] for name in classes]
+            writer.write_table(pa.table([pa.array(*pair) for pair in zip(columns, kinds, strict=True)], schema=schema))
+
+
+def _columns(task: str, classes: Sequence[str]) -> Iterator[str]:
+    yield from ("path", "labels" if task == "multilabel" else "class")
+    yield from (f"probability/{name}" for name in classes)
+
+
+def _csv_line(values: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def _utf8(text: str) -> str:
+    """A name that may hold bytes which are no UTF-8, spelt out, as Parquet has none."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    waiting = iter(rows)
+    while group := list(islice(waiting, size)):
+        yield group
