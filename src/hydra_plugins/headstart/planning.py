@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from headstart.launch.jobs import Job
 from headstart.system.console import show
+from hydra_plugins.headstart.composing import SweepComposer
 
 # What makes a command a sweep; a job's own command has none of it.
 _OF_THE_SWEEP = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
@@ -31,15 +32,16 @@ def plan_jobs(
     common = set.intersection(*(set(overrides) for overrides in batch)) if batch else set()
     fixed = single_run_arguments(config)
 
+    composer = SweepComposer(loader, config)
+
     def plan(place: int, overrides: list[str]) -> Job:
-        return _plan(loader, config, overrides, first + place, fixed, label or _label(overrides, common))
+        return _plan(composer, config, overrides, first + place, fixed, label or _label(overrides, common))
 
     rows = [list(row) for row in batch]
     jobs = [plan(place, row) for place, row in enumerate(rows)]
-    # Composing is most of what planning costs: only a job with a mistake is asked which key it has not.
     sound = {tuple(row) for row, job in zip(rows, jobs, strict=True) if job.run is not None}
     if len(rows) > 1 and len(sound) < len(rows):
-        kept = without_absent_keys(rows, lambda row: None if tuple(row) in sound else _absent_key(loader, config, row))
+        kept = without_absent_keys(rows, lambda row: None if tuple(row) in sound else _absent_key(composer, row))
         jobs = [job if kept[place] == rows[place] else plan(place, kept[place]) for place, job in enumerate(jobs)]
     return jobs
 
@@ -73,9 +75,9 @@ def without_absent_keys(rows: Sequence[list[str]], absent_key: Callable[[list[st
     return kept
 
 
-def _absent_key(loader: ConfigLoader, config: DictConfig, overrides: list[str]) -> str | None:
+def _absent_key(composer: SweepComposer, overrides: list[str]) -> str | None:
     try:
-        loader.load_sweep_config(config, overrides)
+        composer.compose(overrides)
     except ConfigCompositionException as error:
         # Hydra has no other word for it than this message.
         found = re.match(r"Could not override '([^']+)'", str(error))
@@ -107,7 +109,7 @@ def on_one_machine(job: Job) -> Job:
 
 
 def _plan(
-    loader: ConfigLoader, config: DictConfig, overrides: list[str], number: int, fixed: list[str], label: str
+    composer: SweepComposer, config: DictConfig, overrides: list[str], number: int, fixed: list[str], label: str
 ) -> Job:
     from headstart.config import resolve_run
     from headstart.config.explain import explain
@@ -115,7 +117,7 @@ def _plan(
 
     arguments = (*fixed, *overrides)
     try:
-        composed = loader.load_sweep_config(config, overrides)
+        composed = composer.compose(overrides)
         with open_dict(composed):
             composed.hydra.mode = "RUN"
             composed.hydra.job.id, composed.hydra.job.num = str(number), number
