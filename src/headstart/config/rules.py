@@ -121,8 +121,15 @@ def task_fits(c: Choices) -> Iterator[str]:
         yield f"task=binary needs two classes, and this data set has {classes}; use task=multiclass or task=auto"
     if isinstance(weights, list) and classes is not None and len(weights) != classes:
         yield f"loss.class_weights has {len(weights)} numbers for {classes} classes; give {classes}, or balanced"
+    balanced = c.get("datamodule.sampler") == "balanced"
+    if balanced and weights not in ("none", None):
+        yield (
+            f"datamodule.sampler=balanced and loss.class_weights={weights} both make up for rare classes; leave one out"
+        )
     if task not in {"multilabel", "regression"}:
         return
+    if balanced:
+        yield f"datamodule.sampler=balanced needs one class an image and does not go with task={task}; leave it out"
     if c.known_strategy.one_class_only:
         yield f"task={task} does not go with this strategy, which needs one class an image; use l2sp, full or lp_ft"
     for key, usual in (("head_init", "default"), ("batch_transform.name", "none")):

@@ -75,6 +75,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         group_pattern: a regular expression; images in whose ids it finds the same are in one split.
         on_leak: what to do where the same image is in two splits: ``error``, ``drop`` it from the training or
             ``ignore``; None: an error, for published data sets with splits of their own a warning.
+        sampler: ``balanced`` shows every class equally often (:class:`headstart.data.sampler.EpochSampler`); None:
+            every image once an epoch.
         steps_per_epoch: batches an epoch, from as many passes over the images as it takes; None: one pass.
         val_steps: validate on at most this many batches, a fixed random choice of images; None: on all.
         num_workers: processes that load images; ``auto`` by cores, kind and amount of data.
@@ -125,6 +127,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         on_bad_image: Literal["skip", "raise"] = "skip",
         drop_last: Annotated[bool, StepsOnly(False)] = False,
         eval_batch_size: Annotated[int | None, AtLeast(1)] = None,
+        sampler: Annotated[Literal["balanced"] | None, Later, StepsOnly(None)] = None,
         steps_per_epoch: Annotated[int | None, AtLeast(1), Later, StepsOnly(None)] = None,
         val_steps: Annotated[int | None, AtLeast(1), Later] = None,
         max_pixels: Annotated[int | None, AtLeast(1), Later] = None,
@@ -134,7 +137,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.task = task
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        self.steps_per_epoch, self.val_steps = steps_per_epoch, val_steps
+        self.balanced, self.steps_per_epoch, self.val_steps = sampler == "balanced", steps_per_epoch, val_steps
         self.seed, self.split_seed = seed, split_seed
         self.image_size = _pair(image_size)
         self.augmentation = Augmentation(
@@ -184,6 +187,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             splits["val"] = some_of(splits["val"], source, self.val_steps * self.eval_batch_size, self.split_seed)
         if self.task == "regression" and source.kind == "classes":
             source, splits = as_numbers(source, splits)
+        if self.balanced and source.kind != "classes":
+            raise DataError(
+                f"datamodule.sampler=balanced needs one class an image; {source.name} has {source.kind}. Leave it out."
+            )
         if self.drop_last and len(splits["train"]) < self.batch_size:
             raise DataError(
                 f"datamodule.drop_last=true leaves nothing of {len(splits['train'])} training images at "
@@ -310,6 +317,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             rank=rank,
             world_size=world_size,
             drop_last=drop_last,
+            classes=self.targets("train") if self.balanced else None,
         )
         if self.trainer is not None:
             # Lightning makes the first iterator of a resumed fit before it calls set_epoch.

@@ -22,9 +22,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
     """Images of one split, decoded and transformed on access.
 
     An item is a dict with ``images`` ``(C, H, W)`` float32, ``targets`` (class position, or a row of numbers) and
-    ``index`` (position in the split). It is asked for by ``(epoch, index)``; a plain index means epoch 0. With
-    ``random`` the generators of Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the
-    transform and then put back, so an image is augmented alike whichever worker does it and whatever was drawn before;
+    ``index`` (position in the split). It is asked for by ``(epoch, index)``; a plain index means epoch 0, and one
+    beyond the length a repetition within the epoch (:class:`headstart.data.sampler.EpochSampler`). With ``random`` the
+    generators of Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the transform and then
+    put back, so an image is augmented alike whichever worker does it and whatever was drawn before;
     :class:`AffineAugment` is given its numbers.
 
     Args:
@@ -79,9 +80,12 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        target = self.records.targets[index]
+        position = index % len(self)
+        target = self.records.targets[position]
         single = target.item() if target.ndim == 0 else torch.from_numpy(np.array(target))
-        return {"images": self.shown(self.image(index), self.view(epoch), index), "targets": single, "index": index}
+        # Stored views take turns by epoch: there every repetition shows the same one.
+        image = self.shown(self.image(position), self.view(epoch), position if self.views else index)
+        return {"images": image, "targets": single, "index": position}
 
 
 @contextmanager

@@ -12,6 +12,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
     In training every process gets the same number of images: the order is filled up from its start, or cut with
     ``drop_last``. In evaluation (``shuffle=False``) nothing is repeated or left out: processes may differ by one.
 
+    With ``classes`` an epoch has as many images as without, and equally many of each class, to one: of a large class as
+    many as are its share, drawn anew each epoch, of a small one all of them several times. An image's repetition ``k``
+    has the index ``position + k * length``, so that it is augmented differently.
+
     Args:
         length: number of images in the split.
         seed: of the run.
@@ -19,27 +23,52 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: of this process.
         world_size: number of processes.
         drop_last: leave out what does not fill all processes evenly (with ``shuffle`` only).
+        classes: ``(length,)``, that of each image, to show all equally often (with ``shuffle`` only); None: each image
+            once an epoch.
     """
 
     def __init__(
-        self, length: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1, drop_last: bool = False
+        self,
+        length: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        classes: np.ndarray | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} must be at least 0 and below world_size {world_size}")
         self.length, self.seed, self.shuffle = length, seed, shuffle
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
         self.epoch = 0
+        self._members = None if classes is None else [np.flatnonzero(classes == one) for one in np.unique(classes)]
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration's order is that of this epoch, counted from 0."""
         self.epoch = int(epoch)
 
     def order(self, epoch: int) -> np.ndarray:
-        """All positions in this epoch's order, before they are dealt out to the processes."""
+        """All indices in this epoch's order, before they are dealt out to the processes."""
         if not self.shuffle:
             return np.arange(self.length)
         # Raw bits of a bit generator are the same in every version of NumPy; its permutations need not be.
-        return np.argsort(np.random.PCG64([self.seed, epoch]).random_raw(self.length), kind="stable")
+        generator = np.random.PCG64([self.seed, epoch])
+        order = np.argsort(generator.random_raw(self.length), kind="stable")
+        if self._members is None:
+            return order
+        return self._balanced(self._members, generator.random_raw(self.length), epoch)[order]
+
+    def _balanced(self, members: list[np.ndarray], bits: np.ndarray, epoch: int) -> np.ndarray:
+        """``(length,)`` indices, class after class; random bits decide which of a class come first."""
+        least, more = divmod(self.length, len(members))
+        found = []
+        for number, images in enumerate(members):
+            count = least + ((number - epoch * more) % len(members) < more)
+            turn, place = np.divmod(np.arange(count), len(images))
+            found.append(images[np.argsort(bits[images], kind="stable")][place] + turn * self.length)
+        return np.concatenate(found)
 
     def dealt(self, epoch: int) -> list[tuple[int, int]]:
         """This process's part of an epoch."""

@@ -291,6 +291,7 @@ class Shared:
             eval_batch_size=choice["eval_batch_size"] or own.batch_size,
             drop_last=own.drop_last,
             steps_per_epoch=own.steps_per_epoch,
+            balanced=own.balanced,
             clip=(settings.trainer.gradient_clip_algorithm or "norm", clip) if clip else None,
             stopping=(stopping.patience, stopping.min_delta) if stopping.enabled else None,
         )

@@ -56,6 +56,7 @@ class Recipe:
         eval_batch_size: images in a batch of evaluation.
         drop_last: leave out the last, smaller batch.
         steps_per_epoch: None: as many as there are batches.
+        balanced: show all classes equally often.
         clip: largest gradient, by ``value`` or ``norm``; None: any.
         stopping: epochs without an improvement after which it stops, and how large one must be; None: never.
     """
@@ -72,6 +73,7 @@ class Recipe:
     eval_batch_size: int
     drop_last: bool = False
     steps_per_epoch: int | None = None
+    balanced: bool = False
     clip: tuple[str, float] | None = None
     stopping: tuple[int, float] | None = None
 
@@ -86,13 +88,15 @@ class Recipe:
 
     def batches(self, epoch: int) -> tuple[list[Tensor], list[int]]:
         """Positions of an epoch's training images batch by batch, and the pass over the images of each batch."""
-        length, size = len(self.features["train"]), self.batch_size
-        sampler = EpochSampler(length, seed=self.seed, shuffle=True, drop_last=self.drop_last)
+        train, size = self.features["train"], self.batch_size
+        classes, length = train.targets.cpu().numpy() if self.balanced else None, len(train)
+        sampler = EpochSampler(length, seed=self.seed, shuffle=True, drop_last=self.drop_last, classes=classes)
         if self.steps_per_epoch is not None:
             sampler.set_epoch(epoch)
             dealt = list(RepeatedBatches(sampler, size, steps=self.steps_per_epoch, drop_last=self.drop_last))
-            return [torch.tensor([index for _, index in keys]) for keys in dealt], [keys[0][0] for keys in dealt]
-        found = list(torch.from_numpy(sampler.order(epoch)).split(size))
+            batches = [torch.tensor([index for _, index in keys]) % length for keys in dealt]
+            return batches, [keys[0][0] for keys in dealt]
+        found = list(torch.from_numpy(sampler.order(epoch) % length).split(size))
         if self.drop_last and len(found[-1]) < size:
             found.pop()
         return found, [epoch] * len(found)

@@ -136,8 +136,10 @@ class Inspection:
         ]
         if len(totals) > 1 and totals.min() * 10 < totals.max():
             rare, usual = self.classes[int(totals.argmin())], self.classes[int(totals.argmax())]
-            words = f"Classes of very different sizes ({rare} {totals.min()}, {usual} {totals.max()})"
-            told.append((1, f"{words}: look at balanced accuracy, and try loss.class_weights=balanced"))
+            advice = "look at balanced accuracy, and try datamodule.sampler=balanced or loss.class_weights=balanced"
+            told.append(
+                (1, f"Classes of very different sizes ({rare} {totals.min()}, {usual} {totals.max()}): {advice}")
+            )
         return [text for count, text in told if count]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from headstart.config.settings import CacheSettings
-from headstart.data.affine import AffineAugment, all_draws
+from headstart.data.affine import AffineAugment, all_draws, draws
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.dataset import ImageDataset
 from headstart.data.input_spec import InputSpec
@@ -88,14 +88,19 @@ class DecodedImages:
         )
 
     def decoder(self, *, channels_last: bool) -> Callable[[Tensor, int, np.ndarray], Tensor]:
-        """From stored rows, the epoch and their positions in the split to ``(B, C, H, W)`` images."""
+        """From stored rows, the epoch and their indices to ``(B, C, H, W)`` images."""
+        seed, length = self.dataset.seed, len(self.dataset)
 
-        def decode(rows: Tensor, epoch: int, positions: np.ndarray) -> Tensor:
+        def decode(rows: Tensor, epoch: int, indices: np.ndarray) -> Tensor:
             if self.augment is None:
                 images = normalised(rows, self.kept)
             else:
-                numbers = all_draws(self.dataset.seed, self.dataset.view(epoch), len(self.dataset))
-                images = self.augment(rows, numbers[positions])
+                view = self.dataset.view(epoch)
+                numbers = all_draws(seed, view, length)[indices % length]
+                if not self.dataset.views:
+                    for place in np.flatnonzero(indices >= length):
+                        numbers[place] = draws(seed, view, int(indices[place]))
+                images = self.augment(rows, numbers)
             return images if channels_last else images.contiguous(memory_format=torch.contiguous_format)
 
         return decode

@@ -25,7 +25,7 @@ class StoredBatches:
         entries: one for each augmented view, else a single one; an epoch uses the view of its number, modulo them.
         targets: of the whole split.
         images: the loader of the images that the rows stand for; it is never iterated.
-        decode: rows as they are stored, on the device, with the epoch and their positions, to what a batch holds.
+        decode: rows as they are stored, on the device, with the epoch and their indices, to what a batch holds.
         device: where the batches are wanted.
         constants: further items of every batch.
     """
@@ -57,8 +57,7 @@ class StoredBatches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for keys in self.batch_sampler:
-            positions = np.fromiter((index for _, index in keys), dtype=np.int64, count=len(keys))
-            yield self._batch(keys[0][0], positions)
+            yield self._batch(keys[0][0], np.fromiter((index for _, index in keys), dtype=np.int64, count=len(keys)))
 
     @property
     def sampler(self) -> Any:
@@ -76,12 +75,13 @@ class StoredBatches:
         for entry in self.entries:
             entry.close()
 
-    def _batch(self, epoch: int, positions: np.ndarray) -> dict[str, Any]:
-        index, view = torch.from_numpy(positions), epoch % len(self.entries)
+    def _batch(self, epoch: int, indices: np.ndarray) -> dict[str, Any]:
+        positions, view = indices % len(self._targets), epoch % len(self.entries)
+        index = torch.from_numpy(positions)
         if self._resident is not None:
             index = index.to(self._device)
             rows = self._resident[view].index_select(0, index)
         else:
             rows = torch.from_numpy(self.entries[view].rows(positions)).to(self._device)
-        shown = self._decode(rows, epoch, positions)
+        shown = self._decode(rows, epoch, indices)
         return {self.name: shown, "targets": self._targets[index], "index": index, **self._constants}

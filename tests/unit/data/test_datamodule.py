@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from headstart.data import Digits, InputSpec
+from headstart.data import Digits, Folder, InputSpec
 from headstart.data.datamodule import choose_workers
 from headstart.data.dataset import seeded
 from headstart.errors import DataError
+from headstart.store.decoded import DecodedImages
+from headstart.store.pixels import pixel_batches
 
 SPEC = InputSpec(height=224, width=224)
 
@@ -247,3 +250,61 @@ def test_memory_is_pinned_only_where_a_cuda_device_trains(tmp_path: Path) -> Non
     module = digits()
     trainer(tmp_path, fast_dev_run=True).fit(Recorder(), datamodule=module)
     assert module.train_dataloader().pin_memory is False
+
+
+@pytest.fixture
+def uneven(image_folder: Callable[..., Path]) -> Callable[..., Folder]:
+    """Twelve ants and three bees to train on."""
+    root = image_folder(splits={"train": 12, "val": 3})
+    for number in range(3, 12):
+        (root / "train" / "bee" / f"{number:03d}.png").unlink()
+
+    def made(**choices: Any) -> Folder:
+        usual = {"batch_size": 5, "seed": 1, "num_workers": 0, "image_size": 24, "sampler": "balanced"}
+        data = Folder(root=root, **(usual | choices))
+        data.configure(SPEC)
+        return data
+
+    return made
+
+
+def test_a_balanced_epoch(uneven: Callable[..., Folder]) -> None:
+    data = uneven()
+    [batches] = epochs(data.train_dataloader(), [2])
+    targets = torch.cat([batch["targets"] for batch in batches])
+    index = torch.cat([batch["index"] for batch in batches])
+    images = torch.cat([batch["images"] for batch in batches])
+    assert sorted(torch.bincount(targets).tolist()) == [7, 8]
+    assert torch.equal(targets, torch.from_numpy(data.targets("train"))[index])
+    bee = images[index == index[targets == 1][0]]
+    assert len(bee) >= 2
+    # The same image again in an epoch is augmented anew, as in another epoch.
+    assert len({one.numpy().tobytes() for one in bee}) == len(bee)
+    assert same(epochs(data.train_dataloader(), [2]), [batches])
+    # Evaluation shows each image once, whatever training does.
+    assert torch.cat([batch["index"] for batch in data.val_dataloader()]).tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("augment", ["light", "none", "keras"])
+@pytest.mark.parametrize("views", [0, 2])
+def test_a_balanced_epoch_from_decoded_images_is_the_same(
+    uneven: Callable[..., Folder], augment: str, views: int
+) -> None:
+    data = uneven(augment=augment, **({"zoom_range": 0.3} if augment == "keras" else {}))
+    decoded = DecodedImages.of(data, "train", augmented=True)
+    assert decoded is not None
+    loader = data.train_dataloader()
+    loader.dataset.views = decoded.dataset.views = views  # type: ignore[attr-defined]
+    rows = torch.from_numpy(np.concatenate(list(pixel_batches(decoded.dataset, range(15), batch_size=4, threads=1))))
+    decode = decoded.decoder(channels_last=False)
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        for keys, batch in zip(loader.batch_sampler, loader, strict=True):  # type: ignore[arg-type]
+            indices = np.array([index for _, index in keys])
+            assert torch.equal(decode(rows[indices % 15], epoch, indices), batch["images"])
+
+
+def test_a_balanced_sampler_needs_classes(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
+    root = image_folder(classes=("1", "2"))
+    with pytest.raises(DataError, match=r"datamodule\.sampler=balanced needs one class an image; images has values"):
+        Folder(root=root, batch_size=4, seed=0, task="regression", sampler="balanced").prepare()

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from headstart.data.sampler import EpochSampler, EvenBatches
@@ -80,3 +81,49 @@ def test_a_process_without_enough_images_repeats_one(length: int, world_size: in
 def test_rank_must_be_below_world_size() -> None:
     with pytest.raises(ValueError, match="rank 2"):
         EpochSampler(3, seed=0, shuffle=True, rank=2, world_size=2)
+
+
+UNEVEN = np.repeat([0, 1, 2], [40, 4, 10])[np.random.default_rng(0).permutation(54)]
+
+
+def balanced(epoch: int = 0, **choices: int) -> list[int]:
+    sampler = EpochSampler(54, **({"seed": 1, "shuffle": True, "classes": UNEVEN} | choices))
+    sampler.set_epoch(epoch)
+    return [index for _, index in sampler]
+
+
+def test_a_balanced_epoch_has_every_class_equally_often() -> None:
+    for epoch in range(4):
+        indices = balanced(epoch)
+        assert len(indices) == len(set(indices)) == 54
+        times = Counter(index % 54 for index in indices)
+        assert [sum(times[int(place)] for place in np.flatnonzero(one == UNEVEN)) for one in range(3)] == [18] * 3
+        # Nothing of a large class comes twice, and all of a small one equally often, to one.
+        assert [{times[int(place)] for place in np.flatnonzero(one == UNEVEN)} for one in (1, 2)] == [{4, 5}, {1, 2}]
+        assert max(times[int(place)] for place in np.flatnonzero(UNEVEN == 0)) == 1
+        repetitions = sorted(index // 54 for index in indices if index % 54 == indices[0] % 54)
+        assert repetitions == list(range(len(repetitions)))
+
+
+def test_a_balanced_order_is_a_function_of_seed_and_epoch_and_is_pinned() -> None:
+    assert balanced(3) == balanced(3)
+    assert len({tuple(balanced(epoch, seed=seed)) for epoch in range(3) for seed in range(3)}) == 9
+    seen = {index % 54 for epoch in range(12) for index in balanced(epoch)}
+    assert seen == set(range(54))
+    small = EpochSampler(6, seed=5, shuffle=True, classes=np.array([0, 0, 0, 0, 0, 1]))
+    assert small.order(2).tolist() == [11, 1, 3, 17, 0, 5]
+
+
+def test_what_cannot_be_divided_evenly_goes_around() -> None:
+    sampler = EpochSampler(5, seed=0, shuffle=True, classes=np.array([0, 0, 0, 1, 2]))
+    counts = [[(np.array([0, 0, 0, 1, 2])[sampler.order(e) % 5] == one).sum() for one in range(3)] for e in range(3)]
+    assert all(sorted(count) == [1, 2, 2] for count in counts)
+    assert np.sum(counts, axis=0).tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_processes_share_a_balanced_order(drop_last: bool) -> None:
+    shards = [balanced(2, rank=rank, world_size=4, drop_last=drop_last) for rank in range(4)]
+    assert {len(shard) for shard in shards} == {13 if drop_last else 14}
+    together = [index for turn in zip(*shards, strict=True) for index in turn]
+    assert together == np.resize(balanced(2), len(together)).tolist()

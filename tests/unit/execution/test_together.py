@@ -31,7 +31,11 @@ TINY = (
     "callbacks.plots=false",
 )
 
-FEW = ("optimizer.lr=0.01 seed=2", "optimizer=sgd scheduler=step scheduler.step_epochs=1 datamodule.shots=3")
+FEW = (
+    "optimizer.lr=0.01 seed=2",
+    "optimizer=sgd scheduler=step scheduler.step_epochs=1 datamodule.shots=3",
+    "datamodule.sampler=balanced datamodule.fraction=0.03 datamodule.shots=null",
+)
 
 MANY = (
     "",
@@ -53,6 +57,7 @@ MANY = (
     "datamodule.batch_size=8 datamodule.eval_batch_size=50",
     "datamodule.steps_per_epoch=7",
     "datamodule.drop_last=true",
+    "datamodule.sampler=balanced datamodule.fraction=0.03 datamodule.shots=null datamodule.steps_per_epoch=5",
     "task=binary datamodule.classes=[3,8]",
     "datamodule.augment=light cache.views=2",
     "trainer.gradient_clip_val=0.1",

@@ -123,6 +123,7 @@ def test_what_cannot_work_is_refused_with_the_reason(overrides, reason):
         (["strategy.lr_mult=3"], "strategy.lr_mult has no effect"),
         (["datamodule.augment=light"], "datamodule.augment has no effect"),
         (["cache.views=4"], "cache.views has no effect"),
+        (["datamodule.sampler=balanced"], "datamodule.sampler has no effect"),
         (["head.l2=0"], "head.l2=0: must be"),
     ],
 )
