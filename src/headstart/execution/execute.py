@@ -1,6 +1,8 @@
 """The straight line of a run, from the data to ``result.json``."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -178,10 +180,23 @@ def fit(trainer: pl.Trainer, module: TransferModule, loaders: CachedData, run: R
     """
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     seed_stream(loaders.data.seed, "training")
-    try:
+    with _stopped_by_signals(trainer):
         trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # what Lightning makes of Ctrl-C
+
+
+@contextmanager
+def _stopped_by_signals(trainer: pl.Trainer) -> Iterator[None]:
+    """Ctrl-C and SIGTERM while Lightning runs end in a KeyboardInterrupt.
+
+    Lightning exits after the first, and looks out for the second between two batches only: one that came during the
+    last would go unheard.
+    """
+    try:
+        yield
+    except SystemExit:
         raise KeyboardInterrupt from None
+    if trainer.received_sigterm:
+        raise KeyboardInterrupt
 
 
 def conclude(
@@ -210,7 +225,8 @@ def conclude(
         save_final(module.model, run.checkpoints)
     _validate(trainer, module, loaders)
     if loaders.data.has_test:
-        trainer.test(module, datamodule=loaders, verbose=False)
+        with _stopped_by_signals(trainer):
+            trainer.test(module, datamodule=loaders, verbose=False)
     return build_result(
         resolved,
         module,
@@ -307,6 +323,7 @@ def _cold_seconds(elapsed: float, loaders: CachedData, attempt: Attempt) -> dict
 
 def _validate(trainer: pl.Trainer, module: TransferModule, loaders: CachedData) -> float:
     """Score on validation; higher is better whatever the metric."""
-    trainer.validate(module, datamodule=loaders, verbose=False)
+    with _stopped_by_signals(trainer):
+        trainer.validate(module, datamodule=loaders, verbose=False)
     value = module.predictions["val"].metrics[module.task.monitor.removeprefix("val/")]
     return value if module.task.monitor_mode == "max" else -value

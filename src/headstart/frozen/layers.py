@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
+from headstart.training.seeds import seed_torch
+
 
 class StackedLayers(TorchFunctionMode):
     """Within it, a ``vmap`` over heads draws dropout head by head, and computes each layer in one product.
@@ -38,7 +40,7 @@ class StackedLayers(TorchFunctionMode):
         drawn, states = [], []
         for place, rows in enumerate(like):
             if not self._states:
-                torch.manual_seed(self._seed_of(place))
+                seed_torch(self._seed_of(place), self._device)
             elif cuda:
                 torch.cuda.set_rng_state(self._states[place], self._device)
             else:
