@@ -311,7 +311,7 @@ def _announce(prepared: Prepared, loaders: CachedData) -> None:
 def _note_row(row: Row, settings: RunSettings, run: RunDirectory) -> None:
     append_row(run.metrics_file, row)
     if settings.callbacks.progress != "none":
-        show(epoch_line(row, settings.trainer.max_epochs))
+        show(epoch_line(row, settings.trainer.max_epochs, settings.callbacks.checkpoint.monitor))
 
 
 def _cold_seconds(elapsed: float, loaders: CachedData, attempt: Attempt) -> dict[str, float]:

@@ -89,6 +89,7 @@ def build_result(
             "task": scored.task.name,
             "task_record": scored.task.record(),
             "monitor": scored.task.monitor,
+            **_per_class(scored),
             "best_epoch": best_epoch,
             "epochs": epochs,
             "phases": [phase["name"] for phase in audit["phases"]],
@@ -141,6 +142,15 @@ def count_parameters(audit: Audit) -> dict[str, int]:
     sizes = {parameter.name: parameter.size for stage in audit.info.stages for parameter in stage.parameters}
     trainable = sum(size for name, size in sizes.items() if name in audit.ever_learning)
     return {"total": sum(sizes.values()), "trainable": trainable}
+
+
+def _per_class(scored: ScoredModel) -> dict[str, Any]:
+    """Of each split but train, the scores of each class in the order of ``data.classes``, where there are classes."""
+    found = {
+        split: scored.task.per_class(torch.from_numpy(said.outputs), torch.from_numpy(said.targets))
+        for split, said in scored.predictions.items()
+    }
+    return {"per_class": to_plain(found)} if any(found.values()) else {}
 
 
 def _weights(model: TransferModel) -> dict[str, Any]:

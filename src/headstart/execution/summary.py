@@ -1,6 +1,6 @@
 """What a finished run says last: its metrics, what it cost, and where it is. No torch here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from headstart.system.console import duration, plain_table, show
 from headstart.system.names import legible
 from headstart.weights.report import weights_notice
 
-_MOST_COLUMNS = 8
+_MOST_COLUMNS = 6
+_MOST_CLASSES = 10
 
 
 def end_table(metrics: dict[str, float | None]) -> Table:
@@ -38,6 +39,18 @@ def end_table(metrics: dict[str, float | None]) -> Table:
         table.add_row(split, *(_metric(places.get((split, name))) for name in names))
     if "test" not in splits:
         table.add_row("test", *(["none"] + [""] * (len(names) - 1))[: len(names)], style="dim")
+    return table
+
+
+def class_table(split: str, classes: Sequence[str], scores: Mapping[str, Sequence[float | None]]) -> Table:
+    """Precision, recall, F1 and number of images of each class of a split."""
+    table = plain_table()
+    table.add_column(f"class ({split})", overflow="fold")
+    for name in ("precision", "recall", "f1", "images"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for place, name in enumerate(classes):
+        values = (_metric(scores[key][place]) for key in ("precision", "recall", "f1"))
+        table.add_row(escape(legible(name)), *values, f"{scores['support'][place]:,}")
     return table
 
 
@@ -78,8 +91,13 @@ def data_notice(data: Mapping[str, Any]) -> str:
 
 
 def result_summary(result: Result) -> Group:
-    """The end table; below it seconds, trainable parameters, the weights used and images that were left out."""
-    lines: list[RenderableType] = [end_table(result.metrics), Text(f"Cost: {cost_text(result.cost)}")]
+    """The end table, one of the classes where they are few; cost, parameters, weights, images left out."""
+    lines: list[RenderableType] = [end_table(result.metrics)]
+    per_class, classes = result.details.get("per_class") or {}, result.data.get("classes", ())
+    if per_class and len(classes) <= _MOST_CLASSES:
+        split = "test" if "test" in per_class else "val"
+        lines.append(class_table(split, classes, per_class[split]))
+    lines.append(Text(f"Cost: {cost_text(result.cost)}"))
     if params := result.params:
         share = params["trainable"] / max(params["total"], 1)
         lines.append(Text(f"Trainable parameters: {params['trainable']:,} of {params['total']:,} ({share:.2%})"))

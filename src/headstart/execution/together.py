@@ -169,7 +169,7 @@ def _write(member: Member, head: TrainedHead, shared: "Shared", fused: dict[str,
     show(weights_notice(shared.backbone.weights))
     show(audit_table(prepared.show_phase(0)))
     show(f"Trained together with {fused['runs'] - 1} other runs (hydra/launcher=fused)")
-    show("\n".join(epoch_line(row, recipe.max_epochs) for row in head.rows))
+    show("\n".join(epoch_line(row, recipe.max_epochs, recipe.task.monitor) for row in head.rows))
     write_metrics(run.metrics_file, head.rows)
     if head.error is not None:
         raise head.error

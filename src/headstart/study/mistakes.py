@@ -106,6 +106,17 @@ def confusion(runs: Sequence[StoredPredictions]) -> np.ndarray:
     return confusion_counts(np.concatenate([run.targets for run in runs]), predicted, size)
 
 
+def of_each_class(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """``precision``, ``recall`` and ``f1`` of each class, ``(C,)``; NaN where none was predicted or is there.
+
+    Args:
+        counts: ``(C, C)``, true class by row.
+    """
+    hits, said, true = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return {"precision": hits / said, "recall": hits / true, "f1": 2 * hits / (said + true)}
+
+
 def pooled_calibration(runs: Sequence[StoredPredictions]) -> Calibration:
     """Reliability of all runs' predictions together: more images per bin than one run has."""
     chances = np.concatenate([two_columns(run.probabilities) for run in runs])

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from headstart.plots.style import SERIES
 from headstart.runs.reader import RunRecord, StoredPredictions
 from headstart.study import curves, scores
@@ -18,6 +20,7 @@ from headstart.study.mistakes import (
     confusions,
     evaluated_split,
     mix_ups,
+    of_each_class,
     predictions_of,
     reliability,
 )
@@ -40,6 +43,7 @@ from headstart.system.atomic import write_rows
 
 MOST_IMAGES = 12
 _MOST_METRICS, _MOST_ARMS = 2, 8
+_MOST_CLASSES = 20
 
 _VERDICT_WORDS = {
     "better": ("better", "better"),
@@ -241,7 +245,46 @@ def _confusion(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) ->
     if not rows:
         return ""
     columns = [analysis.design.contrast, "hardest class", "most often mistaken"]
-    return table(columns, rows, _place(analysis)) + figures(confusions(sheet, runs))
+    return table(columns, rows, _place(analysis)) + _class_by_class(sheet, runs) + figures(confusions(sheet, runs))
+
+
+def _class_by_class(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) -> str:
+    """F1 of each class under each value, with precision and recall, over all its runs; all of it in ``classes.csv``."""
+    counts, classes = (
+        {value: confusion(members) for value, members in runs.items()},
+        next(iter(runs.values()))[0].classes,
+    )
+    images = np.bincount(next(iter(runs.values()))[0].targets, minlength=len(classes))
+    found = {value: of_each_class(one) for value, one in counts.items()}
+    everything = [
+        {"class": name, "images": int(images[place]), "value": value}
+        | {key: scores[place] for key, scores in found[value].items()}
+        for place, name in enumerate(classes)
+        for value in found
+    ]
+    write_rows(sheet.folder / f"{sheet.prefix}classes.csv", everything)
+    html = data_table(everything, "Precision, recall and F1 of each class")
+    shown = list(found)[:_MOST_ARMS]
+    if not 2 < len(classes) <= _MOST_CLASSES:
+        return html
+    rows = [
+        [Cell(name), Cell(f"{images[place]:,}", number=True)]
+        + [
+            Cell(
+                _percent(found[value]["f1"][place]),
+                f"{_percent(found[value]['precision'][place])} / {_percent(found[value]['recall'][place])}",
+                number=True,
+            )
+            for value in shown
+        ]
+        for place, name in enumerate(classes)
+    ]
+    words = "F1 of each class in percent, below it precision / recall, over all runs."
+    return heading("Class by class") + table(["class", "images", *shown], rows, words) + html
+
+
+def _percent(share: float) -> str:
+    return DASH if np.isnan(share) else f"{100 * share:.0f}"
 
 
 def _changed(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) -> str:

@@ -8,6 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from headstart.tasks.contract import Task
+from headstart.tasks.scores import (
+    areas,
+    balanced_accuracy,
+    cohen_kappa,
+    confusion_counts,
+    macro_f1,
+    of_each_class,
+)
 
 _TOP_K = 5
 
@@ -31,9 +39,11 @@ class Classification(Task):
         return {"acc": float((self.probabilities(outputs).argmax(dim=1) == targets).float().mean())}
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """``loss``, ``acc``, ``f1`` (macro), ``auroc`` (macro, one class against the rest); ``top5`` of six or more.
+        """``loss``, ``acc``, ``f1`` (macro), ``auroc``, ``top5`` of six or more, ``balanced_acc``, ``kappa``, ``ap``.
 
-        Classes that do not occur in the split are left out of ``auroc``; where all targets are equal it is NaN.
+        ``balanced_acc`` is the mean recall, ``kappa`` Cohen's, ``ap`` average precision. ``auroc`` and ``ap`` are of
+        the second of two classes, of more the mean over each against the rest. Classes that do not occur in the split
+        are left out of means; what is not defined there (``auroc`` where all targets are equal) is NaN.
         """
         return self.evaluate_each(outputs[None], targets)[0]
 
@@ -43,25 +53,42 @@ class Classification(Task):
         safe = torch.where(finite[:, None, None], outputs, 0.0)
         probabilities = torch.stack([self.probabilities(one) for one in safe])
         predicted = probabilities.argmax(dim=2)
+        counts = confusion_counts(predicted, targets, len(self.classes))
+        scored = [1] if len(self.classes) == 2 else targets.unique().tolist()
+        positive = F.one_hot(targets, len(self.classes))[:, scored]
+        under_roc, precision = areas(probabilities[:, :, scored], positive)
         columns = {
             "acc": (predicted == targets).sum(dim=1).float() / len(targets),
-            "f1": _macro_f1(predicted, targets, len(self.classes)),
-            "auroc": _auroc(probabilities, targets),
+            "f1": macro_f1(counts),
+            "auroc": under_roc.nanmean(dim=1),
+            "balanced_acc": balanced_accuracy(counts),
+            "kappa": cohen_kappa(counts),
+            "ap": precision.nanmean(dim=1),
         }
         if "top5" in self.metric_names:
             best = probabilities.topk(_TOP_K, dim=2).indices
             columns["top5"] = (best == targets[:, None]).any(dim=2).sum(dim=1).float() / len(targets)
         return [
-            {"loss": float(self.loss(one.float(), targets)), **{name: float(c[place]) for name, c in columns.items()}}
+            {
+                name: float(self.loss(one.float(), targets)) if name == "loss" else float(columns[name][place])
+                for name in self.metric_names
+            }
             if finite[place]
             else dict.fromkeys(self.metric_names, math.nan)
             for place, one in enumerate(outputs)
         ]
 
+    def per_class(self, outputs: Tensor, targets: Tensor) -> dict[str, list[float]]:
+        """See :meth:`Task.per_class`."""
+        predicted = self.probabilities(outputs).argmax(dim=1)
+        counts = confusion_counts(predicted[None], targets, len(self.classes))[0]
+        return of_each_class(counts.diagonal(), counts.sum(dim=0), counts.sum(dim=1))
+
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Keys of :meth:`evaluate`."""
-        return ("loss", "acc", "f1", "auroc", *(("top5",) if len(self.classes) > _TOP_K else ()))
+        top5 = ("top5",) if len(self.classes) > _TOP_K else ()
+        return ("loss", "acc", "f1", "auroc", *top5, "balanced_acc", "kappa", "ap")
 
     def _weights(self, device: torch.device) -> Tensor | None:
         return None if self.class_weights is None else self._on("class_weights", self.class_weights, device)
@@ -112,46 +139,3 @@ class Binary(Classification):
         """Sigmoid, and its complement for the first class."""
         logits = outputs.float()
         return torch.cat((torch.sigmoid(-logits), torch.sigmoid(logits)), dim=1)
-
-
-def _macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """``(jobs, N)`` class numbers to ``(jobs,)``: the mean over classes that are there or were predicted."""
-    jobs = len(predicted)
-    cells = (torch.arange(jobs, device=targets.device)[:, None] * classes + targets) * classes + predicted
-    table = torch.bincount(cells.flatten(), minlength=jobs * classes**2).view(jobs, classes, classes)
-    hits, seen = table.diagonal(dim1=1, dim2=2).float(), (table.sum(dim=1) + table.sum(dim=2)).float()
-    scores = torch.where(seen > 0, 2 * hits / seen.clamp(min=1), 0.0)
-    return scores.sum(dim=1) / (seen > 0).sum(dim=1)
-
-
-def _auroc(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """``(jobs, N, classes)`` to ``(jobs,)``: mean area under the ROC curves of each class against the rest.
-
-    The area is the probability that an image of the class ranks before one of the rest, ties counting half (Hanley and
-    McNeil, Radiology 1982).
-    """
-    classes = probabilities.shape[2]
-    counts = torch.bincount(targets, minlength=classes)
-    present = [number for number, count in enumerate(counts.tolist()) if 0 < count < len(targets)]
-    if not present:
-        return torch.full((len(probabilities),), math.nan)
-    scored = present[-1:] if classes == 2 else present
-    ranks = _mean_ranks(probabilities[:, :, scored].transpose(1, 2).contiguous())
-    positive = torch.stack([targets == number for number in scored]).double()
-    count = positive.sum(dim=1)
-    areas = ((ranks * positive).sum(dim=2) - count * (count + 1) / 2) / (count * (len(targets) - count))
-    return areas.mean(dim=1)
-
-
-def _mean_ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 along the last dimension; equal values share the mean of theirs."""
-    ordered, order = values.sort(dim=-1)
-    length = values.shape[-1]
-    places = torch.arange(length, device=values.device).expand_as(ordered)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    first = torch.where(new, places, 0).cummax(dim=-1).values
-    ends = torch.ones_like(new)
-    ends[..., :-1] = new[..., 1:]
-    last = torch.where(ends, places, length).flip(-1).cummin(dim=-1).values.flip(-1)
-    return torch.empty_like(ordered, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2 + 1)

@@ -76,6 +76,13 @@ class Task(ABC):
         """:meth:`evaluate` of several models on one split: ``(models, N, outputs)`` and the split's targets."""
         return [self.evaluate(one, targets) for one in outputs]
 
+    def per_class(self, outputs: Tensor, targets: Tensor) -> dict[str, list[float]]:
+        """``precision``, ``recall``, ``f1`` and ``support`` (images) of each class of a whole split, in their order.
+
+        NaN where they are not defined; empty for a task without classes.
+        """
+        return {}
+
     @abstractmethod
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from torchmetrics.functional.classification import binary_average_precision
 
 from headstart.tasks.contract import Task
+from headstart.tasks.scores import areas, of_each_class
 
 THRESHOLD = 0.5
 """A label is predicted from this probability on."""
@@ -58,14 +58,17 @@ class Multilabel(Task):
         """
         if not torch.isfinite(outputs).all():
             return dict.fromkeys(self.metric_names, math.nan)
-        probabilities, present = self.probabilities(outputs), targets.long()
-        columns = [c for c in range(len(self.classes)) if present[:, c].any()]
-        precisions = [float(binary_average_precision(probabilities[:, c], present[:, c])) for c in columns]
+        precision = areas(self.probabilities(outputs)[None], targets >= 1)[1]
         return {
             "loss": float(self.loss(outputs.float(), targets)),
-            "map": sum(precisions) / len(precisions) if precisions else math.nan,
+            "map": float(precision.nanmean()),
             **self.training_summary(outputs, targets),
         }
+
+    def per_class(self, outputs: Tensor, targets: Tensor) -> dict[str, list[float]]:
+        """See :meth:`Task.per_class`."""
+        predicted, present = self.probabilities(outputs) >= THRESHOLD, targets >= 1
+        return of_each_class((predicted & present).sum(dim=0), predicted.sum(dim=0), present.sum(dim=0))
 
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split: ``f1``."""

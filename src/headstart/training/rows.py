@@ -10,6 +10,8 @@ from headstart.system.console import duration
 
 Row = dict[str, float | int | str | None]
 
+_MOST_SCORES = 4
+
 
 def append_row(path: Path, row: Row) -> None:
     """Add an epoch's row; those of this epoch and later ones, which is trained again, go.
@@ -37,10 +39,11 @@ def distinct_rates(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not _repeats_rate(name, metrics)}
 
 
-def epoch_line(row: Mapping[str, Any], max_epochs: int | None) -> str:
-    """``Epoch 3/10  train/loss 0.41  val/loss 0.33  val/acc 0.93  2.1 s``."""
+def epoch_line(row: Mapping[str, Any], max_epochs: int | None, monitor: str | None = None) -> str:
+    """``Epoch 3/10  train/loss 0.41  val/loss 0.33  val/acc 0.93  2.1 s``: the monitored score and the first."""
     names = [name for name in ("train/loss", "val/loss") if name in row]
-    names += [name for name in row if name.startswith("val/") and name != "val/loss"]
+    scores = [name for name in row if name.startswith("val/") and name not in names]
+    names += sorted(scores, key=lambda name: name != monitor)[:_MOST_SCORES]
     epochs = epochs_text(max_epochs)
     parts = [f"Epoch {row['epoch'] + 1:>{len(epochs)}}/{epochs}"]
     parts += [f"{name} {row[name]:.4f}" for name in names if row[name] is not None]

@@ -44,6 +44,20 @@ def test_many_metrics_are_rows_and_no_name_or_value_is_cut() -> None:
     assert len(lines) == 2 + 9
 
 
+def test_few_classes_are_listed_with_what_is_right_about_each(finished: Callable[..., Any]) -> None:
+    scores = {"precision": [0.5, None], "recall": [1.0, 0.0], "f1": [2 / 3, 0.0], "support": [1234, 1]}
+    lines = rendered(result_summary(finished(details={"per_class": {"val": scores, "test": scores}})))
+    place = next(number for number, line in enumerate(lines) if line.split()[:1] == ["class"])
+    assert lines[place].split() == ["class", "(test)", "precision", "recall", "f1", "images"]
+    assert [line.split() for line in lines[place + 2 : place + 4]] == [
+        ["0", "0.5000", "1.0000", "0.6667", "1,234"],
+        ["1", "-", "0.0000", "0.0000", "1"],
+    ]
+    data = {**finished().data, "classes": [str(number) for number in range(30)]}
+    many = {"val": {name: [0.5] * 30 for name in scores}}
+    assert "precision" not in "".join(rendered(result_summary(finished(data=data, details={"per_class": many}))))
+
+
 def test_a_missing_test_split_is_said() -> None:
     assert rendered(end_table({"val/acc": 0.5}))[-1].split() == ["test", "none"]
 
@@ -83,7 +97,7 @@ def test_a_log_is_wider_than_a_default_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    show(end_table({f"val/metric{i}": 0.5 for i in range(8)}))
+    show(end_table({f"val/a_long_metric{i}": 0.5 for i in range(6)}))
     assert max(map(len, capsys.readouterr().out.splitlines())) > 80
 
 

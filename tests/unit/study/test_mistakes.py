@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from headstart.runs.reader import StoredPredictions
-from headstart.study.mistakes import calibration, changed_images, confusion
+from headstart.study.mistakes import calibration, changed_images, confusion, of_each_class
 
 
 def slow_calibration_error(probabilities: np.ndarray, targets: np.ndarray, bins: int) -> float:
@@ -54,6 +55,18 @@ def test_a_single_column_is_the_probability_of_class_one() -> None:
 def test_confusion_counts_true_by_row() -> None:
     counts = confusion([predictions([0, 1, 1], [0, 0, 2]), predictions([0, 0, 2], [0, 0, 2])])
     assert counts.tolist() == [[3, 1, 0], [0, 0, 0], [0, 1, 1]]
+
+
+def test_each_class_is_scored_as_by_scikit_learn_over_all_runs() -> None:
+    targets = [0, 0, 1, 1, 2]
+    labels = [[0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
+    found = of_each_class(confusion([predictions(said, targets) for said in labels]))
+    expected = precision_recall_fscore_support(
+        targets * 2, [*labels[0], *labels[1]], labels=[0, 1, 2], zero_division=np.nan
+    )
+    for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
+        np.testing.assert_allclose(found[name], values, err_msg=name)
+    assert np.isnan(found["precision"][2])
 
 
 def test_changed_images_are_those_whose_usual_prediction_differs() -> None:

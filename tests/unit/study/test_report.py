@@ -79,7 +79,8 @@ def test_every_section_is_there_when_its_data_is(writer: "StudyWriter") -> None:
         "calibration",
     ):
         assert {f"{plot}.svg", f"{plot}.png", f"{plot}.csv"} <= names
-    assert "changed-images.csv" in names
+    assert {"changed-images.csv", "classes.csv"} <= names
+    assert "Class by class" in page
 
 
 def test_sections_without_data_are_left_out(writer: "StudyWriter") -> None:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy, multiclass_f1_score
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    multiclass_accuracy,
+    multiclass_cohen_kappa,
+    multiclass_f1_score,
+    multiclass_recall,
+)
 
 from headstart.tasks import Binary, Multiclass, Task, build_task
 
@@ -24,17 +31,21 @@ def slowly(task: Task, outputs: Tensor, targets: Tensor) -> dict[str, float]:
     if not isinstance(task, Multiclass | Binary):
         return task.evaluate(outputs, targets)
     probabilities, count = task.probabilities(outputs), len(task.classes)
-    areas = {c: float(binary_auroc(probabilities[:, c], (targets == c).long())) for c in set(targets.tolist())}
-    if count == 2:
-        areas.pop(0)
+    there = [1] if count == 2 else sorted(set(targets.tolist()))
+    areas = [float(binary_auroc(probabilities[:, c], (targets == c).long())) for c in there]
+    precisions = [float(binary_average_precision(probabilities[:, c], (targets == c).long())) for c in there]
+    recalls = multiclass_recall(probabilities, targets, count, average="none")
     values = {
         "loss": float(task.loss(outputs, targets)),
         "acc": float(multiclass_accuracy(probabilities, targets, count, average="micro")),
         "f1": float(multiclass_f1_score(probabilities, targets, count, average="macro")),
-        "auroc": sum(areas.values()) / len(areas),
+        "auroc": sum(areas) / len(areas),
     }
     if count > 5:
         values["top5"] = float(multiclass_accuracy(probabilities, targets, count, average="micro", top_k=5))
+    values["balanced_acc"] = float(recalls[targets.unique()].mean())
+    values["kappa"] = float(multiclass_cohen_kappa(probabilities, targets, count))
+    values["ap"] = sum(precisions) / len(precisions)
     return values
 
 
@@ -62,6 +73,13 @@ def test_classes(classes: int, coarse: bool):
 def test_a_class_that_does_not_occur():
     targets = torch.randint(3, (60,), generator=torch.Generator().manual_seed(0))
     check(build_task("multiclass", TEN[:4]), outputs_of(3, 60, 4), targets)
+
+
+def test_columns_in_parts_are_columns_at_once(monkeypatch: pytest.MonkeyPatch):
+    task, targets, outputs = build_task("multiclass", TEN), torch.arange(50) % 10, outputs_of(3, 50, 10, coarse=True)
+    whole = task.evaluate_each(outputs, targets)
+    monkeypatch.setattr("headstart.tasks.scores._AT_A_TIME", 3 * 50 * 4)
+    assert task.evaluate_each(outputs, targets) == whole
 
 
 def test_one_class_only():

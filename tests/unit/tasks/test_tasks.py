@@ -3,7 +3,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 
 from headstart.errors import ConfigError, DataError
 from headstart.tasks import build_task
@@ -25,8 +34,11 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     probabilities = outputs.softmax(1).double().numpy()
     probabilities /= probabilities.sum(1, keepdims=True)
     predicted, truth = probabilities.argmax(1), targets.numpy()
-    assert set(values) == {"loss", "acc", "f1", "auroc", "top5"}
+    assert set(values) == {"loss", "acc", "f1", "auroc", "top5", "balanced_acc", "kappa", "ap"}
     assert values["acc"] == pytest.approx(accuracy_score(truth, predicted), abs=1e-6)
+    assert values["balanced_acc"] == pytest.approx(balanced_accuracy_score(truth, predicted), abs=1e-6)
+    assert values["kappa"] == pytest.approx(cohen_kappa_score(truth, predicted), abs=1e-6)
+    assert values["ap"] == pytest.approx(average_precision_score(np.eye(8)[truth], probabilities), abs=1e-6)
     assert values["f1"] == pytest.approx(f1_score(truth, predicted, average="macro"), abs=1e-6)
     assert values["auroc"] == pytest.approx(roc_auc_score(truth, probabilities, multi_class="ovr"), abs=1e-6)
     assert values["top5"] == pytest.approx(top_k_accuracy_score(truth, probabilities, k=5), abs=1e-6)
@@ -41,7 +53,10 @@ def test_binary_metrics_are_those_of_scikit_learn() -> None:
     values = task.evaluate(outputs, targets)
     score = outputs[:, 0].sigmoid().numpy()
     assert task.outputs == 1
-    assert set(values) == {"loss", "acc", "f1", "auroc"}
+    assert set(values) == {"loss", "acc", "f1", "auroc", "balanced_acc", "kappa", "ap"}
+    assert values["balanced_acc"] == pytest.approx(balanced_accuracy_score(targets, score > 0.5), abs=1e-6)
+    assert values["kappa"] == pytest.approx(cohen_kappa_score(targets, score > 0.5), abs=1e-6)
+    assert values["ap"] == pytest.approx(average_precision_score(targets, score), abs=1e-6)
     assert values["acc"] == pytest.approx(accuracy_score(targets, score > 0.5), abs=1e-6)
     assert values["f1"] == pytest.approx(f1_score(targets, score > 0.5, average="macro"), abs=1e-6)
     assert values["auroc"] == pytest.approx(roc_auc_score(targets, score), abs=1e-6)
@@ -65,7 +80,56 @@ def test_classes_absent_from_a_split_are_left_out_without_a_warning() -> None:
     probabilities = outputs[few].softmax(1).numpy()
     expected = [roc_auc_score(targets[few] == c, probabilities[:, c]) for c in range(3)]
     assert values["auroc"] == pytest.approx(float(np.mean(expected)), abs=1e-6)
+    precisions = [average_precision_score(targets[few] == c, probabilities[:, c]) for c in range(3)]
+    assert values["ap"] == pytest.approx(float(np.mean(precisions)), abs=1e-6)
+    predicted = probabilities.argmax(1)
+    assert set(predicted) - {0, 1, 2}  # classes that are not there are predicted all the same
+    assert values["kappa"] == pytest.approx(cohen_kappa_score(targets[few], predicted), abs=1e-6)
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        assert values["balanced_acc"] == pytest.approx(balanced_accuracy_score(targets[few], predicted), abs=1e-6)
     assert math.isfinite(values["f1"])
+
+
+def assert_each_class(found: dict[str, list[float]], truth: np.ndarray, predicted: np.ndarray) -> None:
+    """As scikit-learn counts, with NaN for what is not defined."""
+    labels = list(range(len(found["support"])))
+    expected = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=np.nan)
+    assert list(found) == ["precision", "recall", "f1", "support"]
+    for name, values in zip(found, expected, strict=True):
+        np.testing.assert_allclose(found[name], values, err_msg=name)
+
+
+def test_each_class_is_scored_as_by_scikit_learn() -> None:
+    outputs, targets = example()
+    task = build_task("multiclass", CLASSES)
+    assert_each_class(task.per_class(outputs, targets), targets.numpy(), outputs.argmax(1).numpy())
+    few = targets < 3
+    outputs[:, 7] = -9.0
+    found = task.per_class(outputs[few], targets[few])
+    assert_each_class(found, targets[few].numpy(), outputs[few].argmax(1).numpy())
+    assert math.isnan(found["recall"][5])
+    assert not math.isnan(found["f1"][5])  # it was predicted, which is wrong
+    assert math.isnan(found["f1"][7])
+    assert found["support"][3:] == [0] * 5
+    single = torch.tensor([[2.0], [-1.0], [0.5], [-3.0]])
+    sigmoid = build_task("binary", ("ant", "bee")).per_class(single, torch.tensor([1, 0, 0, 1]))
+    assert_each_class(sigmoid, np.array([1, 0, 0, 1]), np.array([1, 0, 1, 0]))
+
+
+def test_each_label_is_scored_as_by_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(2)
+    targets = (torch.rand(80, 4, generator=generator) < 0.3).float()
+    outputs = torch.randn(80, 4, generator=generator) + targets
+    targets[:, 2] = 0
+    task = build_task("multilabel", CLASSES[:4])
+    assert_each_class(task.per_class(outputs, targets), targets.numpy(), (outputs >= 0).numpy())
+    expected = [average_precision_score(targets[:, c], outputs[:, c]) for c in (0, 1, 3)]
+    assert task.evaluate(outputs, targets)["map"] == pytest.approx(float(np.mean(expected)), abs=1e-6)
+
+
+def test_numbers_have_no_classes() -> None:
+    task = build_task("regression", ("x",), train_targets=np.array([[0.0], [1.0]]))
+    assert task.per_class(torch.zeros(2, 1), torch.zeros(2, 1)) == {}
 
 
 def test_one_class_alone_has_no_auroc() -> None:
@@ -79,7 +143,7 @@ def test_a_diverged_model_scores_nothing() -> None:
     outputs, targets = example(5)
     outputs[0, 0] = math.nan
     values = build_task("multiclass", CLASSES).evaluate(outputs, targets)
-    assert set(values) == {"loss", "acc", "f1", "auroc", "top5"}
+    assert set(values) == {"loss", "acc", "f1", "auroc", "top5", "balanced_acc", "kappa", "ap"}
     assert all(math.isnan(value) for value in values.values())
 
 

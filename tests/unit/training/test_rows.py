@@ -89,3 +89,6 @@ def test_a_line_of_an_epoch():
     assert epoch_line({**row, "val/acc": 1.0, "val/loss": 0.1}, 9) == (
         "Epoch 9/9  train/loss 0.5000  val/loss 0.1000  val/acc 1.0000  2.1 s"
     )
+    many = {"epoch": 0, "train/loss": 0.5, **{f"val/{name}": 0.25 for name in "abcdef"}, "seconds": 2.06}
+    shown = "  ".join(f"val/{name} 0.2500" for name in "eabc")
+    assert epoch_line(many, 9, "val/e") == f"Epoch 1/9  train/loss 0.5000  {shown}  2.1 s"
