@@ -60,10 +60,10 @@ def train_table(train):
 def test_numbers_are_learnt_stored_drawn_and_predicted(train_table, tables, strategy: str, tmp_path: Path):
     run, result = train_table(tables("numbers"), "regression", f"strategy={strategy}", "callbacks.plots=true")
     assert result.data["classes"] == ["brightness", "redness"]
-    assert result.details["monitor"] == "val/rmse"
+    assert result.details["monitor"] == "val/nrmse"
     assert result.cache["used"] is (strategy == "freeze")
     rows = read_metrics_csv(run.metrics_file)
-    assert min(row["val/rmse"] for row in rows) == pytest.approx(result.metrics["val/rmse"], rel=1e-4)
+    assert min(row["val/nrmse"] for row in rows) == pytest.approx(result.metrics["val/nrmse"], rel=1e-4)
     assert rows[-1]["train/loss"] < 0.7 * rows[0]["train/loss"]
     with np.load(run.predictions_file("test")) as stored:
         errors = stored["probabilities"] - stored["targets"]

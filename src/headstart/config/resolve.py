@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 RESULTS_VERSION = 3
 """Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""
 
-_REVISIONS = {("head_init", "probe"): 2}
+_REVISIONS = {("head_init", "probe"): 2, ("task", "regression"): 2}
 """Single choices that give another result than before: only their runs are trained again."""
+
+_STEPS_REVISION = 2
+"""The same for heads that are trained in steps: of epochs that score alike the one with the lower loss is kept."""
 
 _GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
 _KEY_LENGTH = 96
@@ -217,6 +220,8 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
     for (key, value), revision in _REVISIONS.items():
         if described.get(key) == value:
             described[key] = [value, revision]
+    if not is_closed_form(config):
+        described["steps"] = _STEPS_REVISION
     described["backbone.weights"] = weights_content(weights)
     for prefix, datamodule in _datamodules(config).items():
         if datamodule.get("manifest"):

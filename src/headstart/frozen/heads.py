@@ -27,7 +27,7 @@ from headstart.frozen.features import Features
 from headstart.frozen.layers import StackedLayers
 from headstart.system.hardware import memory_bytes
 from headstart.tasks import Task
-from headstart.training.module import diverged
+from headstart.training.module import check_finite
 from headstart.training.rates import RatePlan, build_plateau, plateau_factor
 from headstart.training.rows import Row, distinct_rates
 from headstart.training.seeds import step_seed
@@ -130,7 +130,7 @@ class TrainedHead:
 
     def __post_init__(self) -> None:
         self._plateau = build_plateau(self.recipe.plan.schedule, self.recipe.task.monitor_mode)
-        self._best_score, self._stopping_score, self._waited = -np.inf, -np.inf, 0
+        self._best_place, self._stopping_score, self._waited = (-np.inf, -np.inf), -np.inf, 0
 
     @property
     def epochs(self) -> int:
@@ -155,15 +155,18 @@ class TrainedHead:
         plan, task, epoch = self.recipe.plan, self.recipe.task, len(self.rows)
         rates = {f"lr/{group.name}": rate for group, rate in zip(plan.groups, self.rates(position), strict=True)}
         self.rows.append({"epoch": epoch, "phase": plan.phases[0].name, **metrics, **distinct_rates(rates), **more})
-        loss, value = metrics["train/loss"], metrics[task.monitor]
-        if not np.isfinite(loss):
-            self.error = diverged(loss, epoch, plan.base_lr)
+        try:
+            check_finite(metrics, epoch, plan.base_lr)
+        except DivergedError as error:
+            self.error = error
             return False
+        value, loss = metrics[task.monitor], metrics["val/loss"]
         if self._plateau is not None:
             self._plateau.step(value)
         score = -np.inf if np.isnan(value) else value if task.monitor_mode == "max" else -value
-        if not self.best or score > self._best_score:
-            self.best_epoch, self.best, self._best_score = epoch, state(), score
+        place = (score, -np.inf if np.isnan(loss) else -loss)  # of equal scores, the lower loss
+        if not self.best or place > self._best_place:
+            self.best_epoch, self.best, self._best_place = epoch, state(), place
         if epoch + 1 < self.recipe.max_epochs and not self._stops(score):
             return True
         self.last = state()
@@ -269,20 +272,20 @@ class Stack:
         means = torch.stack([losses for _, _, losses in collected], dim=1).float().cpu() @ (sizes / sizes.sum())
         outputs, targets = (torch.cat(parts, dim=1).cpu() for parts in list(zip(*collected, strict=True))[:2])
         summaries = [
-            {"loss": float(loss), **task.training_summary(*head)}
-            for loss, *head in zip(means, outputs, targets, strict=True)
+            task.training_metrics(*head, objective=float(objective), differs=task.weighs)
+            for objective, *head in zip(means, outputs, targets, strict=True)
         ]
         return summaries, epoch + 1 - 1 / len(passes)
 
     def _gradients(self, rows: Tensor, targets: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Outputs and losses ``(heads,)``; the gradients are those of the optimizer's parameters, clipped."""
+        """Outputs and objectives ``(heads,)``; the gradients are those of the optimizer's parameters, clipped."""
 
         def seed_of(place: int) -> int:
             return step_seed(self.running[place].recipe.seed, self._step, number)
 
         with StackedLayers(self._device, seed_of), self._precision():
             outputs = vmap(self._outputs)(self._stacked, rows)
-            losses = vmap(self._first.task.loss)(outputs, targets)
+            losses = vmap(self._first.task.objective)(outputs, targets)
         gradients = torch.autograd.grad(losses.sum(), list(self._stacked.values()), allow_unused=True)
         for name, gradient in zip(self._stacked, gradients, strict=True):
             if gradient is None:

@@ -265,7 +265,7 @@ def best_scale(outputs: Tensor, targets: Tensor, task: Task, offset: Tensor | fl
     """
 
     def loss(exponent: float) -> float:
-        return float(task.loss(outputs * 10.0**exponent + offset, targets))
+        return float(task.objective(outputs * 10.0**exponent + offset, targets))
 
     return float(10.0 ** minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 1e-2}).x)
 

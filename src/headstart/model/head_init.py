@@ -155,7 +155,7 @@ def calibrate(model: TransferModel, data: ImageDataModule, task: Task, device: t
             tensor.copy_(buffers[name])
         scores, wanted = torch.cat(outputs), torch.cat(targets)
         scale = min(1.0, max(_LEAST_SCALE, best_scale(scores, wanted, task)))
-        before, loss, guessing = (float(task.loss(factor * scores, wanted)) for factor in (1.0, scale, 0.0))
+        before, loss, guessing = (float(task.objective(factor * scores, wanted)) for factor in (1.0, scale, 0.0))
         if not loss <= 2 * guessing:
             raise ConfigError(
                 f"head_init=probe: with batches of {size}, as in training, the fitted head's loss is {before:.2f}, and "

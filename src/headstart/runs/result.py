@@ -36,7 +36,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 _SECTIONS = ("metrics", "config", "weights", "data", "params", "cost", "cache", "versions", "details", "files")
 _DIGEST = "digest"
-_LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "ece", "nll", "brier")
+_LOWER_IS_BETTER = ("loss", "objective", "error", "mae", "mse", "rmse", "nrmse", "ece", "nll", "brier")
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Share(Strategy):
             device = step.outputs.device
             batch = stream.batch(step.epoch)
             outputs = _outputs(model, name, batch["images"].to(device, non_blocking=True))
-            return weight * other.task.loss(outputs, batch["targets"].to(device, non_blocking=True))
+            return weight * other.task.objective(outputs, batch["targets"].to(device, non_blocking=True))
 
         return loss
 

@@ -273,7 +273,7 @@ def _metric(table: Table, name: str) -> Metric:
     percent = (
         short != "loss"
         and all(0 <= value <= 1 for value in values)
-        and short.partition("_")[0] not in ("nll", "mae", "mse", "rmse")
+        and short.partition("_")[0] not in ("nll", "mae", "mse", "rmse", "nrmse")
     )
     return Metric(name, higher, percent)
 

@@ -33,6 +33,7 @@ class Classification(Task):
         super().__init__(classes)
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
+        self.weighs = label_smoothing > 0 or class_weights is not None
 
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split: ``acc``."""
@@ -104,7 +105,11 @@ class Multiclass(Classification):
         self.outputs = len(self.classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy; with class weights, the weighted mean."""
+        """Cross-entropy."""
+        return F.cross_entropy(outputs, targets)
+
+    def objective(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy with smoothed targets; with class weights, the weighted mean."""
         weights = self._weights(outputs.device)
         if targets.ndim > 1 and weights is not None:
             each = F.cross_entropy(
@@ -125,7 +130,11 @@ class Binary(Classification):
     outputs = 1
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Binary cross-entropy; with class weights, the weighted mean."""
+        """Binary cross-entropy."""
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], targets.to(outputs.dtype))
+
+    def objective(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross-entropy with smoothed targets; with class weights, the weighted mean."""
         shares = targets if targets.ndim == 1 else targets[:, 1]
         smooth = shares.to(outputs.dtype) * (1.0 - self.label_smoothing) + self.label_smoothing / 2
         losses = F.binary_cross_entropy_with_logits(outputs[:, 0], smooth, reduction="none")

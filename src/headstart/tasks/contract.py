@@ -25,12 +25,14 @@ class Task(ABC):
         outputs: what the head must have.
         monitor: the metric that chooses the checkpoint; :meth:`choose_by` takes another.
         one_class: every image is of exactly one of the classes.
+        weighs: :meth:`objective` is another than :meth:`loss`.
     """
 
     name: str
     outputs: int
     monitor: str = "val/acc"
     one_class: bool = True
+    weighs: bool = False
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -62,7 +64,11 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of ``(B, outputs)`` and ``(B,)`` class numbers or ``(B, classes)`` numbers; a scalar."""
+        """Plain mean loss of ``(B, outputs)`` and ``(B,)`` class numbers or ``(B, classes)`` numbers; a scalar."""
+
+    def objective(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What training minimises: :meth:`loss` with the weights and smoothing asked for, and of mixed targets too."""
+        return self.loss(outputs, targets)
 
     @abstractmethod
     def probabilities(self, outputs: Tensor) -> Tensor:
@@ -86,6 +92,22 @@ class Task(ABC):
     @abstractmethod
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split."""
+
+    def training_metrics(
+        self, outputs: Tensor, targets: Tensor, *, objective: float, differs: bool
+    ) -> dict[str, float]:
+        """``loss`` and the summary of the training images; beside them the ``objective``, where that is another.
+
+        Args:
+            outputs: of all training images, each from its own step.
+            targets: hard ones.
+            objective: mean of what was minimised.
+            differs: it is not just the loss.
+        """
+        summary = self.training_summary(outputs, targets)
+        if not differs:
+            return {"loss": objective, **summary}
+        return {"loss": float(self.loss(outputs.float(), targets)), "objective": objective, **summary}
 
     def record(self) -> dict[str, Any]:
         """What of it came from the training data, in plain values; :func:`~headstart.tasks.build_task` takes it."""

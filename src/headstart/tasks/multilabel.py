@@ -33,6 +33,7 @@ class Multilabel(Task):
         super().__init__(classes)
         self.outputs = len(self.classes)
         self.label_smoothing, self.positive_weights = label_smoothing, positive_weights
+        self.weighs = label_smoothing > 0 or positive_weights is not None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -41,6 +42,10 @@ class Multilabel(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy, mean over images and labels."""
+        return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
+
+    def objective(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The same with smoothed targets and the weights of present labels."""
         smooth = targets.to(outputs.dtype) * (1.0 - self.label_smoothing) + self.label_smoothing / 2
         weights = self.positive_weights
         if weights is not None:

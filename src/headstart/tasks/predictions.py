@@ -3,7 +3,7 @@
 Nothing is moved off the device or reduced while batches run, so evaluation costs no synchronisation a step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -114,13 +114,13 @@ class EpochOutputs:
         if loss is not None:
             self.losses.append(loss[None])
 
-    def take(self, summarise: Callable[[Tensor, Tensor], dict[str, float]]) -> dict[str, float]:
-        """Mean loss and ``summarise(outputs, targets)`` of this process's batches; forgets them."""
+    def take(self, task: Task, *, differs: bool) -> dict[str, float]:
+        """:meth:`Task.training_metrics` of this process's batches, whose losses are the objective; forgets them."""
         sizes, losses = torch.tensor(self.sizes, dtype=torch.float32), self.losses.all().float().cpu()
-        values = {"loss": float((losses * sizes).sum() / sizes.sum())}
-        values |= summarise(self.outputs.all().cpu(), self.targets.all().cpu())
+        objective = float((losses * sizes).sum() / sizes.sum())
+        outputs, targets = self.outputs.all().cpu(), self.targets.all().cpu()
         self._clear()
-        return values
+        return task.training_metrics(outputs, targets, objective=objective, differs=differs)
 
     def gather(self, task: Task) -> Predictions:
         """The split's predictions, gathered over all processes, in the split's order; forgets them."""

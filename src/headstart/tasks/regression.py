@@ -57,6 +57,8 @@ class Regression(Task):
         if len(mean) != self.outputs:
             raise ConfigError(f"{len(mean)} columns of targets for {self.outputs} quantities {list(self.classes)}")
         self.mean, self.std = torch.from_numpy(mean), torch.from_numpy(std)
+        if self.outputs > 1:
+            self.monitor = "val/nrmse"
 
     def record(self) -> dict[str, Any]:
         """Mean and standard deviation of the training targets."""
@@ -66,7 +68,7 @@ class Regression(Task):
     def metric_names(self) -> tuple[str, ...]:
         """Keys of :meth:`evaluate`."""
         each = tuple(f"{kind}_{name}" for name in self.classes for kind in ("mae", "rmse", "r2"))
-        return ("loss", "mae", "rmse", "r2", *(each if len(self.classes) > 1 else ()))
+        return ("loss", "mae", "rmse", "r2", *(("nrmse", *each) if len(self.classes) > 1 else ()))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error in units of the training targets' variance."""
@@ -81,8 +83,10 @@ class Regression(Task):
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """``loss``, and in the targets' own units ``mae``, ``rmse`` and ``r2``.
 
-        With several quantities these are means over them, and each also has its own, such as ``rmse_age``. ``r2``
-        is the share of the split's variance that is explained (0: no better than its mean; NaN where all are equal).
+        With several quantities these are means over them, and each also has its own, such as ``rmse_age``; ``nrmse`` is
+        the mean of their RMSE in units of the training targets' standard deviations, in which none outweighs the
+        others by its scale. ``r2`` is the share of the split's variance that is explained (0: no better than its
+        mean; NaN where all are equal).
         """
         if not torch.isfinite(outputs).all():
             return dict.fromkeys(self.metric_names, math.nan)
@@ -96,14 +100,19 @@ class Regression(Task):
         values = {"loss": float(self.loss(outputs.float(), targets))}
         values |= {kind: float(each.mean()) for kind, each in found.items()}
         if len(self.classes) > 1:
+            values["nrmse"] = self._standardised(found["rmse"])
             for column, name in enumerate(self.classes):
                 values |= {f"{kind}_{name}": float(each[column]) for kind, each in found.items()}
         return values
 
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Cheap metrics for the training split: ``rmse``."""
+        """Cheap metrics for the training split: ``rmse``, of several quantities ``nrmse`` too."""
         errors = self.probabilities(outputs).double() - targets.double()
-        return {"rmse": float(errors.square().mean(dim=0).sqrt().mean())}
+        each = errors.square().mean(dim=0).sqrt()
+        return {"rmse": float(each.mean())} | ({"nrmse": self._standardised(each)} if self.outputs > 1 else {})
+
+    def _standardised(self, errors: Tensor) -> float:
+        return float((errors.cpu() / self.std).mean())
 
     def _scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
         # Differences of large numbers (times, counts) are lost in 32 bits; Apple's GPUs have no others.

@@ -1,11 +1,13 @@
 """Checkpoints of a run: the best on validation, the last for resuming, and one shared file of what never changes."""
 
+import math
 import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -51,9 +53,35 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **here, "best_k_models": moved})
 
 
+class BestCheckpoint(RunCheckpoint):
+    """Of the epoch with the best metric; of several with the same, that of the lowest loss on validation."""
+
+    lowest_loss = math.inf
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Whether this epoch is the best so far; the same in all processes, as the metrics are."""
+        loss = float(trainer.callback_metrics.get("val/loss", math.inf))
+        loss = math.inf if math.isnan(loss) else loss
+        better: bool = super().check_monitor_top_k(trainer, current)
+        ties = current is not None and not better and bool(current == self.best_model_score)
+        if better or (ties and loss < self.lowest_loss):
+            self.lowest_loss = loss
+            return True
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the loss that a tie must beat."""
+        return {**super().state_dict(), "lowest_loss": self.lowest_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore that too."""
+        super().load_state_dict(state_dict)
+        self.lowest_loss = state_dict["lowest_loss"]
+
+
 def build_checkpoints(folder: Path, *, monitor: str, mode: str, every_n_epochs: int = 1) -> list[ModelCheckpoint]:
     """The best checkpoint by ``monitor`` (weights only) and the last one (everything needed to resume)."""
-    best = RunCheckpoint(
+    best = BestCheckpoint(
         dirpath=folder, filename=BEST, monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
     )
     last = RunCheckpoint(

@@ -20,7 +20,8 @@ def fit_record(rows: Sequence[Mapping[str, Any]], best_epoch: int | None) -> dic
         those epochs), and ``train_loss_fall``: by which share of itself the mean training loss fell from the last
         quarter of the epochs but one to the last one, or None in a single epoch. Empty where nothing was noted.
     """
-    losses = np.array([row["train/loss"] for row in rows if row.get("train/loss") is not None], dtype=float)
+    minimised = [row.get("train/objective", row.get("train/loss")) for row in rows]
+    losses = np.array([value for value in minimised if value is not None], dtype=float)
     if not len(losses):
         return {}
     window, fall = max(1, int(_WINDOW * len(losses))), None

@@ -1,7 +1,7 @@
 """The one LightningModule: it runs any strategy's phases and knows none of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -153,14 +153,14 @@ class TransferModule(pl.LightningModule):
     # Training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The task's loss plus the strategy's extra losses."""
+        """The task's objective plus the strategy's extra losses."""
         targets = batch["targets"]
         if self._batch_transform is not None:
             place = {"epoch": self.current_epoch, "batch_index": batch_idx, "rank": self.global_rank}
             images, targets = self._batch_transform(batch["images"], targets, **place)
             batch = {**batch, "images": images}
         features, outputs = self._forward(batch)
-        loss = self.task.loss(outputs, targets)
+        loss = self.task.objective(outputs, targets)
         inputs = batch.get("activations", batch.get("images"))
         assert inputs is not None
         step = Step(inputs, targets, features, outputs, self.current_epoch, batch_idx)
@@ -173,7 +173,8 @@ class TransferModule(pl.LightningModule):
         self._train.add(outputs, hard_targets(targets) if mixed else targets, batch["index"], loss)
         every = int(getattr(self.trainer, "log_every_n_steps", 0))  # set by Lightning, not declared
         if every and self.loggers and self.global_step % every == every - 1:
-            self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
+            name = "train/objective_step" if self._objective_differs else "train/loss_step"
+            self.log(name, loss.detach(), on_step=True, on_epoch=False)
         return loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -194,12 +195,12 @@ class TransferModule(pl.LightningModule):
         self.audit.see_gradients()
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's loss, metrics and rates; stop if the loss is not a number.
+        """Log the epoch's loss, objective where it is another, metrics and rates; stop if they are not numbers.
 
         Raises:
             DivergedError: the mean training loss is NaN or infinite.
         """
-        epoch = self._train.take(self.task.training_summary)
+        epoch = self._train.take(self.task, differs=self._objective_differs)
         values = {f"train/{name}": value for name, value in epoch.items()}
         values |= {f"train/{name}": float(total) / max(self._steps, 1) for name, total in self._extra.items()}
         self._extra, self._steps = {}, 0
@@ -210,8 +211,7 @@ class TransferModule(pl.LightningModule):
         row = self._row()
         if self.trainer.is_global_zero:
             self.on_row(row)
-        if not np.isfinite(values["train/loss"]):
-            raise diverged(values["train/loss"], self.current_epoch, self.plan.base_lr)
+        check_finite(values, self.current_epoch, self.plan.base_lr)
         if self._plateau is not None:
             self._plateau.step(float(self.trainer.callback_metrics[self.task.monitor]))
 
@@ -221,7 +221,8 @@ class TransferModule(pl.LightningModule):
         # Those that an earlier epoch was validated with are still there.
         stale = () if self._validated_epoch == self.current_epoch else ("val/",)
         kept = {name: value for name, value in metrics.items() if "/" in name and not name.startswith(stale)}
-        kept.pop("train/loss_step", None)
+        for step in ("train/loss_step", "train/objective_step"):
+            kept.pop(step, None)
         place: Row = {"epoch": self.current_epoch, "step": self.global_step, "phase": self.phase.name}
         return {**place, **distinct_rates(kept), "seconds": round(time.perf_counter() - self._epoch_began, 3)}
 
@@ -336,13 +337,24 @@ class TransferModule(pl.LightningModule):
             state.update({f"model.{name}": tensor for name, tensor in saved["ema"]["weights"].items()})
 
     @property
+    def _objective_differs(self) -> bool:
+        """Whether more than the task's plain loss is minimised."""
+        return self.task.weighs or self._batch_transform is not None or bool(self.extras.losses)
+
+    @property
     def _plateau_factor(self) -> float:
         return plateau_factor(self._plateau)
 
 
-def diverged(loss: float, epoch: int, lr: float) -> DivergedError:
-    """What is raised when the mean training loss of an epoch, counted from 0, is not a number."""
-    return DivergedError(
-        f"the training loss became {loss} in epoch {epoch + 1}; lower optimizer.lr={lr:g}, warm up "
-        "(scheduler.warmup_epochs) or clip gradients (trainer.gradient_clip_val)"
-    )
+def check_finite(metrics: Mapping[str, float], epoch: int, lr: float) -> None:
+    """Hold that the mean training loss and objective of an epoch, counted from 0, are numbers.
+
+    Raises:
+        DivergedError: one is not.
+    """
+    for name in ("loss", "objective"):
+        if not np.isfinite(value := metrics.get(f"train/{name}", 0.0)):
+            raise DivergedError(
+                f"the training {name} became {value} in epoch {epoch + 1}; lower optimizer.lr={lr:g}, warm up "
+                "(scheduler.warmup_epochs) or clip gradients (trainer.gradient_clip_val)"
+            )

@@ -38,8 +38,11 @@ def test_regression_learns_standardised_and_is_scored_in_its_own_units():
     assert values["rmse"] == pytest.approx(root_mean_squared_error(targets, predicted), rel=1e-5)
     assert values["r2"] == pytest.approx(r2_score(targets, predicted), rel=1e-5)
     assert values["rmse_size"] == pytest.approx(root_mean_squared_error(targets[:, 1], predicted[:, 1]), rel=1e-5)
+    scaled = root_mean_squared_error(targets / std, predicted / std)
+    assert values["nrmse"] == pytest.approx(scaled, rel=1e-5)
+    assert task.training_summary(outputs, targets)["nrmse"] == pytest.approx(scaled, rel=1e-5)
     assert tuple(values) == task.metric_names
-    assert (task.monitor, task.monitor_mode, task.outputs) == ("val/rmse", "min", 2)
+    assert (task.monitor, task.monitor_mode, task.outputs) == ("val/nrmse", "min", 2)
 
 
 def test_regression_is_rebuilt_from_its_record():
@@ -88,7 +91,7 @@ def test_a_label_that_does_not_occur_is_left_out_of_the_mean():
 def test_balanced_labels_weigh_presence_by_rarity():
     targets = np.array([[1, 0], [0, 0], [0, 1], [0, 1]], dtype=np.float32)
     task = build_task("multilabel", ["a", "b"], class_weights="balanced", train_targets=targets)
-    present, absent = (task.loss(torch.zeros(1, 2), torch.tensor([[value, 0.0]])) for value in (1.0, 0.0))
+    present, absent = (task.objective(torch.zeros(1, 2), torch.tensor([[value, 0.0]])) for value in (1.0, 0.0))
     once = float(np.log(2)) / 2
     assert present.item() == pytest.approx(once * 3 + once)
     assert absent.item() == pytest.approx(once * 2)

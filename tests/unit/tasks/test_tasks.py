@@ -9,6 +9,7 @@ from sklearn.metrics import (
     balanced_accuracy_score,
     cohen_kappa_score,
     f1_score,
+    log_loss,
     precision_recall_fscore_support,
     roc_auc_score,
     top_k_accuracy_score,
@@ -171,7 +172,7 @@ def test_balanced_weights_make_every_class_count_the_same() -> None:
     assert task.class_weights is not None
     assert task.class_weights.tolist() == pytest.approx([100 / 180, 100 / 20])
     outputs = torch.tensor([[2.0, 0.0]] * 90 + [[2.0, 0.0]] * 10)
-    loss = task.loss(outputs, torch.tensor(targets))
+    loss = task.objective(outputs, torch.tensor(targets))
     each = torch.nn.functional.cross_entropy(outputs, torch.tensor(targets), reduction="none")
     torch.testing.assert_close(loss, (each[:90].mean() + each[90:].mean()) / 2)
 
@@ -182,8 +183,8 @@ def test_weights_and_smoothing_mean_the_same_for_one_output_and_for_two(smoothin
     single = (outputs[:, 1] - outputs[:, 0])[:, None]
     for weights in ("none", [1.0, 1.0]):
         options = {"label_smoothing": smoothing, "class_weights": weights}
-        two = build_task("multiclass", ("a", "b"), **options).loss(outputs, targets)  # type: ignore[arg-type]
-        one = build_task("binary", ("a", "b"), **options).loss(single, targets)  # type: ignore[arg-type]
+        two = build_task("multiclass", ("a", "b"), **options).objective(outputs, targets)  # type: ignore[arg-type]
+        one = build_task("binary", ("a", "b"), **options).objective(single, targets)  # type: ignore[arg-type]
         torch.testing.assert_close(one, two)
 
 
@@ -191,7 +192,25 @@ def test_weights_of_one_output_are_of_the_targets_class() -> None:
     task = build_task("binary", ("a", "b"), class_weights=[1.0, 3.0])
     outputs, targets = torch.tensor([[0.3], [-0.8]]), torch.tensor([0, 1])
     each = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.float(), reduction="none")
-    torch.testing.assert_close(task.loss(outputs, targets), (each[0] + 3 * each[1]) / 4)
+    torch.testing.assert_close(task.objective(outputs, targets), (each[0] + 3 * each[1]) / 4)
+
+
+@pytest.mark.parametrize("name", ["binary", "multiclass", "multilabel"])
+def test_the_loss_is_plain_whatever_training_minimises(name: str) -> None:
+    weighted = {"label_smoothing": 0.2, "class_weights": [1.0, 3.0]}
+    plain, other = build_task(name, ("a", "b")), build_task(name, ("a", "b"), **weighted)  # type: ignore[arg-type]
+    outputs = torch.tensor([[1.0, -0.5], [0.2, 2.0], [-1.0, 0.3]])[:, : plain.outputs]
+    targets = torch.tensor([0, 1, 1]) if plain.one_class else torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    assert (plain.weighs, other.weighs) == (False, True)
+    said, truth = plain.probabilities(outputs).double().numpy(), targets.numpy()
+    if plain.one_class:
+        expected = log_loss(truth, said / said.sum(axis=1, keepdims=True))
+    else:
+        expected = np.mean([log_loss(truth[:, c], said[:, c]) for c in (0, 1)])
+    assert other.evaluate(outputs, targets)["loss"] == pytest.approx(expected, abs=1e-6)
+    assert other.evaluate(outputs, targets) == plain.evaluate(outputs, targets)
+    torch.testing.assert_close(plain.objective(outputs, targets), plain.loss(outputs, targets))
+    assert float(other.objective(outputs, targets)) != pytest.approx(expected, abs=1e-3)
 
 
 def test_a_class_without_training_images_is_no_division_by_zero() -> None:

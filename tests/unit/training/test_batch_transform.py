@@ -52,13 +52,13 @@ def test_sure_shares_have_the_loss_of_class_numbers(name, smoothing, weights):
     task = build_task(name, ("a", "b"), label_smoothing=smoothing, class_weights=weights)
     outputs, targets = torch.randn(5, task.outputs), torch.tensor([0, 1, 1, 0, 1])
     shares = torch.nn.functional.one_hot(targets, 2).float()
-    torch.testing.assert_close(task.loss(outputs, shares), task.loss(outputs, targets))
+    torch.testing.assert_close(task.objective(outputs, shares), task.objective(outputs, targets))
 
 
 @pytest.mark.parametrize("name", ["binary", "multiclass"])
 def test_the_loss_of_shares_is_the_mean_over_classes(name):
     task = build_task(name, ("a", "b"))
     outputs = torch.randn(1, task.outputs)
-    each = [task.loss(outputs, torch.tensor([c])) for c in (0, 1)]
-    mixed = task.loss(outputs, torch.tensor([[0.3, 0.7]]))
+    each = [task.objective(outputs, torch.tensor([c])) for c in (0, 1)]
+    mixed = task.objective(outputs, torch.tensor([[0.3, 0.7]]))
     torch.testing.assert_close(mixed, 0.3 * each[0] + 0.7 * each[1])

@@ -28,5 +28,10 @@ def test_short_trainings_have_what_there_is():
     assert fit_record([], None) == {}
 
 
+def test_what_was_minimised_counts():
+    found = [{**row, "train/objective": 2 * row["train/loss"] + 1} for row in rows([2.0, 1.0])]
+    assert fit_record(found, 1)["train_loss_fall"] == pytest.approx((5 - 3) / 5)
+
+
 def test_a_loss_that_became_nothing_divides_nothing():
     assert fit_record(rows([1.0, 0.0, 0.0]), 2)["train_loss_fall"] == 0.0

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from headstart.errors import DivergedError
 from headstart.runs.result import read_metrics_csv
-from headstart.strategies import Freeze, Full, LpFt
+from headstart.strategies import L2SP, Freeze, Full, LpFt
 from headstart.training.rows import append_row, epoch_line
 
 
@@ -40,6 +40,16 @@ def test_one_row_an_epoch_with_everything_logged(tmp_path: Path):
     assert all(0 < float(row["seconds"]) < 60 for row in rows)
     assert all(float(row["train/loss"]) > 0 for row in rows)
     assert len(read_metrics_csv(path)) == 3
+
+
+def test_what_is_minimised_is_logged_beside_the_plain_loss_where_it_is_another(tmp_path: Path):
+    noted(tiny_run(Full(), max_epochs=1), tmp_path / "plain.csv").fit()
+    noted(tiny_run(L2SP(alpha=0.1, beta=1.0), max_epochs=2), tmp_path / "l2sp.csv").fit()
+    assert "train/objective" not in read(tmp_path / "plain.csv")[0]
+    for row in read(tmp_path / "l2sp.csv"):
+        penalties = float(row["train/l2sp"]) + float(row["train/l2"])
+        assert penalties > 0.05
+        assert float(row["train/objective"]) == pytest.approx(float(row["train/loss"]) + penalties, rel=0.02)
 
 
 def test_validation_of_an_earlier_epoch_or_of_the_sanity_check_is_not_repeated(tmp_path: Path):
