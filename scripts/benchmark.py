@@ -1,7 +1,7 @@
 """Speed and memory against the obvious alternative, both measured in this call, printed as ratios.
 
 python scripts/benchmark.py --root ROOT [--repeats 3] [--out FILE]
-                            [--only help freeze lite0 hit heads partial full throughput memory gpu]
+                            [--only help freeze lite0 hit heads partial full throughput memory predict gpu]
 
 ROOT holds train/<class>/* and val/<class>/* (photographs; the numbers in experiments/speed were made with 244 and 153
 of them). Whole processes are timed from outside, start-up included, the two sides in turn; absolute seconds depend on
@@ -36,6 +36,16 @@ name = "tf_efficientnet_lite0"
 network = timm.create_model(name)
 load_file(network, resolve_weights(name, "package"))
 save_file(network.state_dict(), sys.argv[1])
+"""
+WRITE_JPEGS = """
+import pathlib, sys, numpy
+from PIL import Image
+folder, count, side = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+folder.mkdir(parents=True)
+rng = numpy.random.default_rng(0)
+for number in range(count):
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=numpy.uint8))
+    coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number:06d}.jpg", quality=90)
 """
 
 
@@ -105,6 +115,24 @@ class Bench:
         self.output(command)
         return time.perf_counter() - start
 
+    def peak_mib(self, command: Sequence[str]) -> tuple[float, str]:
+        """Highest anonymous memory of a process, and what it prints as errors."""
+        highest = 0
+        with tempfile.TemporaryFile("w+") as said:
+            process = subprocess.Popen(
+                command, cwd=self.work, env=self.environment, stdout=subprocess.DEVNULL, stderr=said
+            )
+            while process.poll() is None:
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    status = Path(f"/proc/{process.pid}/status").read_text()
+                    highest = max(highest, int(status.partition("RssAnon:")[2].split()[0]))
+                time.sleep(0.02)
+            said.seek(0)
+            text = said.read()
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command[:6])} … failed with exit code {process.returncode}:\n{text[-2000:]}")
+        return highest / 1024, text
+
     def study(self, *overrides: str, cache: str) -> list[str]:
         """A training in a study of its own, so that nothing is returned from an earlier one."""
         self._run += 1
@@ -145,10 +173,10 @@ class Bench:
         one, three = (self.seconds(self.plain("freeze", count, *more, weights=weights)) for count in (1, 3))
         return one + (epochs - 1) * (three - one) / 2
 
-    def loop(self, name: str, *arguments: str) -> list[str]:
+    def loop(self, name: str, *arguments: str | Path) -> list[str]:
         """One of scripts/benchmark_loops.py; by default on the photographs."""
         given = arguments or (str(self.root), str(BUNDLED))
-        return [sys.executable, str(HERE / "benchmark_loops.py"), name, *given]
+        return [sys.executable, str(HERE / "benchmark_loops.py"), name, *map(str, given)]
 
     def pairs(
         self, ours: Callable[[int], float], theirs: Callable[[int], float], repeats: int | None = None
@@ -271,20 +299,52 @@ def bench_memory(bench: Bench) -> list[Row]:
     short = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "cache=require", "datamodule.batch_size=256")
 
     def peak(images: int) -> float:
-        command = bench.noise(images, 64, *short, cache="noise")
-        process = subprocess.Popen(command, cwd=bench.work, env=bench.environment, stdout=subprocess.DEVNULL)
-        highest = 0
-        while process.poll() is None:
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                status = Path(f"/proc/{process.pid}/status").read_text()
-                highest = max(highest, int(status.partition("RssAnon:")[2].split()[0]))
-            time.sleep(0.02)
-        if process.returncode:
-            raise SystemExit(f"extraction of {images} images failed with exit code {process.returncode}")
-        return highest / 1024
+        return bench.peak_mib(bench.noise(images, 64, *short, cache="noise"))[0]
 
     work = "extraction of 100,000 64-px images, RssAnon (MiB)"
     return [Row(work, "of 1,000", [peak(100_000)], [peak(1_000)], "<= 1.2x", times)]
+
+
+def bench_predict(bench: Bench) -> list[Row]:
+    """Classifying 20,000 images: speed, memory, and the same rows after a kill in the middle."""
+    images, side = 20_000, 64
+    photos = bench.work / "photos"
+    for folder, count in (("few", 1_000), ("many", images)):
+        bench.output([sys.executable, "-c", WRITE_JPEGS, str(photos / folder), str(count), str(side)])
+    choices = ["backbone=resnet18", "backbone.weights=bundled", "trainer.max_epochs=1", "callbacks.plots=false"]
+    bench.output(bench.study(*choices, "datamodule.shots=4", f"datamodule.image_size={side}", cache="digits"))
+    (result,) = (bench.work / "outputs" / f"run{bench._run}").glob("*/result.json")
+    run = result.parent
+
+    def command(folder: str, name: str) -> list[str]:
+        places = [str(run), str(photos / folder), "--output", str(bench.work / name), "--device", "cpu"]
+        return [sys.executable, "-m", "headstart", "predict", *places]
+
+    peaks: list[float] = []
+
+    def rate(_: int) -> float:
+        peak, said = bench.peak_mib(command("many", "whole.csv"))
+        peaks.append(peak)
+        return float(said.rpartition(" a second)")[0].rpartition("(")[2])
+
+    ours, theirs = bench.pairs(rate, lambda _: float(bench.output(bench.loop("forward", run))))
+    process = subprocess.Popen(command("many", "killed.csv"), cwd=bench.work, stderr=subprocess.DEVNULL)
+    journal = bench.work / "killed.csv.part.journal"
+    while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 3):
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    done = subprocess.run(command("many", "killed.csv"), capture_output=True, text=True, cwd=bench.work, check=True)
+    print(next(line for line in done.stderr.splitlines() if line.startswith("going on after")), file=sys.stderr)
+    rows = [(bench.work / name).read_bytes() for name in ("whole.csv", "killed.csv")]
+    if rows[0] != rows[1] or len(set(rows[0].splitlines())) != images + 1:
+        raise SystemExit("after a kill the predictions are not those of one whole call, or not one an image")
+    speed = f"predict, resnet18, {images:,} JPEGs of {side} px (images/s)"
+    few, _ = bench.peak_mib(command("few", "few.csv"))
+    return [
+        Row(speed, "bare fp32 forward pass of tensors in memory", ours, theirs, ">= 0.8x", times),
+        Row("the same, RssAnon (MiB)", "of 1,000", peaks, [few], "<= 1.05x", times),
+    ]
 
 
 def bench_gpu(bench: Bench) -> list[Row]:
@@ -325,6 +385,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "full": bench_full,
     "throughput": bench_throughput,
     "memory": bench_memory,
+    "predict": bench_predict,
     "gpu": bench_gpu,
 }
 

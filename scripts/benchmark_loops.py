@@ -3,6 +3,7 @@
 python scripts/benchmark_loops.py limit ROOT WEIGHTS     features once, a linear head: none is faster
 python scripts/benchmark_loops.py bare ROOT WEIGHTS      fine-tuning with nothing around it; prints seconds an epoch
 python scripts/benchmark_loops.py synthetic NAME SIZE    the same, compiled, on a GPU; images per second
+python scripts/benchmark_loops.py forward RUN            a run's network over tensors in memory; images per second
 """
 
 import statistics
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
+
+import headstart
 
 BATCH = 32
 SYNTHETIC_BATCH, SYNTHETIC_STEPS = 128, 60
@@ -109,5 +112,17 @@ def synthetic(name: str, size: str) -> None:
     print(SYNTHETIC_STEPS * SYNTHETIC_BATCH / (time.perf_counter() - start))
 
 
+def forward(run: str) -> None:
+    """A finished run's network over batches of 32 random tensors, on the CPU; images per second."""
+    model = headstart.load(run)
+    images = torch.randn(32, *model.transform.spec.shape)
+    with torch.inference_mode():
+        model.network(images)
+        start = time.perf_counter()
+        for _ in range(200):
+            model.network(images)
+    print(200 * len(images) / (time.perf_counter() - start))
+
+
 if __name__ == "__main__":
-    {"limit": limit, "bare": bare, "synthetic": synthetic}[sys.argv[1]](*sys.argv[2:])
+    {"limit": limit, "bare": bare, "synthetic": synthetic, "forward": forward}[sys.argv[1]](*sys.argv[2:])
