@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from headstart.commands.arguments import add_batches
@@ -12,6 +13,7 @@ from headstart.config.foreign import add_trust, trust
 from headstart.inference.inputs import find_images
 from headstart.inference.predict import predict_to_file, predict_to_stream
 from headstart.inference.rows import check_output
+from headstart.runs.directory import is_run
 from headstart.runs.reader import find_finished
 from headstart.runs.result import RESULT_FILE
 from headstart.system.digests import digest
@@ -23,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="headstart predict", description="Classify images with a finished run, preprocessed as in that run."
     )
-    parser.add_argument("run", help="run directory (or a folder that holds one finished run)")
+    parser.add_argument(
+        "run",
+        help="run directory (or a folder that holds one finished run); of several, one after the other, the mean of "
+        "the probabilities counts",
+    )
     parser.add_argument(
         "images",
         nargs="+",
@@ -37,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "goes on with it",
     )
     parser.add_argument("--column", default="path", help="of the paths in tables (default: path)")
+    parser.add_argument(
+        "--tta",
+        choices=("none", "flip"),
+        default="none",
+        help="test-time augmentation; flip: the mean over each image and its mirror image (default: none)",
+    )
     add_batches(parser, batch_size=32)
     add_trust(parser)
     choices = parser.parse_args(argv)
@@ -45,16 +57,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--output={choices.output} is a folder; give a file in it, such as predictions.csv")
     if choices.output:
         check_output(choices.output)
-    images = find_images(choices.images, column=choices.column)
-    directory = find_finished(choices.run)
+    further = list(takewhile(lambda given: is_run(Path(given)), choices.images))
+    if not choices.images[len(further) :]:
+        parser.error(f"{further[-1]} is a run; give images after it")
+    images = find_images(choices.images[len(further) :], column=choices.column)
+    runs = [find_finished(run) for run in (choices.run, *further)]
 
     from headstart.execution.load import find_device, load
+    from headstart.inference.ensemble import Ensemble
 
     find_device(choices.device)
-    model = load(directory)
+    model = Ensemble([load(run) for run in runs], flip=choices.tta == "flip")
     started = time.perf_counter()
     if choices.output:
-        about = {"runs": [digest((directory / RESULT_FILE).read_bytes())]}
+        about = {"runs": [digest((run / RESULT_FILE).read_bytes()) for run in runs], "tta": choices.tta}
         batches = {"batch_size": choices.batch_size, "device": choices.device}
         tally = predict_to_file(model, images, Path(choices.output), about=about, **batches)
     else:

@@ -1,9 +1,7 @@
 """A finished run, ready to use again: its network, classes and preprocessing, on images of any kind."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +16,7 @@ from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
 from headstart.errors import DataError, HeadstartError, RunError
 from headstart.execution.predict import Prediction, Unreadable
+from headstart.execution.streaming import streamed
 from headstart.heads.pool import Pool
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.reader import read_config
@@ -27,8 +26,6 @@ from headstart.tasks.multilabel import THRESHOLD
 from headstart.training.assemble import build_backbone, build_head
 from headstart.training.checkpoints import load_final, load_weights
 from headstart.weights.sources import NO_WEIGHTS
-
-_DECODERS = 8
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 """One image: a file, Pillow's, an array ``(H, W[, C])`` of bytes, or a tensor ``(C, H, W)`` of bytes or of 0 to 1."""
@@ -112,15 +109,20 @@ class Model:
         """
 
         def rows(batch: Tensor) -> list[list[float]]:
-            probabilities: list[list[float]] = self.task.probabilities(self.network(batch).float()).cpu().tolist()
+            probabilities: list[list[float]] = self.probabilities(batch).tolist()
             return probabilities
 
         for image, outcome in self._stream(images, rows, batch_size=batch_size, device=device):
-            path = str(image) if isinstance(image, str | Path) else ""
-            if isinstance(outcome, DataError):
-                yield Unreadable(path, str(outcome))
-            else:
-                yield Prediction(path, self._label(outcome), tuple(outcome))
+            yield self.told(image, outcome)
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Normalised ``(B, C, H, W)`` where the network is, to ``(B, classes)`` on the CPU."""
+        return self.task.probabilities(self.network(pixels).float()).cpu()
+
+    def told(self, image: Picture, found: Sequence[float] | DataError) -> Prediction | Unreadable:
+        """What comes of an image with these probabilities, or with none."""
+        path = str(image) if isinstance(image, str | Path) else ""
+        return Unreadable(path, str(found)) if isinstance(found, DataError) else self._labelled(path, found)
 
     def _stream(
         self, images: Iterable[Picture], rows: Callable[[Tensor], Sequence[_Row]], *, batch_size: int, device: str
@@ -128,31 +130,19 @@ class Model:
         place = find_device(device)
         self.network.to(place).eval()
 
-        def load(image: Picture) -> Tensor | DataError:
-            try:
-                return self.transform(to_image(image, self.transform.spec.channels))
-            except DataError as error:
-                return error
+        def prepare(image: Picture) -> Tensor:
+            return self.transform(to_image(image, self.transform.spec.channels))
 
-        waiting = iter(images)
-        with ThreadPoolExecutor(_DECODERS) as pool:
-            coming = [(image, pool.submit(load, image)) for image in islice(waiting, batch_size)]
-            while coming:
-                batch = [(image, future.result()) for image, future in coming]
-                coming = [(image, pool.submit(load, image)) for image in islice(waiting, batch_size)]
-                tensors = [item for _, item in batch if isinstance(item, Tensor)]
-                with torch.inference_mode():
-                    made = iter(rows(torch.stack(tensors).to(place)) if tensors else ())
-                for image, item in batch:
-                    yield image, next(made) if isinstance(item, Tensor) else item
+        return streamed(images, prepare, lambda batch: rows(torch.stack(batch).to(place)), batch_size=batch_size)
 
-    def _label(self, probabilities: Sequence[float]) -> str:
-        if self.task.name == "regression":
-            return ""
+    def _labelled(self, path: str, probabilities: Sequence[float]) -> Prediction:
+        label = ""
         if self.task.name == "multilabel":
             chosen = (name for name, value in zip(self.classes, probabilities, strict=True) if value >= THRESHOLD)
-            return "|".join(chosen)
-        return self.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
+            label = "|".join(chosen)
+        elif self.task.name != "regression":
+            label = self.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
+        return Prediction(path, label, tuple(probabilities))
 
 
 def load(path: str | Path) -> Model:

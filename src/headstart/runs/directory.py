@@ -265,24 +265,25 @@ class Attempt:
         write_json(self._path, {"fingerprint": self._fingerprint, "attempts": [*self._earlier, mine]})
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's directory, finished or not."""
+    return any((path / name).exists() for name in (RESULT_FILE, ATTEMPTS_FILE))
+
+
 def find_runs(output_dir: str | Path) -> list[Path]:
     """All run directories below ``output_dir``, sorted; a run directory itself counts as one."""
     root = Path(output_dir)
-    if _is_run(root):
+    if is_run(root):
         return [root]
     found = []
     for folder, names, _ in os.walk(root):
         names.sort()
         for name in list(names):
             path = Path(folder) / name
-            if _is_run(path):
+            if is_run(path):
                 found.append(path)
                 names.remove(name)
     return sorted(found)
-
-
-def _is_run(path: Path) -> bool:
-    return any((path / name).exists() for name in (RESULT_FILE, ATTEMPTS_FILE))
 
 
 def _read_attempts(path: Path) -> dict[str, Any]:

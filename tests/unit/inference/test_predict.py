@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -62,3 +63,19 @@ def test_a_batch_holds_an_image_at_least(run_path: Path, folder: Path, capsys):
     with pytest.raises(SystemExit):
         main([str(run_path), str(folder), "--batch-size", "0"])
     assert "--batch-size: 0 must be at least 1" in capsys.readouterr().err
+
+
+def test_runs_before_the_images_are_an_ensemble(run_path: Path, folder: Path, tmp_path: Path, capsys, monkeypatch):
+    import headstart.execution.load
+
+    other = tmp_path / "outputs" / "other"
+    shutil.copytree(run_path, other)
+    model = headstart.execution.load.load(run_path)
+    loaded: list[Path] = []
+    monkeypatch.setattr(headstart.execution.load, "load", lambda path: loaded.append(path) or model)
+    assert main([str(run_path), str(other), str(folder), "--tta", "flip", "--device", "cpu"]) == 0
+    assert loaded == [run_path, other]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    with pytest.raises(SystemExit):
+        main([str(run_path), str(other)])
+    assert "other is a run; give images after it" in capsys.readouterr().err
