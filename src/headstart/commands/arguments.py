@@ -1,18 +1,52 @@
 """Arguments that several commands have."""
 
 import argparse
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from headstart.errors import ConfigError
+from headstart.runs.reader import find_finished
+
+if TYPE_CHECKING:
+    from headstart.inference.features import Extractor
+
+
+def at_least_one(text: str) -> int:
+    """A count, as the type of an argument."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return number
 
 
 def add_batches(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
     """How images go through a network: ``--batch-size`` and ``--device``."""
     parser.add_argument(
-        "--batch-size", type=_at_least_one, default=batch_size, help=f"images at a time (default: {batch_size})"
+        "--batch-size", type=at_least_one, default=batch_size, help=f"images at a time (default: {batch_size})"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
 
 
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return number
+def add_images(parser: argparse.ArgumentParser, what: str) -> None:
+    """What comes before the images, and the images as ``headstart predict`` takes them."""
+    parser.add_argument("given", nargs="+", metavar="RUN|backbone=NAME IMAGES", help=what)
+    parser.add_argument("--column", default="path", help="of the paths in tables (default: path)")
+
+
+def extractor_of(given: Sequence[str]) -> "tuple[Extractor, Sequence[str]]":
+    """The backbone that the first arguments name, ready, and the arguments after those.
+
+    Raises:
+        ConfigError: there are no images after it.
+    """
+    choices = list(takewhile(lambda text: text.partition("=")[0].partition(".")[0] == "backbone", given))
+    rest = given[len(choices) or 1 :]
+    if not rest:
+        raise ConfigError(f"give images after {given[-1]}")
+    run = None if choices else find_finished(given[0])
+
+    from headstart.execution.load import load
+    from headstart.inference.features import Extractor
+
+    return (Extractor.of_run(load(run)) if run else Extractor.of_weights(choices)), rest

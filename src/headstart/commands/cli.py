@@ -27,6 +27,8 @@ COMMANDS = {
     "rank": ("headstart.commands.rank", "score the networks at hand on a data set, before training"),
     "predict": ("headstart.commands.predict", "classify images with a finished run"),
     "evaluate": ("headstart.commands.evaluate", "score a finished run's model on new labelled images"),
+    "features": ("headstart.commands.features", "write the features of images, one vector each"),
+    "similar": ("headstart.commands.similar", "find the images nearest to an image"),
     "runs": ("headstart.commands.runs", "list the runs of an output folder"),
     "report": ("headstart.commands.report", "compare the runs of a study"),
     "export": ("headstart.commands.export", "write a finished run's model for use elsewhere"),

@@ -103,15 +103,27 @@ def write_parquet(lines: Path, path: Path, *, task: str, classes: Sequence[str])
     names = ["path", *classes] if task == "regression" else [*_columns(task, classes)]
     texts = 1 if task == "regression" else 2
     kinds = [pa.string()] * texts + [numbers] * len(classes)
-    schema = pa.schema([(_utf8(name), kind) for name, kind in zip(names, kinds, strict=True)])
+    schema = pa.schema([(utf8(name), kind) for name, kind in zip(names, kinds, strict=True)])
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer, lines.open() as file:
-        for rows in _groups(map(json.loads, file), _AT_ONCE):
-            columns: list[list[Any]] = [[_utf8(row["path"]) for row in rows]]
+        for rows in grouped(map(json.loads, file), _AT_ONCE):
+            columns: list[list[Any]] = [[utf8(row["path"]) for row in rows]]
             if texts == 2:
-                columns.append([_utf8(row["class"] if "class" in row else "|".join(row["labels"])) for row in rows])
+                columns.append([utf8(row["class"] if "class" in row else "|".join(row["labels"])) for row in rows])
             key = "values" if task == "regression" else "probabilities"
             columns += [[row[key][name] for row in rows] for name in classes]
             writer.write_table(pa.table([pa.array(*pair) for pair in zip(columns, kinds, strict=True)], schema=schema))
+
+
+def utf8(text: str) -> str:
+    """A name that may hold bytes which are no UTF-8, spelt out, as Parquet has none."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def grouped(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """The rows, so many at a time."""
+    waiting = iter(rows)
+    while group := list(islice(waiting, size)):
+        yield group
 
 
 def _columns(task: str, classes: Sequence[str]) -> Iterator[str]:
@@ -123,14 +135,3 @@ def _csv_line(values: Iterable[str]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(values)
     return line.getvalue()
-
-
-def _utf8(text: str) -> str:
-    """A name that may hold bytes which are no UTF-8, spelt out, as Parquet has none."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    waiting = iter(rows)
-    while group := list(islice(waiting, size)):
-        yield group
