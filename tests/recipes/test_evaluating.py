@@ -54,6 +54,35 @@ def test_new_images_are_scored_and_the_run_stays_as_it_is(
     assert {"confusion.png", "confident_errors.png"} <= {path.name for path in folder.iterdir()}
 
 
+def test_two_runs_are_compared_image_by_image(
+    train: Callable, image_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    root = image_folder(classes=("ant", "bee", "cat"))
+    first, second = (train(f"head={head}", "trainer.max_epochs=1", root=root).run.path for head in ("logreg", "linear"))
+    new = image_folder(classes=("bee", "cat"), splits={"": 7}, name="new")
+    choices = ["datamodule=folder", f"datamodule.root={new}", "--output", str(tmp_path / "report")]
+    assert main(["evaluate", str(first), *choices, "--with", str(second), "--with", str(first)]) == 0
+    said = capsys.readouterr().out
+    assert f"Minus {second.name}, on the same images:" in said
+    found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    other, same = found["compared"]
+    assert other["run"] == second.name
+    images = sorted(new.rglob("*.png"))
+    right = [
+        np.array([headstart.load(run).predict(image).label == image.parent.name for image in images])
+        for run in (first, second)
+    ]
+    acc = other["metrics"]["acc"]
+    assert acc["first"] - acc["second"] == pytest.approx(right[0].mean() - right[1].mean())
+    assert acc["low"] < acc["first"] - acc["second"] < acc["high"]
+    loss = other["metrics"]["loss"]
+    assert loss["low"] <= loss["first"] - loss["second"] <= loss["high"]
+    assert same["metrics"]["loss"]["low"] == same["metrics"]["loss"]["high"] == 0
+    # Two models that agree on all of these images may differ on others.
+    assert same["metrics"]["acc"]["low"] < 0 < same["metrics"]["acc"]["high"]
+    assert f"Minus {second.name}, on the same images" in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_what_cannot_be_scored_is_told_in_a_line(
     train: Callable, image_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ):

@@ -27,6 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=("auto", "all", "train", "val", "test"),
         help="of the images (default: test where the data have such a split of their own, else all)",
     )
+    parser.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="another run to compare with on the same images; may be given several times",
+    )
     add_batches(parser, batch_size=64)
     add_trust(parser)
     options = parser.parse_args(argv)
@@ -36,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             f"{wrong[0]} is of no use here: the run has chosen; only datamodule=... and its keys are left"
         )
-    directory = find_finished(options.run)
+    directory, *others = (find_finished(run) for run in (options.run, *options.others))
 
     from headstart.config import compose, resolve_run
 
@@ -44,16 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = Path(str(resolved.settings.datamodule.arguments.get("root") or resolved.choices["datamodule"])).name
     folder = Path(options.output or Path("evaluations") / f"{directory.name}-{name}")
 
-    from headstart.execution.evaluate import evaluate, show_evaluation
     from headstart.execution.load import load
+    from headstart.inference.evaluate import evaluate, show_evaluation
 
-    found = evaluate(
+    found, compared = evaluate(
         load(directory),
         resolved.settings.datamodule,
         folder,
+        others=[load(other) for other in others],
         split=options.split,
         batch_size=options.batch_size,
         device=options.device,
     )
-    show_evaluation(found, folder)
+    show_evaluation(found, compared, folder)
     return 0

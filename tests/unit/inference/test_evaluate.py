@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.execution.evaluate import calibration_error, scored
+from headstart.inference.evaluate import scored
+from headstart.inference.resampling import calibration_error
 from headstart.tasks import build_task
 
 

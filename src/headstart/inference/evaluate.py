@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from headstart.config.settings import Component
 from headstart.data.dataset import ImageDataset
 from headstart.data.records import Records, Source
 from headstart.data.targets import as_numbers, only_classes
-from headstart.errors import DataError
+from headstart.errors import DataError, RunError
 from headstart.execution.load import Model, find_device
+from headstart.inference.comparison import COMPARED, Comparison, compare
+from headstart.inference.resampling import DRAWS, measured, percentiles, resampled
 from headstart.plots.confident_errors import most_confident_errors
 from headstart.plots.run import Decoded, draw_answers
 from headstart.runs.result import to_plain
@@ -25,9 +28,6 @@ from headstart.system.atomic import atomic_write, write_json, write_rows
 from headstart.system.console import plain_table, show
 from headstart.tasks import Task
 
-DRAWS = 1000
-_LEVEL = 0.95
-_BINS = 15
 _WORST = 100
 
 
@@ -60,6 +60,7 @@ class Evaluation:
         targets: in the order of the model's classes, ``(N,)`` or ``(N, columns)``.
         probabilities: ``(N, classes)``; of regression, the predicted values.
         skipped: files that are no usable images, and why.
+        outputs: of the network, ``(N, outputs)``, before the activation.
     """
 
     data: str
@@ -69,25 +70,58 @@ class Evaluation:
     targets: np.ndarray
     probabilities: np.ndarray
     skipped: list[dict[str, str]]
+    outputs: Tensor
 
 
 def evaluate(
-    model: Model, choice: Component, folder: Path, *, split: str = "auto", batch_size: int = 64, device: str = "auto"
-) -> Evaluation:
+    model: Model,
+    choice: Component,
+    folder: Path,
+    *,
+    others: Sequence[Model] = (),
+    split: str = "auto",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> tuple[Evaluation, list[Comparison]]:
     """Score a model on labelled images and write a report; the run stays as it is.
 
     Args:
         model: of a finished run.
         choice: the datamodule of the new images.
         folder: for ``report.html`` and its files.
+        others: models to compare it with on the same images.
         split: ``train``, ``val`` or ``test`` of the data, ``all`` of it, or ``auto``: test where the data have it,
             else all.
         batch_size: images at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
-        DataError: the data cannot be used, or have classes that the model does not know.
+        DataError: the data cannot be used, or have classes that a model does not know.
+        RunError: the models are of different tasks.
     """
+    if odd := next((other for other in others if other.task.name != model.task.name), None):
+        raise RunError(
+            f"{odd.path} has task={odd.task.name} and {model.path} task={model.task.name}; compare runs of one task"
+        )
+    answers = partial(answered, choice=choice, split=split, batch_size=batch_size, device=device)
+    found, parts = answers(model)
+    compared = []
+    for other in others:
+        second, _ = answers(other)
+        compared.append(compare(other.path.name, (model.task, found), (other.task, second)))
+    _write(folder, model, found, compared)
+    datasets = [_dataset(model, part) for part in parts]
+    images = Decoded([(dataset, place) for dataset in datasets for place in range(len(dataset))])
+    title = f"{found.data} ({found.split})"
+    pictures = draw_answers(folder, title, model.task, found.targets, found.probabilities, images)
+    _write_page(folder, model, found, compared, title, pictures)
+    return found, compared
+
+
+def answered(
+    model: Model, choice: Component, *, split: str, batch_size: int, device: str
+) -> tuple[Evaluation, list[Records]]:
+    """What a model makes of labelled images, and those images; as :func:`evaluate`, without a report."""
     source = _source(model, choice)
     name, parts = _chosen(source, split)
     parts = [replace(part, targets=_as_the_model_counts(part.targets, source, model)) for part in parts]
@@ -97,14 +131,7 @@ def evaluate(
     probabilities = model.task.probabilities(whole).numpy()
     scores = scored(model.task, whole, labels, own=model.result.metrics)
     ids = [one for part in parts for one in part.ids]
-    found = Evaluation(source.name, name, scores, ids, targets, probabilities, source.bad)
-    _write(folder, model, found)
-    datasets = [_dataset(model, part) for part in parts]
-    images = Decoded([(dataset, place) for dataset in datasets for place in range(len(dataset))])
-    title = f"{found.data} ({found.split})"
-    pictures = draw_answers(folder, title, model.task, targets, probabilities, images)
-    _write_page(folder, model, found, title, pictures)
-    return found
+    return Evaluation(source.name, name, scores, ids, targets, probabilities, source.bad, whole), parts
 
 
 def scored(
@@ -120,44 +147,30 @@ def scored(
         draws: of the bootstrap.
         seed: of the draws.
     """
-
-    def measured(outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        values = task.evaluate(outputs, targets)
-        if task.one_class:
-            values["calibration_error"] = calibration_error(task.probabilities(outputs).numpy(), targets.numpy())
-        return values
-
-    values, generator = measured(outputs, targets), torch.Generator().manual_seed(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in values}
-    for _ in range(draws):
-        places = torch.randint(len(targets), (len(targets),), generator=generator)
-        for name, value in measured(outputs[places], targets[places]).items():
-            drawn[name].append(value)
-    tail = (1 - _LEVEL) / 2
-    scores = {}
-    for name, value in values.items():
-        defined = [one for one in drawn[name] if math.isfinite(one)]
-        low, high = np.quantile(defined, [tail, 1 - tail]) if defined else (math.nan, math.nan)
-        scores[name] = Score(value, float(low), float(high), own.get(f"test/{name}", own.get(f"val/{name}")))
-    return scores
+    values = measured(task, outputs, targets)
+    drawn = resampled(task, outputs, targets, draws=draws, seed=seed)
+    return {
+        name: Score(value, *percentiles(drawn[name]), own.get(f"test/{name}", own.get(f"val/{name}")))
+        for name, value in values.items()
+    }
 
 
-def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Expected calibration error of the predicted class in 15 equal bins (Guo et al. 2017, equation 3)."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = [abs(right[bins == one].mean() - confidence[bins == one].mean()) * (bins == one).sum() for one in set(bins)]
-    return float(sum(gaps) / len(targets))
-
-
-def show_evaluation(found: Evaluation, folder: Path) -> None:
-    """The metrics as a table."""
+def show_evaluation(found: Evaluation, compared: Sequence[Comparison], folder: Path) -> None:
+    """The metrics as a table, and a table for each comparison."""
     table = plain_table(f"{len(found.ids):,} images of {found.data} ({found.split})")
     for heading in ("metric", "value", "95 % interval over images", "the run's own"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for row in _rows(found):
         table.add_row(*row)
     show(table)
+    for one in compared:
+        show(f"Minus {one.run}, on the same images:")  # a title would be broken at the table's width
+        table = plain_table("")
+        for heading in COMPARED:
+            table.add_column(heading, justify="left" if heading == "metric" else "right")
+        for line in one.rows():
+            table.add_row(*line)
+        show(table)
     show(f"Report: {folder / 'report.html'}")
 
 
@@ -215,7 +228,7 @@ def _outputs(model: Model, records: Records, *, batch_size: int, device: str) ->
         return torch.cat([network(batch["images"].to(place)).float().cpu() for batch in batches])
 
 
-def _write(folder: Path, model: Model, found: Evaluation) -> None:
+def _write(folder: Path, model: Model, found: Evaluation, compared: Sequence[Comparison]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "run": model.path.name,
@@ -226,6 +239,7 @@ def _write(folder: Path, model: Model, found: Evaluation) -> None:
         "draws": DRAWS,
         "metrics": {name: asdict(score) for name, score in found.scores.items()},
         "skipped": found.skipped,
+        "compared": [asdict(one) for one in compared],
     }
     write_json(folder / "evaluation.json", to_plain(about))
     with atomic_write(folder / "predictions.npz", "wb") as file:
@@ -260,8 +274,20 @@ def _worst(model: Model, found: Evaluation) -> list[dict[str, Any]]:
     return [{"image": found.ids[place], "largest_error": round(float(errors[place]), 5)} for place in worst]
 
 
-def _write_page(folder: Path, model: Model, found: Evaluation, title: str, pictures: Sequence[str]) -> None:
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in _rows(found))
+def _write_page(
+    folder: Path,
+    model: Model,
+    found: Evaluation,
+    compared: Sequence[Comparison],
+    title: str,
+    pictures: Sequence[str],
+) -> None:
+    rows = _cells(_rows(found))
+    comparisons = "".join(
+        f"<h2>Minus {escape(one.run)}, on the same images</h2><table><tr>"
+        f"{''.join(f'<th>{escape(name)}</th>' for name in COMPARED)}</tr>{_cells(one.rows())}</table>\n"
+        for one in compared
+    )
     text = f"""<!doctype html><meta charset="utf-8"><title>{escape(title)}</title>
 <style>body{{font:16px system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}
 td,th{{padding:.2rem 1rem;text-align:right}}td:first-child,th:first-child{{text-align:left}}</style>
@@ -271,10 +297,14 @@ Intervals are a percentile bootstrap over images, {DRAWS} draws; they say nothin
 The images that it got most wrong are in worst.csv, every answer is in predictions.npz.</p>
 <table><tr><th>metric</th><th>value</th><th>95 % interval</th><th>the run's own</th></tr>
 {rows}</table>
-{"".join(f'<p><img src="{picture}" alt="{picture}">' for picture in pictures)}
+{comparisons}{"".join(f'<p><img src="{picture}" alt="{picture}">' for picture in pictures)}
 """
     with atomic_write(folder / "report.html") as file:
         file.write(text)
+
+
+def _cells(rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
 
 
 def _rows(found: Evaluation) -> list[tuple[str, str, str, str]]:
