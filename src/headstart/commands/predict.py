@@ -11,7 +11,7 @@ from pathlib import Path
 from headstart.commands.arguments import add_batches
 from headstart.config.foreign import add_trust, trust
 from headstart.inference.inputs import find_images
-from headstart.inference.predict import predict_to_file, predict_to_stream
+from headstart.inference.predict import Predictor, predict_to_file, predict_to_stream
 from headstart.inference.rows import check_output
 from headstart.runs.directory import is_run
 from headstart.runs.reader import find_finished
@@ -49,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="none",
         help="test-time augmentation; flip: the mean over each image and its mirror image (default: none)",
     )
+    parser.add_argument(
+        "--explain",
+        metavar="DIR",
+        help="also a picture of each image there, with what speaks for its class (extra explain); takes a few forward "
+        "passes more",
+    )
     add_batches(parser, batch_size=32)
     add_trust(parser)
     choices = parser.parse_args(argv)
@@ -67,7 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from headstart.inference.ensemble import Ensemble
 
     find_device(choices.device)
-    model = Ensemble([load(run) for run in runs], flip=choices.tta == "flip")
+    ensemble = Ensemble([load(run) for run in runs], flip=choices.tta == "flip")
+    model: Predictor = ensemble
+    if choices.explain:
+        from headstart.inference.explain import Explained
+
+        model = Explained(ensemble, Path(choices.explain))
     started = time.perf_counter()
     if choices.output:
         about = {"runs": [digest((run / RESULT_FILE).read_bytes()) for run in runs], "tta": choices.tta}

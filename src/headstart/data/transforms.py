@@ -129,6 +129,13 @@ def normalise(image: Image.Image, spec: InputSpec) -> Tensor:
     return F.normalize(F.to_tensor(image), torch.tensor(spec.mean), torch.tensor(spec.std))
 
 
+def to_picture(pixels: Tensor, spec: InputSpec) -> Image.Image:
+    """Back from ``(C, H, W)`` to an image that people can look at, of 1 or 3 channels."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    values = ((pixels.float() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(values[..., 0] if values.shape[-1] in (1, 2) else values[..., :3])
+
+
 def normalised(pixels: Tensor, spec: InputSpec) -> Tensor:
     """``(B, H, W, C)`` bytes to ``(B, C, H, W)`` float32 with channels last, value for value as evaluation does it."""
     device = pixels.device

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from rich.text import Text
-from torch import Tensor
 
 from headstart.config import compose, resolve_run
 from headstart.config.settings import Component
 from headstart.data.datamodule import ImageDataModule
+from headstart.data.transforms import to_picture
 from headstart.inspection.facts import Inspection, Pair, Place, inspect_data
 from headstart.plots.style import SERIES, Plot, canvas, finish, legend_above, shorten
 from headstart.study.page import Cell, Section, bullets, document, figures, gallery, heading, paragraph, table
@@ -135,20 +134,15 @@ class _Images:
 
     def evaluated(self, place: Place) -> Image.Image:
         """As evaluation shows it to the network."""
-        return self._picture(self._sets[place.split][place.index]["images"])
+        return to_picture(self._sets[place.split][place.index]["images"], self._spec)
 
     def augmented(self, index: int, epoch: int) -> Image.Image:
         """As one epoch of training shows it to the network."""
-        return self._picture(self._augmented[epoch, index]["images"])
+        return to_picture(self._augmented[epoch, index]["images"], self._spec)
 
     def name(self, place: Place) -> str:
         """Of an image, without what every image of its folder shares."""
         return self.records[place.split].ids[place.index]
-
-    def _picture(self, pixels: Tensor) -> Image.Image:
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self._spec.mean, self._spec.std))
-        values = ((pixels.float() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        return Image.fromarray(values[..., 0] if values.shape[-1] in (1, 2) else values[..., :3])
 
 
 def _summary(found: Inspection) -> str:
