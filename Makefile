@@ -11,7 +11,7 @@ OLDEST := $(VENV)-oldest
 STAMP := $(VENV)/installed-$(shell { pwd; cat pyproject.toml constraints.txt; grep ^__version__ src/headstart/__init__.py; } | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-oldest lint format types clean
+.PHONY: help setup run test test-all test-oldest lint format types docs clean
 
 help:
 	@echo "make run       train on the embedded data (ARGS=\"strategy=full seed=2\" for overrides)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-oldest  fast tests with the oldest versions that pyproject.toml allows (Python 3.11; .venv-oldest)"
 	@echo "make lint      ruff: rules and formatting        make format  apply them"
 	@echo "make types     mypy"
+	@echo "make docs      the documentation as a site in site/; a warning or a broken link is an error"
 	@echo "make clean     remove the virtual environment and tool caches (never results)"
 
 setup: $(STAMP)
@@ -61,5 +62,9 @@ format: $(STAMP)
 types: $(STAMP)
 	$(PY) -m mypy
 
+# Material announces its successor at each build.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache build dist site

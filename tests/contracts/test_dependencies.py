@@ -13,10 +13,10 @@ import headstart
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 _EXTRAS = PROJECT["optional-dependencies"]
-#: Of the product; the tools of ``dev`` are pinned by constraints.txt alone.
+#: Of the product; the tools of ``dev`` and ``docs`` are pinned by constraints.txt alone.
 REQUIREMENTS = [
     Requirement(line)
-    for lines in (PROJECT["dependencies"], *(_EXTRAS[name] for name in _EXTRAS if name not in {"dev", "all"}))
+    for lines in (PROJECT["dependencies"], *(_EXTRAS[name] for name in _EXTRAS if name not in {"dev", "docs", "all"}))
     for line in lines
 ]
 #: Not in the environment of the tests.
