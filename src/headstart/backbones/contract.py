@@ -11,6 +11,9 @@ from headstart.weights.report import SourceClassifier, WeightsReport
 
 Layout = Literal["NCHW", "NHWC", "NLC", "NC"]
 
+# What keeps running statistics: torch has no public name for what all its batch and instance norms are.
+RunningNorm = nn.modules.batchnorm._NormBase
+
 
 @dataclass(frozen=True)
 class FeatureSpec:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
-from torch import nn
 
+from headstart.backbones.contract import RunningNorm
 from headstart.config.settings import TrainerSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.sampler import EpochSampler
@@ -115,7 +115,7 @@ def _check_last_batch(data: ImageDataModule, prepared: Prepared, last: int) -> N
     model = prepared.model
     size = data.augmentation.train_size or data.spec.shape[1:]
     image = torch.zeros(1, data.spec.channels, *size)
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    norms = [layer for layer in model.modules() if isinstance(layer, RunningNorm)]
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for index in range(len(prepared.plan.phases)):

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+
+from headstart.backbones.contract import RunningNorm
 
 
 class TaskHead(nn.Module):
@@ -49,6 +50,6 @@ class TaskHead(nn.Module):
 
 def _statistics(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     for path, module in backbone.named_modules():
-        if isinstance(module, _NormBase):
+        if isinstance(module, RunningNorm):
             for name, _ in module.named_buffers(recurse=False):
                 yield f"{path}.{name}".replace(".", "_"), module, name

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from headstart.backbones.contract import RunningNorm
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel, is_norm
 
@@ -51,7 +52,7 @@ def batchnorm_parameters(model: TransferModel) -> frozenset[str]:
     return frozenset(
         f"backbone.{path}.{name}"
         for path, module in model.backbone.named_modules()
-        if isinstance(module, nn.modules.batchnorm._NormBase)
+        if isinstance(module, RunningNorm)
         for name, _ in module.named_parameters(recurse=False)
     )
 
@@ -71,7 +72,7 @@ def named_state(model: nn.Module) -> dict[str, Tensor]:
 def _kept(module: nn.Module, path: str, learning: frozenset[str], batchnorm: BatchNormMode) -> bool:
     if not is_norm(module):
         return False
-    if batchnorm != "train" and isinstance(module, nn.modules.batchnorm._NormBase):
+    if batchnorm != "train" and isinstance(module, RunningNorm):
         return True
     own = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
     return bool(own) and not any(name in learning for name in own)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from headstart.backbones.contract import Backbone
+from headstart.backbones.contract import Backbone, RunningNorm
 from headstart.backbones.cut import run_prefix, run_rest
 from headstart.model.description import ModelInfo, ParameterInfo, Role, StageInfo
 
@@ -62,7 +62,7 @@ class TransferModel(nn.Module):
 
 def is_norm(module: nn.Module) -> bool:
     """Whether ``module`` is a normalisation layer: one of torch's or timm's, by class or by name."""
-    bases = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+    bases = (RunningNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
     return isinstance(module, bases) or "norm" in type(module).__name__.lower().removesuffix("act")
 
 
