@@ -27,6 +27,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(html: str, **_: object) -> str:
+    """Hook of MkDocs: docstrings name functions and classes in the way of Sphinx, whose marks mean nothing here."""
+    return re.sub(r":(?:attr|class|data|func|meth|mod):(?=<code>)", "", html)
+
+
 def repository_pages(root: Path) -> dict[str, str]:
     """Texts of the repository that are pages of the site, too; links to what is no page become its name."""
     found = {}

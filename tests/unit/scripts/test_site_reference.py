@@ -43,9 +43,9 @@ def test_every_option_and_each_of_its_keys_is_there(group: str, made: dict[str, 
                 assert f"`{group.replace('/', '.')}.{key}`" in (section(page, name) + shared if names[1:] else page)
 
 
-@pytest.mark.parametrize("name", ["folder", "csv", "cifar10"])
-def test_keys_that_an_option_takes_from_another_file_are_there(name: str, made: dict[str, str]):
-    config = plain_values(compose([f"datamodule={name}"]))["datamodule"]
+@pytest.mark.parametrize(("name", "given"), [("folder", "root"), ("csv", "manifest"), ("cifar10", "data_dir")])
+def test_keys_that_an_option_takes_from_another_file_are_there(name: str, given: str, made: dict[str, str]):
+    config = plain_values(compose([f"datamodule={name}", f"datamodule.{given}=here"]))["datamodule"]
     keys = [key for key in leaves(config) if key != "_target_"]
     assert len(keys) > 20
     assert [key for key in keys if f"`datamodule.{key}`" not in made["reference/config/datamodule.md"]] == []
@@ -75,7 +75,7 @@ def test_a_key_says_default_range_and_effect(made: dict[str, str]):
 def test_each_command_shows_its_help(made: dict[str, str]):
     page = made["reference/commands.md"]
     assert [name for name in ("train", *COMMANDS) if f"## headstart {name}\n" not in page] == []
-    assert "--output FILE.csv" in page
+    assert "[--output FILE]" in page
     assert page.count("usage:") + page.count("Usage:") == len(COMMANDS) + 1
 
 
@@ -117,10 +117,11 @@ def test_words_of_comments_become_markdown(comment: str, markdown: str):
 
 def test_a_notebook_becomes_a_page():
     pytest.importorskip("mkdocs")
-    from site_hook import notebook_pages, repository_pages
+    from site_hook import notebook_pages, on_page_content, repository_pages
 
     page = notebook_pages(ROOT / "docs")["notebooks/first_steps.md"]
     assert page.startswith("# First steps\n\n")
     assert "```python\nimport headstart\n" in page
     assert "(first_steps.ipynb){ download }" in page
+    assert on_page_content("a :class:<code>B</code>: c") == "a <code>B</code>: c"
     assert "](src/" not in repository_pages(ROOT)["contributing.md"]
