@@ -25,7 +25,9 @@ class CoTuning(Strategy):
     estimated from one pass over the training images. ``direct``: the mean of ``G_s``'s probabilities over the images
     of the class. ``reverse``: ``p(y_t | y_s)`` by logistic regression on the probabilities, turned around by Bayes'
     rule; the regression's strength is chosen by cross-validation. The paper calibrates the probabilities on source
-    data, which weights do not bring along; where the right temperature is known, give it.
+    data, which weights do not bring along; where the right temperature is known, give it. The authors' code
+    (thuml/CoTuning) multiplies the logits of torchvision's ResNet-50 by 0.884, chooses the regression by its accuracy
+    on validation, and calibrates its probabilities there; here it is chosen by its log loss and taken as it is.
 
     Reference: You et al., "Co-Tuning for Transfer Learning", NeurIPS 2020, eq. 4 and section 3.3.
 

@@ -32,6 +32,10 @@ class Delta(Strategy):
 
     Stages whose end is no single tensor are left out.
 
+    The authors' code (lixingjian/DELTA, train.py) compares the outputs of the last convolution of each ResNet stage
+    before its normalisation, with the same weights of mean 1 and mean over positions under attention, but sums over
+    the batch: with a batch of ``B`` its ``alpha`` is ``alpha / B`` here. Without attention it sums over positions too.
+
     Reference: Li et al., "DELTA: Deep Learning Transfer using Feature Map with Attention for Convolutional
     Networks", ICLR 2019, eq. 3, 5 and 6.
 

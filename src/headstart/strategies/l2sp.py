@@ -21,6 +21,11 @@ class L2SP(Strategy):
     The extra losses are ``alpha / 2 * ||w_S - w_S0||^2`` over the backbone's parameters, ``w_S0`` being those that
     it started from, and ``beta / 2 * ||w_H||^2`` over the head's.
 
+    The authors' code (holyseven/TransferLearningClassification) has the same two terms over kernels only, 0.01 for
+    both, under SGD with momentum. Here biases, scales and shifts count too; and under Adam the pull is divided by the
+    root of the mean squared gradient like any other part of the loss (Loshchilov and Hutter, ICLR 2019, section 2), so
+    that strengths found with SGD do not carry over.
+
     Reference: Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional
     Networks", ICML 2018, eq. 3.
 
