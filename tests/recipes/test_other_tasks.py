@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import f1_score
 
 from headstart.commands.predict import main as predict
 from headstart.runs.result import read_metrics_csv
@@ -85,6 +86,12 @@ def test_numbers_are_learnt_stored_drawn_and_predicted(train_table, tables, stra
 
 def test_several_labels_are_learnt_and_predicted(train_table, tables, tmp_path: Path):
     run, result = train_table(tables("labels"), "multilabel", "strategy=full", "loss.class_weights=balanced")
+    thresholds = dict(zip(("bright", "red"), result.details["task_record"]["thresholds"], strict=True))
+    with np.load(run.predictions_file("val")) as stored:
+        given = stored["probabilities"].astype(np.float64) >= list(thresholds.values())
+        assert result.metrics["val/f1"] == pytest.approx(f1_score(stored["targets"], given, average="macro"), abs=1e-6)
+        usual = f1_score(stored["targets"], stored["probabilities"] >= 0.5, average="macro", zero_division=0)
+    assert result.metrics["val/f1"] >= usual
     assert result.data["classes"] == ["bright", "red"]
     assert result.details["monitor"] == "val/map"
     assert result.metrics["val/map"] > 0.75
@@ -94,8 +101,13 @@ def test_several_labels_are_learnt_and_predicted(train_table, tables, tmp_path: 
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "labels", "probability/bright", "probability/red"]
     for row in rows:
-        said = {name for name in ("bright", "red") if float(row[f"probability/{name}"]) >= 0.5}
+        said = {name for name, least in thresholds.items() if float(row[f"probability/{name}"]) >= least}
         assert set(filter(None, row["labels"].split("|"))) == said
+
+
+def test_one_threshold_for_all_labels_may_be_kept(train_table, tables):
+    result = train_table(tables("labels"), "multilabel", "trainer.max_epochs=1", "thresholds=0.5").result
+    assert result.details["task_record"] == {"thresholds": [0.5, 0.5]}
 
 
 def test_what_is_trained_in_one_run_is_where_the_next_begins(train, tmp_path: Path):

@@ -5,7 +5,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -168,6 +167,7 @@ def loaded():
     from headstart.data.input_spec import InputSpec
     from headstart.data.transforms import EvalTransform
     from headstart.execution.load import Model
+    from headstart.tasks import build_task
 
     class Brightness(nn.Module):
         """Dropout shows whether it runs in training mode."""
@@ -186,7 +186,7 @@ def loaded():
         config={},
         result=None,
         network=Brightness(),
-        task=SimpleNamespace(name="multiclass", one_class=True, probabilities=lambda outputs: outputs.softmax(1)),
+        task=build_task("multiclass", ("bright", "dark")),
         classes=("bright", "dark"),
         transform=EvalTransform(spec),
     )

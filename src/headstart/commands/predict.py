@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from headstart.commands.arguments import add_batches
 from headstart.config.foreign import add_trust, trust
+from headstart.inference.doubt import doubting
 from headstart.inference.inputs import find_images
 from headstart.inference.predict import Predictor, predict_to_file, predict_to_stream
 from headstart.inference.rows import check_output
@@ -55,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="also a picture of each image there, with what speaks for its class (extra explain); takes a few forward "
         "passes more",
     )
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        metavar="SHARE",
+        help="give no class where the model is not sure: at most this share of the images with a class was wrong "
+        "on the run's validation images (0.05: one in twenty); of one run, without --tta",
+    )
     add_batches(parser, batch_size=32)
     add_trust(parser)
     choices = parser.parse_args(argv)
@@ -63,9 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--output={choices.output} is a folder; give a file in it, such as predictions.csv")
     if choices.output:
         check_output(choices.output)
+    if choices.max_error is not None and not 0 <= choices.max_error < 1:
+        parser.error(f"--max-error={choices.max_error:g} is no share; give one such as 0.05")
     further = list(takewhile(lambda given: is_run(Path(given)), choices.images))
     if not choices.images[len(further) :]:
         parser.error(f"{further[-1]} is a run; give images after it")
+    if choices.max_error is not None and (further or choices.tta != "none"):
+        parser.error("--max-error is kept on what one run said of its validation images; give one run, and no --tta")
     images = find_images(choices.images[len(further) :], column=choices.column)
     runs = [find_finished(run) for run in (choices.run, *further)]
 
@@ -79,9 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from headstart.inference.explain import Explained
 
         model = Explained(ensemble, Path(choices.explain))
+    if choices.max_error is not None:
+        model = _doubting(model, runs[0], choices.max_error)
     started = time.perf_counter()
     if choices.output:
-        about = {"runs": [digest((run / RESULT_FILE).read_bytes()) for run in runs], "tta": choices.tta}
+        about: dict[str, Any] = {"runs": [digest((run / RESULT_FILE).read_bytes()) for run in runs], "tta": choices.tta}
+        about["max_error"] = choices.max_error
         batches = {"batch_size": choices.batch_size, "device": choices.device}
         tally = predict_to_file(model, images, Path(choices.output), about=about, **batches)
     else:
@@ -91,10 +107,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     rate = f" in {seconds:.1f} s ({new / seconds:.0f} a second)" if new and tally.images else ""
     done = "classified" if model.task.one_class else "predicted"
     print(f"{tally.images} images {done}{rate}, {tally.unreadable} unreadable", file=sys.stderr)
+    if choices.max_error is not None:
+        print(f"{tally.images - tally.labels.total()} of them got no class: not sure enough", file=sys.stderr)
     _show_counts(tally.labels)
     if choices.output and tally.images:
         print(f"written to {choices.output}", file=sys.stderr)
     return 0 if tally.images else 1
+
+
+def _doubting(model: Predictor, run: Path, max_error: float) -> Predictor:
+    found = doubting(model, run, max_error)
+    limit = found.limit
+    print(
+        f"a class is given from a probability of {limit.least:.4f} on: on validation to {limit.answered:.1%} of the "
+        f"images, of which {limit.error:.1%} were wrong",
+        file=sys.stderr,
+    )
+    return found
 
 
 def _show_counts(labels: Counter[str]) -> None:

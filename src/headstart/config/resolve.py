@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 RESULTS_VERSION = 3
 """Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""
 
-_REVISIONS = {("head_init", "probe"): 2, ("task", "regression"): 2}
+_REVISIONS = {("head_init", "probe"): 2, ("task", "regression"): 2, ("task", "multilabel"): 2}
 """Single choices that give another result than before: only their runs are trained again."""
 
 _STEPS_REVISION = 2
@@ -215,7 +215,7 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
     described = {
         key: value
         for key, value in leaves(config).items()
-        if not _matches(key, hidden) and not (value is None and key in later)
+        if not _matches(key, hidden) and not (key in later and value == later[key].earlier)
     }
     for (key, value), revision in _REVISIONS.items():
         if described.get(key) == value:

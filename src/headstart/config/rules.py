@@ -126,6 +126,10 @@ def task_fits(c: Choices) -> Iterator[str]:
         yield (
             f"datamodule.sampler=balanced and loss.class_weights={weights} both make up for rare classes; leave one out"
         )
+    if task == "regression" and c.get("calibrate", "none") != "none":
+        yield f"calibrate={c.get('calibrate')} is about probabilities, which task=regression has none of; leave it out"
+    if task != "multilabel" and c.get("thresholds", "validation") != "validation":
+        yield f"thresholds={c.get('thresholds')} has an effect with task=multilabel only; leave it out"
     if task not in {"multilabel", "regression"}:
         return
     if balanced:

@@ -251,6 +251,9 @@ class RunSettings(Section):
     batchnorm: Literal["train", "eval", "affine"]
     batch_transform: BatchTransformSettings
     ema: EmaSettings
+    calibrate: Annotated[Literal["none", "temperature"], Later("none")]  # on validation, once the model is chosen
+    # From which probability on a label is given: chosen on validation for each, or one for all.
+    thresholds: Annotated[Literal["validation"] | Annotated[float, Above(0), Below(1)], Later("validation")]
     head_init: Literal["default", "class_means", "probe", "source"]
     head_epochs: Count  # at the start, in which only the head learns
     cache: CacheSettings

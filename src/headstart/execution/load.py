@@ -22,7 +22,6 @@ from headstart.model.transfer_model import TransferModel
 from headstart.runs.reader import read_config
 from headstart.runs.result import CONFIG_FILE, Result, check_file, read_result
 from headstart.tasks import Task, build_task
-from headstart.tasks.multilabel import THRESHOLD
 from headstart.training.assemble import build_backbone, build_head
 from headstart.training.checkpoints import load_final, load_weights
 from headstart.weights.sources import NO_WEIGHTS
@@ -122,7 +121,9 @@ class Model:
     def told(self, image: Picture, found: Sequence[float] | DataError) -> Prediction | Unreadable:
         """What comes of an image with these probabilities, or with none."""
         path = str(image) if isinstance(image, str | Path) else ""
-        return Unreadable(path, str(found)) if isinstance(found, DataError) else self._labelled(path, found)
+        if isinstance(found, DataError):
+            return Unreadable(path, str(found))
+        return Prediction(path, self.task.label(found), tuple(found))
 
     def _stream(
         self, images: Iterable[Picture], rows: Callable[[Tensor], Sequence[_Row]], *, batch_size: int, device: str
@@ -134,15 +135,6 @@ class Model:
             return self.transform(to_image(image, self.transform.spec.channels))
 
         return streamed(images, prepare, lambda batch: rows(torch.stack(batch).to(place)), batch_size=batch_size)
-
-    def _labelled(self, path: str, probabilities: Sequence[float]) -> Prediction:
-        label = ""
-        if self.task.name == "multilabel":
-            chosen = (name for name, value in zip(self.classes, probabilities, strict=True) if value >= THRESHOLD)
-            label = "|".join(chosen)
-        elif self.task.name != "regression":
-            label = self.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
-        return Prediction(path, label, tuple(probabilities))
 
 
 def load(path: str | Path) -> Model:

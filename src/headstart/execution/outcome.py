@@ -13,6 +13,7 @@ import torch
 from headstart.config import ResolvedRun
 from headstart.data.datamodule import ImageDataModule
 from headstart.execution.assemble import Prepared
+from headstart.execution.calibrate import calibrate
 from headstart.execution.summary import show_result
 from headstart.export.backbone_file import export_model
 from headstart.model.transfer_model import TransferModel
@@ -62,12 +63,13 @@ def build_result(
     other_metrics: dict[str, float] | None = None,
     details: dict[str, Any] | None = None,
 ) -> Result:
-    """Everything about a scored run but its cost.
+    """Everything about a scored run but its cost; its task takes from validation what is to be calibrated.
 
     Raises:
         DivergedError: what it predicts is not a number.
     """
     check_numbers(scored.predictions)
+    calibration = calibrate(resolved.settings, scored)
     data = loaders.data
     metrics = {
         f"{split}/{name}": value
@@ -90,6 +92,7 @@ def build_result(
             "task_record": scored.task.record(),
             "monitor": scored.task.monitor,
             **_per_class(scored),
+            **to_plain(calibration),
             "best_epoch": best_epoch,
             "epochs": epochs,
             "phases": [phase["name"] for phase in audit["phases"]],

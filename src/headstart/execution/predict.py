@@ -9,7 +9,8 @@ class Prediction:
 
     Attributes:
         path: of the image, as it was found; empty for one that came as pixels.
-        label: the most probable class; of several labels those predicted, with ``|`` between; of numbers nothing.
+        label: the most probable class, empty where that is to be left open; of several labels those predicted, with
+            ``|`` between; of numbers nothing.
         probabilities: of every class, in the run's order; of numbers the predicted values.
     """
 

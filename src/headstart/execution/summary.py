@@ -97,6 +97,13 @@ def result_summary(result: Result) -> Group:
     if per_class and len(classes) <= _MOST_CLASSES:
         split = "test" if "test" in per_class else "val"
         lines.append(class_table(split, classes, per_class[split]))
+    if calibration := result.details.get("calibration"):
+        split = "test" if "test" in calibration else "val"
+        before, after = (calibration[split][name] for name in ("ece_before", "ece"))
+        factor = f"temperature {calibration['temperature']:.3f}"
+        lines.append(
+            Text(f"Calibrated ({factor}): calibration error on {split} {before:.4f} before, {after:.4f} after")
+        )
     lines.append(Text(f"Cost: {cost_text(result.cost)}"))
     if params := result.params:
         share = params["trainable"] / max(params["total"], 1)

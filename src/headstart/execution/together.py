@@ -181,7 +181,8 @@ def _write(member: Member, head: TrainedHead, shared: "Shared", fused: dict[str,
     recipe.head.load_state_dict(head.best)
     state = {f"head.{name}": tensor for name, tensor in head.best.items()}
     save_best(run.checkpoints, state, epoch=head.best_epoch, static_digest=shared.digest)
-    scored = Scored(prepared.model, recipe.task, shared.predict(recipe))
+    # Its own from here on: it is calibrated.
+    scored = Scored(prepared.model, copy.copy(recipe.task), shared.predict(recipe))
     result = build_result(
         member.resolved,
         scored,

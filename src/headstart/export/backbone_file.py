@@ -91,7 +91,7 @@ def task_classifier(model: TransferModel, task: Task) -> SourceClassifier | None
     layer: nn.Linear | None = getattr(model.head, "plain_linear", None)
     if layer is None or not task.one_class:
         return None
-    weight, bias = (tensor.detach().cpu().clone() for tensor in (layer.weight, layer.bias))
+    weight, bias = (tensor.detach().cpu() / task.temperature for tensor in (layer.weight, layer.bias))
     if len(weight) == 1:  # a sigmoid of one output is a softmax of nothing and that output
         weight, bias = torch.cat((torch.zeros_like(weight), weight)), torch.cat((torch.zeros_like(bias), bias))
     return SourceClassifier(weight, bias)

@@ -28,6 +28,7 @@ def describe(task: Task, result: Result, config: Mapping[str, Any], spec: InputS
         "data": {key: data[key] for key in ("name", "fingerprint", "content", "sizes") if key in data},
         "task": task.name,
         "classes": list(task.classes),
+        **{name: value for name, value in task.record().items() if name in ("temperature", "thresholds")},
         "input_spec": spec.as_dict(),
         "metrics": dict(result.metrics),
         "recipe": {

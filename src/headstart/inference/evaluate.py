@@ -238,6 +238,7 @@ def _write(folder: Path, model: Model, found: Evaluation, compared: Sequence[Com
         "images": len(found.ids),
         "draws": DRAWS,
         "metrics": {name: asdict(score) for name, score in found.scores.items()},
+        "per_class": model.task.per_class(found.outputs, torch.from_numpy(found.targets)),
         "skipped": found.skipped,
         "compared": [asdict(one) for one in compared],
     }

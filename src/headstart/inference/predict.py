@@ -112,7 +112,7 @@ def predict_to_stream(model: Predictor, images: Iterator[str], *, batch_size: in
             unreadable += 1
             continue
         done += 1
-        if model.task.one_class:
+        if model.task.one_class and outcome.label:
             labels[outcome.label] += 1
         sys.stdout.write(rows.row(outcome))
     sys.stdout.flush()

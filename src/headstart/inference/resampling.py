@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from headstart.tasks import Task
+from headstart.tasks.calibration import calibration_error
 
 DRAWS = 1000
 _LEVEL = 0.95
-_BINS = 15
 
 
 def measured(task: Task, outputs: Tensor, targets: Tensor) -> dict[str, float]:
@@ -45,11 +45,3 @@ def percentiles(drawn: Iterable[float]) -> tuple[float, float]:
     tail = (1 - _LEVEL) / 2
     low, high = np.quantile(defined, [tail, 1 - tail]) if defined else (math.nan, math.nan)
     return float(low), float(high)
-
-
-def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Expected calibration error of the predicted class in 15 equal bins (Guo et al. 2017, equation 3)."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = [abs(right[bins == one].mean() - confidence[bins == one].mean()) * (bins == one).sum() for one in set(bins)]
-    return float(sum(gaps) / len(targets))

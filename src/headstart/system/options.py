@@ -103,8 +103,11 @@ class NotInResult:
     """Changes speed, display or places only: runs that differ in it are one run."""
 
 
+@dataclass(frozen=True)
 class Later:
-    """Came after the first results: ``None`` is what it was before, and leaves fingerprints as they were."""
+    """Came after the first results: ``earlier`` is what it was before, and leaves fingerprints as they were."""
+
+    earlier: Any = None
 
 
 class OrAuto:

@@ -37,7 +37,7 @@ def build_task(
         label_smoothing: see :class:`Classification`.
         class_weights: ``none``, ``balanced`` (inversely to how often a class occurs in training), or a number each.
         train_targets: of the training split: class numbers ``(N,)``, or ``(N, classes)``.
-        record: what :meth:`Task.record` gave when the task was built from its training data.
+        record: what :meth:`Task.record` gave of the task of a finished run.
 
     Raises:
         ConfigError: the choices do not fit each other or the classes.
@@ -58,14 +58,19 @@ def build_task(
         raise DataError(f"task={name} does not fit: the data have {have}; choose task by what is to be predicted")
     if name == "multilabel":
         weights = _weights(class_weights, len(classes), targets)
-        return Multilabel(classes, label_smoothing=label_smoothing, positive_weights=weights)
+        return _restored(Multilabel(classes, label_smoothing=label_smoothing, positive_weights=weights), record)
     if len(classes) < 2:
         raise DataError(f"the data has {len(classes)} class(es) {list(classes)}; a classification needs at least two")
     if name == "binary" and len(classes) != 2:
         raise ConfigError(f"task=binary needs two classes, the data has {len(classes)}; use task=multiclass")
     weights = _weights(class_weights, len(classes), targets)
     kind = Binary if name == "binary" else Multiclass
-    return kind(classes, label_smoothing=label_smoothing, class_weights=weights)
+    return _restored(kind(classes, label_smoothing=label_smoothing, class_weights=weights), record)
+
+
+def _restored(task: Task, record: Mapping[str, Any] | None) -> Task:
+    task.restore(record or {})
+    return task
 
 
 def _weights(choice: str | Sequence[float], classes: int, train_targets: np.ndarray | None) -> Tensor | None:

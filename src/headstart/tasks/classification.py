@@ -71,7 +71,9 @@ class Classification(Task):
             columns["top5"] = (best == targets[:, None]).any(dim=2).sum(dim=1).float() / len(targets)
         return [
             {
-                name: float(self.loss(one.float(), targets)) if name == "loss" else float(columns[name][place])
+                name: float(self.loss(self._tempered(one.float()), targets))
+                if name == "loss"
+                else float(columns[name][place])
                 for name in self.metric_names
             }
             if finite[place]
@@ -120,7 +122,7 @@ class Multiclass(Classification):
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Softmax."""
-        return outputs.float().softmax(dim=1)
+        return self._tempered(outputs.float()).softmax(dim=1)
 
 
 class Binary(Classification):
@@ -146,5 +148,5 @@ class Binary(Classification):
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Sigmoid, and its complement for the first class."""
-        logits = outputs.float()
+        logits = self._tempered(outputs.float())
         return torch.cat((torch.sigmoid(-logits), torch.sigmoid(logits)), dim=1)

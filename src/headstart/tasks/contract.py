@@ -4,8 +4,9 @@ A task sees whole splits of outputs, not batches, so scoring costs nothing while
 split is exact however the split was divided.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ class Task(ABC):
         monitor: the metric that chooses the checkpoint; :meth:`choose_by` takes another.
         one_class: every image is of exactly one of the classes.
         weighs: :meth:`objective` is another than :meth:`loss`.
+        temperature: of classes and labels, what outputs are divided by to be as sure as they are right.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Task(ABC):
     monitor: str = "val/acc"
     one_class: bool = True
     weighs: bool = False
+    temperature: float = 1.0
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -109,9 +112,26 @@ class Task(ABC):
             return {"loss": objective, **summary}
         return {"loss": float(self.loss(outputs.float(), targets)), "objective": objective, **summary}
 
+    def label(self, probabilities: Sequence[float]) -> str:
+        """The answer that a person reads off one row of :meth:`probabilities`: the most probable class."""
+        return self.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
+
     def record(self) -> dict[str, Any]:
-        """What of it came from the training data, in plain values; :func:`~headstart.tasks.build_task` takes it."""
-        return {}
+        """What of it came from the data, in plain values; :func:`~headstart.tasks.build_task` takes it."""
+        return {} if self.temperature == 1.0 else {"temperature": self.temperature}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Take what :meth:`record` gave.
+
+        Raises:
+            ValueError: it is nothing that it gives.
+        """
+        self.temperature = float(record.get("temperature", 1.0))
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} is not above 0")
+
+    def _tempered(self, outputs: Tensor) -> Tensor:
+        return outputs if self.temperature == 1.0 else outputs / self.temperature
 
     def _on(self, name: str, tensor: Tensor, device: torch.device) -> Tensor:
         """``tensor`` on the device, copied there once."""

@@ -1,7 +1,8 @@
 """Every image has any number of labels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 from headstart.tasks.contract import Task
 from headstart.tasks.scores import areas, of_each_class
 
-THRESHOLD = 0.5
-"""A label is predicted from this probability on."""
+USUAL_THRESHOLD = 0.5
+"""A label is given from this probability on, unless validation says otherwise."""
 
 
 class Multilabel(Task):
@@ -23,6 +24,9 @@ class Multilabel(Task):
         classes: names of the labels.
         label_smoothing: targets move this far towards one half.
         positive_weights: ``(classes,)``, of each label's loss where it is present; None: 1.
+
+    Attributes:
+        thresholds: probabilities from which on each label is given.
     """
 
     name = "multilabel"
@@ -33,6 +37,7 @@ class Multilabel(Task):
         super().__init__(classes)
         self.outputs = len(self.classes)
         self.label_smoothing, self.positive_weights = label_smoothing, positive_weights
+        self.thresholds = (USUAL_THRESHOLD,) * self.outputs
         self.weighs = label_smoothing > 0 or positive_weights is not None
 
     @property
@@ -54,10 +59,10 @@ class Multilabel(Task):
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Sigmoid of each output: ``(B, classes)``, rows do not sum to 1."""
-        return outputs.float().sigmoid()
+        return self._tempered(outputs.float()).sigmoid()
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """``loss``, ``map`` (mean over labels of the average precision) and ``f1`` (macro, at 0.5).
+        """``loss``, ``map`` (mean over labels of the average precision) and ``f1`` (macro, by the thresholds).
 
         Labels that no image of the split has are left out of ``map``; where there are no others it is NaN.
         """
@@ -65,18 +70,38 @@ class Multilabel(Task):
             return dict.fromkeys(self.metric_names, math.nan)
         precision = areas(self.probabilities(outputs)[None], targets >= 1)[1]
         return {
-            "loss": float(self.loss(outputs.float(), targets)),
+            "loss": float(self.loss(self._tempered(outputs.float()), targets)),
             "map": float(precision.nanmean()),
             **self.training_summary(outputs, targets),
         }
 
     def per_class(self, outputs: Tensor, targets: Tensor) -> dict[str, list[float]]:
         """See :meth:`Task.per_class`."""
-        predicted, present = self.probabilities(outputs) >= THRESHOLD, targets >= 1
+        predicted, present = self._given(outputs), targets >= 1
         return of_each_class((predicted & present).sum(dim=0), predicted.sum(dim=0), present.sum(dim=0))
 
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split: ``f1``."""
-        predicted, present = self.probabilities(outputs) >= THRESHOLD, targets >= 1
+        predicted, present = self._given(outputs), targets >= 1
         hits, seen = (predicted & present).sum(dim=0), predicted.sum(dim=0) + present.sum(dim=0)
         return {"f1": float((2 * hits / seen.clamp(min=1)).mean())}
+
+    def label(self, probabilities: Sequence[float]) -> str:
+        """All labels that are given, with ``|`` between."""
+        given = zip(self.classes, probabilities, self.thresholds, strict=True)
+        return "|".join(name for name, value, threshold in given if value >= threshold)
+
+    def record(self) -> dict[str, Any]:
+        """See :meth:`Task.record`."""
+        return {**super().record(), "thresholds": list(self.thresholds)}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """See :meth:`Task.restore`."""
+        super().restore(record)
+        self.thresholds = tuple(float(value) for value in record.get("thresholds", self.thresholds))
+        if len(self.thresholds) != self.outputs:
+            raise ValueError(f"{len(self.thresholds)} thresholds for {self.outputs} labels")
+
+    def _given(self, outputs: Tensor) -> Tensor:
+        """Whether each label of each image is given."""
+        return self.probabilities(outputs).double() >= torch.tensor(self.thresholds, dtype=torch.float64)

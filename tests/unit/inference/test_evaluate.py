@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from headstart.inference.evaluate import scored
-from headstart.inference.resampling import calibration_error
 from headstart.tasks import build_task
+from headstart.tasks.calibration import calibration_error
 
 
 def outputs_of(right: int, total: int) -> tuple[torch.Tensor, torch.Tensor]:
