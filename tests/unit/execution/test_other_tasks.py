@@ -38,7 +38,7 @@ def test_regression_learns_standardised_and_is_scored_in_its_own_units():
     assert values["rmse"] == pytest.approx(root_mean_squared_error(targets, predicted), rel=1e-5)
     assert values["r2"] == pytest.approx(r2_score(targets, predicted), rel=1e-5)
     assert values["rmse_size"] == pytest.approx(root_mean_squared_error(targets[:, 1], predicted[:, 1]), rel=1e-5)
-    scaled = root_mean_squared_error(targets / std, predicted / std)
+    scaled = root_mean_squared_error(targets.numpy() / std, predicted / std)
     assert values["nrmse"] == pytest.approx(scaled, rel=1e-5)
     assert task.training_summary(outputs, targets)["nrmse"] == pytest.approx(scaled, rel=1e-5)
     assert tuple(values) == task.metric_names
