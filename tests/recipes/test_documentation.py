@@ -16,6 +16,7 @@ FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL |
 #: A duration, whatever it is written in; then any number.
 TIME = re.compile(r"\d[\d.,]* (?:ms|s|min|h)\b(?: \d+ s)?")
 NUMBER = re.compile(r"\d[\d.,:]*(?:e-\d+)?")
+RULE = re.compile(r"─+")
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 
 
@@ -130,7 +131,7 @@ def missing(shown: list[str], said: list[str]) -> str | None:
 
 
 def words(line: str) -> str:
-    return " ".join(NUMBER.sub("0", TIME.sub("TIME", line)).split())
+    return " ".join(RULE.sub("─", NUMBER.sub("0", TIME.sub("TIME", line))).split())
 
 
 def test_what_is_shown_is_looked_for():
