@@ -30,7 +30,7 @@ class CSV(ImageDataModule):
     ``test_fraction`` with ``split_seed``. Every image is decoded once beforehand to find damaged ones.
 
     Args:
-        manifest: the table, with a header line.
+        manifest: the table: CSV or TSV with a header line, or Parquet.
         root: of the paths in it; None: the manifest's folder.
         path_column: of the images' paths.
         target_columns: of the targets; None: all other columns.
@@ -82,10 +82,15 @@ class CSV(ImageDataModule):
             split: replace(records, targets=table.targets[records.targets]) for split, records in source.splits.items()
         }
         groups = None if table.groups is None else dict(zip(table.paths, table.groups, strict=True))
-        return replace(source, splits=splits, kind=table.kind, groups=groups)
+        places = dict(zip(table.paths, table.lines, strict=True))
+        return replace(source, splits=splits, kind=table.kind, groups=groups, places=places)
 
     def _check_files(self, table: Manifest) -> None:
-        missing = [path for path in table.paths if not (self.root / path).is_file()]
+        missing = [
+            f"{path} ({line})"
+            for path, line in zip(table.paths, table.lines, strict=True)
+            if not (self.root / path).is_file()
+        ]
         if missing:
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             raise DataError(

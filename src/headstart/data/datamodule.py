@@ -181,8 +181,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         splits["train"] = some_training(
             splits["train"], source, shots=self.shots, fraction=self.fraction, split_seed=self.split_seed
         )
-        for split, records in splits.items():
-            check_present(split, records, source)
+        for split in splits:
+            check_present(split, splits, source)
         if self.val_steps is not None:
             splits["val"] = some_of(splits["val"], source, self.val_steps * self.eval_batch_size, self.split_seed)
         if self.task == "regression" and source.kind == "classes":

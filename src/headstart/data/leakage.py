@@ -102,16 +102,20 @@ def check_apart(splits: Mapping[str, Records], source: Source, pattern: str | No
     Raises:
         DataError: names some that are.
     """
-    of_split = {split: set(groups_of(records, source, pattern) or ()) for split, records in splits.items()}
+    of_split = {
+        split: dict(zip(groups_of(records, source, pattern) or (), records.ids, strict=False))
+        for split, records in splits.items()
+    }
     names = list(of_split)
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
-            if both := sorted(of_split[first] & of_split[second]):
+            if both := sorted(of_split[first].keys() & of_split[second].keys()):
                 more = f" and {len(both) - _SHOWN} more" if len(both) > _SHOWN else ""
+                one, other = (source.shown(of_split[split][both[0]]) for split in (first, second))
                 raise DataError(
                     f"{source.name}: the groups {', '.join(both[:_SHOWN])}{more} have images in {first} and in "
-                    f"{second}, so that scores on {second} would be too good; put each into one split, or leave the "
-                    "splits to datamodule.val_fraction and datamodule.test_fraction"
+                    f"{second}, such as {one} and {other}, so that scores on {second} would be too good; put each into "
+                    "one split, or leave the splits to datamodule.val_fraction and datamodule.test_fraction"
                 )
 
 

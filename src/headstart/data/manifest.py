@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import importlib.util
 import io
 import math
 import posixpath
@@ -9,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,8 +19,12 @@ from headstart.errors import DataError
 
 Kind = Literal["classes", "labels", "values"]
 
+Rows = list[tuple[str, dict[str, str]]]
+"""Each row's place in its file, for messages, and its values by column."""
+
 KIND_OF_TASK: dict[str, Kind] = {"regression": "values", "multilabel": "labels"}
 _SHOWN = 5
+_PARQUET = {".parquet", ".pq"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Manifest:
         classes: names of classes, labels or quantities.
         kind: of the targets.
         groups: of each line; None: the table has none.
+        lines: where each is in the file (``line 2``), for messages.
     """
 
     paths: list[str]
@@ -40,7 +46,8 @@ class Manifest:
     targets: np.ndarray
     classes: tuple[str, ...]
     kind: Kind
-    groups: list[str] | None = None
+    groups: list[str] | None
+    lines: list[str]
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ def read_manifest(file: str | Path, columns: Columns, kind: Kind) -> Manifest:
     """Read and check a table.
 
     Args:
-        file: comma-separated with a header line; tabs for ``.tsv``, semicolons where the header has no comma.
+        file: comma-separated with a header line; tabs for ``.tsv``, semicolons where the header has no comma; Parquet
+            for ``.parquet``.
         columns: their names.
         kind: of the targets: one class (any text), numbers, or labels (one column of 0 and 1 for each, or a single
             column of names with a separator between them).
@@ -79,7 +87,7 @@ def read_manifest(file: str | Path, columns: Columns, kind: Kind) -> Manifest:
     Raises:
         DataError: the table cannot be read, or a line of it is wrong; the message has the number of the line.
     """
-    rows, names = _rows(Path(file))
+    rows, names = _rows(Path(file), columns.separator)
     _check_columns(file, columns, names)
     wanted = list(columns.targets) or [name for name in names if name not in columns.set_apart]
     if not wanted:
@@ -88,15 +96,33 @@ def read_manifest(file: str | Path, columns: Columns, kind: Kind) -> Manifest:
         )
     paths = _paths(file, rows, columns.path)
     splits = [_split(file, line, row[columns.split]) for line, row in rows] if columns.split in names else None
+    targets, classes = parse_targets(file, rows, wanted, kind, columns.separator)
+    groups = None if columns.group is None else _groups(file, rows, columns.group)
+    lines = [line for line, _ in rows]
+    return Manifest(paths, splits or ["train"] * len(rows), targets, classes, kind, groups, lines)
+
+
+def parse_targets(
+    file: str | Path, rows: Rows, wanted: Sequence[str], kind: Kind, separator: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """What rows of text say of the images.
+
+    Args:
+        file: where they are, for messages.
+        rows: each with its place there.
+        wanted: their columns with targets.
+        kind: of the targets.
+        separator: between the labels in a single column.
+
+    Returns: ``(N,)`` or ``(N, columns)``, and the names of classes, labels or quantities.
+
+    Raises:
+        DataError: a row is wrong.
+    """
     if kind == "values":
         numbers = [[_number(file, line, name, row[name]) for name in wanted] for line, row in rows]
-        targets, classes = _as_narrow_as_exact(np.array(numbers, dtype=np.float64)), tuple(wanted)
-    elif kind == "labels":
-        targets, classes = _labels(file, rows, wanted, columns.separator)
-    else:
-        targets, classes = _classes(file, rows, wanted)
-    groups = None if columns.group is None else _groups(file, rows, columns.group)
-    return Manifest(paths, splits or ["train"] * len(rows), targets, classes, kind, groups)
+        return _as_narrow_as_exact(np.array(numbers, dtype=np.float64)), tuple(wanted)
+    return _labels(file, rows, wanted, separator) if kind == "labels" else _classes(file, rows, wanted)
 
 
 def listed_paths(file: str | Path, path_column: str) -> list[str]:
@@ -105,16 +131,15 @@ def listed_paths(file: str | Path, path_column: str) -> list[str]:
     Raises:
         DataError: the table cannot be read.
     """
-    rows, names = _rows(Path(file))
+    rows, names = _rows(Path(file), Columns.separator)
     _check_columns(file, Columns(path=path_column), names)
     return _paths(file, rows, path_column)
 
 
-Rows = list[tuple[int, dict[str, str]]]
-
-
-def _rows(file: Path) -> tuple[Rows, list[str]]:
-    """Lines with their numbers in the file, and the names of the columns; columns without a name are left out."""
+def _rows(file: Path, separator: str) -> tuple[Rows, list[str]]:
+    """Rows, each with its place in the file (``line 2``), and the names of the columns; those without are left out."""
+    if file.suffix.lower() in _PARQUET:
+        return _parquet_rows(file, separator)
     text = _text(file)
     first, _, rest = text.partition("\n")
     declared = re.fullmatch(r"sep=(.)\s*", first)  # what a spreadsheet writes for itself
@@ -130,16 +155,58 @@ def _rows(file: Path) -> tuple[Rows, list[str]]:
         names = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = [name or f"\0{place}" for place, name in enumerate(names)]
         for row in reader:
-            line = reader.line_num + skipped
+            line = f"line {reader.line_num + skipped}"
             if None in row or None in row.values():
                 found = sum(value is not None for value in row.values()) + len(row.get(None, ()))
-                raise DataError(f"{file}, line {line}: {found} values for {len(names)} columns")
+                raise DataError(f"{file}, {line}: {found} values for {len(names)} columns")
             rows.append((line, {name: value.strip() for name, value in row.items() if not name.startswith("\0")}))
     except csv.Error as error:
         raise DataError(f"datamodule.manifest={file} cannot be read, line {reader.line_num}: {error}") from None
     if not rows:
         raise DataError(f"{file} has a header line but no images")
     return rows, [name for name in names if name]
+
+
+def _parquet_rows(file: Path, separator: str) -> tuple[Rows, list[str]]:
+    """The same of a Parquet file, whose rows are counted from 1; a list in a cell is joined with ``separator``."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise DataError(
+            f"datamodule.manifest={file} is Parquet, and pyarrow is not installed: pip install "
+            "'headstart[parquet]', or save the table as CSV"
+        )
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(file)
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"datamodule.manifest={file} cannot be read as Parquet: {reason}") from None
+    for column in table.schema:
+        kind = column.type.value_type if pyarrow.types.is_list(column.type) else column.type
+        if pyarrow.types.is_nested(kind) or pyarrow.types.is_binary(kind):
+            raise DataError(
+                f"{file}: the column {column.name} holds {column.type}; a table of images has paths, texts and numbers "
+                "(images inside Parquet files are read by datamodule=hf)"
+            )
+    names = [name for name in table.column_names if name and not name.startswith("__index_level_")]
+    columns = [[cell(value, separator) for value in table[name].to_pylist()] for name in names]
+    given = enumerate(zip(*columns, strict=True), start=1)
+    rows = [(f"row {number}", dict(zip(names, row, strict=True))) for number, row in given]
+    if not rows:
+        raise DataError(f"{file} has columns but no images")
+    return rows, names
+
+
+def cell(value: Any, separator: str) -> str:
+    """A value as a table of text has it; a list is joined with ``separator``."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return separator.join(cell(item, separator) for item in value)
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer() and abs(value) < 2**53):
+        return str(int(value))
+    return str(value).strip()
 
 
 def _text(file: Path) -> str:
@@ -177,48 +244,48 @@ def _check_columns(file: str | Path, columns: Columns, names: list[str]) -> None
 
 
 def _paths(file: str | Path, rows: Rows, column: str) -> list[str]:
-    lines: dict[str, int] = {}
+    lines: dict[str, str] = {}
     paths: list[str] = []
     for line, row in rows:
         path = row[column].replace("\\", "/")
         if not path:
-            raise DataError(f"{file}, line {line}: {column} is empty; give the path of an image")
+            raise DataError(f"{file}, {line}: {column} is empty; give the path of an image")
         place = posixpath.normpath(path)
         if place in lines:
-            raise DataError(f"{file}, line {line}: {path} is on line {lines[place]} already; keep one of them")
+            raise DataError(f"{file}, {line}: {path} is on {lines[place]} already; keep one of them")
         lines[place] = line
         paths.append(path)
     return paths
 
 
-def _split(file: str | Path, line: int, value: str) -> str:
+def _split(file: str | Path, line: str, value: str) -> str:
     split = split_of(value)
     if split is None:
-        raise DataError(f"{file}, line {line}: split={value or '(empty)'} is not train, val or test")
+        raise DataError(f"{file}, {line}: split={value or '(empty)'} is not train, val or test")
     return split
 
 
 def _groups(file: str | Path, rows: Rows, column: str) -> list[str]:
     for line, row in rows:
         if not row[column]:
-            raise DataError(f"{file}, line {line}: {column} is empty; give the group of the image")
+            raise DataError(f"{file}, {line}: {column} is empty; give the group of the image")
     return [row[column] for _, row in rows]
 
 
-def _number(file: str | Path, line: int, column: str, value: str) -> float:
+def _number(file: str | Path, line: str, column: str, value: str) -> float:
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         raise DataError(
-            f"{file}, line {line}: {column}={value or '(empty)'} is not a finite number, as task=regression needs; "
+            f"{file}, {line}: {column}={value or '(empty)'} is not a finite number, as task=regression needs; "
             "correct it or remove the line, and name the columns of targets with datamodule.target_columns"
         )
     return number
 
 
-def _classes(file: str | Path, rows: Rows, wanted: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _classes(file: str | Path, rows: Rows, wanted: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     if len(wanted) > 1:
         raise DataError(
             f"{file} has several columns that could be the class ({', '.join(wanted[:_SHOWN])}); name it: "
@@ -228,18 +295,18 @@ def _classes(file: str | Path, rows: Rows, wanted: list[str]) -> tuple[np.ndarra
     (column,) = wanted
     for line, row in rows:
         if not row[column]:
-            raise DataError(f"{file}, line {line}: {column} is empty; give the class of the image")
+            raise DataError(f"{file}, {line}: {column} is empty; give the class of the image")
     classes = tuple(sorted({row[column] for _, row in rows}))
     place = {name: number for number, name in enumerate(classes)}
     return np.array([place[row[column]] for _, row in rows], dtype=np.int64), classes
 
 
-def _labels(file: str | Path, rows: Rows, wanted: list[str], separator: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(file: str | Path, rows: Rows, wanted: Sequence[str], separator: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if len(wanted) == 1 and any(row[wanted[0]] not in ("0", "1") for _, row in rows):
         listed = [[name.strip() for name in row[wanted[0]].split(separator) if name.strip()] for _, row in rows]
         if all(len(names) == 1 for names in listed):
             raise DataError(
-                f"{file}: '{separator}' is on no line of {wanted[0]} (line {rows[0][0]}: {rows[0][1][wanted[0]]}), so "
+                f"{file}: '{separator}' is on no line of {wanted[0]} ({rows[0][0]}: {rows[0][1][wanted[0]]}), so "
                 "every image would have one label of its own; name the character between labels with "
                 "datamodule.separator, or use task=multiclass for one class an image"
             )
@@ -251,7 +318,7 @@ def _labels(file: str | Path, rows: Rows, wanted: list[str], separator: str) -> 
         for column in wanted:
             if row[column] not in ("0", "1"):
                 raise DataError(
-                    f"{file}, line {line}: {column}={row[column] or '(empty)'} is not 0 or 1, as task=multilabel needs "
+                    f"{file}, {line}: {column}={row[column] or '(empty)'} is not 0 or 1, as task=multilabel needs "
                     "of several columns; name those of the labels with datamodule.target_columns"
                 )
     return np.array([[float(row[column]) for column in wanted] for _, row in rows], dtype=np.float32), tuple(wanted)

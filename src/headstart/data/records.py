@@ -86,6 +86,7 @@ class Source:
         notes: other facts worth recording.
         kind: of the targets: one class an image, any number of labels, or numbers.
         groups: of each image by its id, where the data set says which belong together.
+        places: where each image is listed (``line 2``) by its id, for messages; empty: nowhere.
     """
 
     name: str
@@ -97,6 +98,11 @@ class Source:
     notes: dict[str, object] = field(default_factory=dict)
     kind: Literal["classes", "labels", "values"] = "classes"
     groups: Mapping[str, str] | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self, name: str) -> str:
+        """The id of an image with its place, for messages."""
+        return f"{name} ({self.places[name]})" if name in self.places else name
 
 
 def _target_text(target: np.ndarray) -> str:

@@ -1,7 +1,7 @@
 """Targets of the three kinds: one class an image, several labels, or numbers."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,18 +38,36 @@ def only_classes(source: Source, wanted: Sequence[str | int]) -> Source:
     return replace(source, splits=splits, classes=tuple(source.classes[position] for position in kept))
 
 
-def check_present(split: str, records: Records, source: Source) -> None:
-    """Every class must be in every split, and every label somewhere in train."""
+def check_present(split: str, splits: Mapping[str, Records], source: Source) -> None:
+    """Every class must be in every split, and every label somewhere in train.
+
+    Raises:
+        DataError: one is not; names an image of it in another split.
+    """
+    records = splits[split]
     if not len(records):
         raise DataError(f"the {split} split of {source.name} has no usable image; add some.")
     if source.kind == "values" or (source.kind == "labels" and split != "train"):
         return
-    empty = [name for name, count in zip(source.classes, count_targets(records, source), strict=True) if count == 0]
+    empty = [number for number, count in enumerate(count_targets(records, source)) if count == 0]
     if empty:
-        raise DataError(
-            f"the {split} split has no usable image of class {', '.join(empty[:5])}; add readable images or remove "
-            "the class from every split."
+        names, elsewhere = (
+            ", ".join(source.classes[number] for number in empty[:5]),
+            _elsewhere(empty[0], splits, source),
         )
+        raise DataError(
+            f"the {split} split has no usable image of class {names}{elsewhere}; add readable images or remove the "
+            "class from every split."
+        )
+
+
+def _elsewhere(target: int, splits: Mapping[str, Records], source: Source) -> str:
+    """An image of a class or label, and its split."""
+    for split, records in splits.items():
+        has = records.targets[:, target] == 1 if source.kind == "labels" else records.targets == target
+        if has.any():
+            return f", as {source.shown(records.ids[int(np.argmax(has))])} in {split} is"
+    return ""
 
 
 def count_targets(records: Records, source: Source) -> list[int]:

@@ -99,7 +99,17 @@ LINES = ("a/0.png,1,train", "a/1.png,2,train", "a/2.png,3,val")
         ((*LINES, "./a/0.png,1,val"), "regression", "line 5: ./a/0.png is on line 2 already"),
         ((*LINES, "a/3.png,1"), "regression", "line 5: 2 values for 3 columns"),
         ((*LINES, ",1,val"), "regression", "line 5: path is empty"),
-        ((*LINES, "a/9.png,1,val"), "regression", "1 of 4 images are not in .*a/9.png.*datamodule.root"),
+        (
+            (*LINES, "a/9.png,1,val"),
+            "regression",
+            r"1 of 4 images are not in .*: a/9.png \(line 5\); .*datamodule.root",
+        ),
+        ((*LINES, "a/3.png,inf,val"), "regression", "line 5: y=inf is not a finite number"),
+        (
+            (*LINES, "a/3.png,9,val"),
+            "auto",
+            r"train split has no usable image of class 3, 9, as a/2.png \(line 4\) in val is",
+        ),
         ((*LINES, "a/3.png,,val"), "auto", "line 5: y is empty"),
         ((), "auto", "no images"),
     ],
@@ -203,3 +213,82 @@ def test_too_many_pixels_count_as_unreadable(images: Path):
     path = table(images, "path,y,split", *(f"a/{i}.png,{i % 2},{'train' if i < 2 else 'val'}" for i in range(4)))
     with pytest.raises(DataError, match="no usable image"):
         data(path, max_pixels=10).prepare()
+
+
+def test_a_group_in_two_splits_is_told_by_its_lines(images: Path):
+    path = table(images, "path,y,split,who", "a/0.png,1,train,ann", "a/1.png,2,train,bob", "a/2.png,1,val,ann")
+    with pytest.raises(
+        DataError, match=r"the groups ann have .*, such as a/0.png \(line 2\) and a/2.png \(line 4\), so that"
+    ):
+        data(path, group_column="who").prepare()
+
+
+@pytest.mark.parametrize(
+    ("choices", "match"), [({"folds": 2, "fold": 2}, "has the folds 0 to 1"), ({"fold": 1}, "null")]
+)
+def test_a_fold_that_is_none_is_told(images: Path, choices: dict, match: str):
+    path = table(images, "path,y", *(f"a/{n}.png,{n % 2}" for n in range(6)))
+    with pytest.raises(DataError, match=match):
+        data(path, **choices).prepare()
+
+
+@pytest.mark.parametrize("name", ["list.tsv", "list.TAB"])
+def test_tabs_between_the_columns(images: Path, name: str):
+    lines = [f"a/{n}.png\tup, down; {n % 2}\t{split}" for n, split in enumerate(SPLITS[:5])]
+    module = data(table(images, "path\ty\tsplit", *lines, name=name))
+    assert module.classes == ("up, down; 0", "up, down; 1")
+    assert module.sizes == {"train": 3, "val": 2}
+
+
+def test_a_missing_reader_of_parquet_is_named(images: Path, monkeypatch: pytest.MonkeyPatch):
+    (images / "list.parquet").write_bytes(b"PAR1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        DataError, match=r"is Parquet, and pyarrow is not installed: pip install 'headstart\[parquet\]'"
+    ):
+        data(images / "list.parquet").prepare()
+
+
+def parquet(folder: Path, **columns: list) -> Path:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as files
+
+    files.write_table(arrow.table(columns), folder / "list.parquet")
+    return folder / "list.parquet"
+
+
+def test_parquet_is_read_as_the_same_table_in_text(images: Path):
+    paths = [f"a/{n}.png" for n in range(6)]
+    numbers = {"age": [0, 1.5, 3, 4.5, 6, 7.5], "count": [0, 1, 2, 3, 4, 2**40]}
+    found = data(parquet(images, path=paths, split=list(SPLITS), **numbers), "regression")
+    lines = [f"a/{n}.png,{split},{numbers['age'][n]},{numbers['count'][n]}" for n, split in enumerate(SPLITS)]
+    wanted = data(table(images, "path,split,age,count", *lines), "regression")
+    assert found.summary() == wanted.summary()
+    labels = data(
+        parquet(images, path=paths, split=list(SPLITS), y=[["b"], ["a", "b"], [], ["a"], ["b"], []]), "multilabel"
+    )
+    assert labels.targets("train").tolist() == [[0, 1], [1, 1], [0, 0]]
+    ones = data(parquet(images, path=paths, split=list(SPLITS), a=[True, False] * 3, b=[0.0, 1.0] * 3), "multilabel")
+    assert (ones.classes, ones.targets("test").tolist()) == (("a", "b"), [[0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "task", "match"),
+    [
+        ({"y": ["c", None, "c"]}, "auto", "list.parquet, row 2: y is empty"),
+        ({"y": [1.0, 2.0, float("nan")]}, "regression", "row 3: y=nan is not a finite number"),
+        ({"y": [b"c"] * 3}, "auto", "the column y holds binary; .*datamodule=hf"),
+        ({"y": [{"a": 1}] * 3}, "auto", "the column y holds struct"),
+    ],
+)
+def test_mistakes_in_parquet_are_told_by_their_row(images: Path, columns: dict, task: str, match: str):
+    path = parquet(images, path=[f"a/{n}.png" for n in range(3)], **columns)
+    with pytest.raises(DataError, match=match):
+        data(path, task).prepare()
+
+
+def test_a_damaged_parquet_file_is_told(images: Path):
+    pytest.importorskip("pyarrow")
+    (images / "list.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        data(images / "list.parquet").prepare()
