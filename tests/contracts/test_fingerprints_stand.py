@@ -15,7 +15,12 @@ RECORD = Path(__file__).with_name("standing_fingerprints.json")
 #: What does not depend on the machine.
 FIXED = ("backbone.weights=bundled", "trainer=cpu", "trainer.precision=32-true")
 #: Need another run, a folder or a name of the user's.
-LEFT_OUT = {"strategy=distill", "strategy=share", "datamodule=folder", "datamodule=csv"}
+LEFT_OUT = {
+    "strategy=distill",
+    "strategy=share",
+    "datamodule=folder",
+    "datamodule=csv",
+}
 CHOICES = (
     "backbone=resnet18",
     *(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from headstart.data.digits import Digits
     from headstart.data.folder import Folder
     from headstart.data.fractals import Fractals
-    from headstart.data.torchvision_sets import CIFAR10, Flowers102, Pets
+    from headstart.data.sources.torchvision_sets import CIFAR10, Flowers102, Pets, Torchvision
     from headstart.data.transforms import EvalTransform
 
 __all__ = [
@@ -25,18 +25,20 @@ __all__ = [
     "ImageDataModule",
     "InputSpec",
     "Pets",
+    "Torchvision",
 ]
 
 _HOMES = {
-    "CIFAR10": "torchvision_sets",
+    "CIFAR10": "sources.torchvision_sets",
     "CSV": "csv_table",
     "Digits": "digits",
     "EvalTransform": "transforms",
-    "Flowers102": "torchvision_sets",
+    "Flowers102": "sources.torchvision_sets",
     "Folder": "folder",
     "Fractals": "fractals",
     "ImageDataModule": "datamodule",
-    "Pets": "torchvision_sets",
+    "Pets": "sources.torchvision_sets",
+    "Torchvision": "sources.torchvision_sets",
 }
 
 
