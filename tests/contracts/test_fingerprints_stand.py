@@ -20,6 +20,8 @@ LEFT_OUT = {
     "strategy=share",
     "datamodule=folder",
     "datamodule=csv",
+    "datamodule=hf",
+    "datamodule=webdataset",
 }
 CHOICES = (
     "backbone=resnet18",

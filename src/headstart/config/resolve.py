@@ -44,6 +44,11 @@ _STEPS_REVISION = 2
 
 _GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
 _KEY_LENGTH = 96
+# Files beside images that make up a data set of these kinds.
+_STORED: Mapping[str, tuple[str, ...]] = {
+    "headstart.data.HuggingFace": (".arrow", ".parquet", ".json", ".jsonl", ".csv", ".zip", ".tar"),
+    "headstart.data.WebDataset": (".tar",),
+}
 _LONGEST_NAME = 255  # bytes, on every usual file system
 
 
@@ -257,6 +262,8 @@ def _listed_content(datamodule: Mapping[str, Any]) -> str:
 def _extensions(datamodule: Mapping[str, Any]) -> Sequence[str]:
     from headstart.data.scan import IMG_EXTENSIONS
 
+    if own := _STORED.get(str(datamodule["_target_"])):
+        return (*IMG_EXTENSIONS, *own)
     return datamodule.get("extensions") or IMG_EXTENSIONS
 
 

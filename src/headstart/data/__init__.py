@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from headstart.data.digits import Digits
     from headstart.data.folder import Folder
     from headstart.data.fractals import Fractals
+    from headstart.data.sources.huggingface import HuggingFace
+    from headstart.data.sources.shards import WebDataset
     from headstart.data.sources.torchvision_sets import CIFAR10, Flowers102, Pets, Torchvision
     from headstart.data.transforms import EvalTransform
 
@@ -22,10 +24,12 @@ __all__ = [
     "Flowers102",
     "Folder",
     "Fractals",
+    "HuggingFace",
     "ImageDataModule",
     "InputSpec",
     "Pets",
     "Torchvision",
+    "WebDataset",
 ]
 
 _HOMES = {
@@ -36,9 +40,11 @@ _HOMES = {
     "Flowers102": "sources.torchvision_sets",
     "Folder": "folder",
     "Fractals": "fractals",
+    "HuggingFace": "sources.huggingface",
     "ImageDataModule": "datamodule",
     "Pets": "sources.torchvision_sets",
     "Torchvision": "sources.torchvision_sets",
+    "WebDataset": "sources.shards",
 }
 
 

@@ -29,7 +29,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF
 MAX_PIXELS = 80_000_000
 """Of one image by default: more than cameras take, and at most a few hundred megabytes each while it is decoded."""
 
-_READER = f"pillow-{PIL.__version__}-2"
+READER = f"pillow-{PIL.__version__}-2"
 """Part of the key of remembered checks; raise the last number when decoding here changes."""
 _DECODE_ERRORS = (
     OSError,
@@ -134,7 +134,7 @@ def find_bad_images(
     Returns: the content digests, and the positions of bad files with the reasons.
     """
     digests = file_digests(paths, memory_path)
-    reader = f"{_READER}-{max_pixels}"
+    reader = f"{READER}-{max_pixels}"
     with DigestMemory(memory_path) as memory:
         errors = memory.checks(digests, reader)
         first_with = {digest: path for path, digest in zip(reversed(paths), reversed(digests), strict=True)}
@@ -161,10 +161,17 @@ def reason(error: BaseException) -> str:
 
 def _error_of(path: Path, max_pixels: int) -> str:
     try:
-        data = path.read_bytes()
-        if not data:
-            return "empty file"
-        with open_image(io.BytesIO(data), max_pixels=max_pixels) as image:
+        return error_in(path.read_bytes(), max_pixels)
+    except _DECODE_ERRORS as error:
+        return reason(error)
+
+
+def error_in(content: bytes, max_pixels: int) -> str:
+    """Why the content of an image file cannot be decoded; empty where it can."""
+    if not content:
+        return "empty file"
+    try:
+        with open_image(io.BytesIO(content), max_pixels=max_pixels) as image:
             if image.format == "JPEG":
                 image.draft(None, (1, 1))
                 image.load()

@@ -143,12 +143,12 @@ class DigestMemory:
             self._new_files.append((_key(path), stat.st_size, stat.st_mtime_ns, digest))
 
     def checks(self, digests: Sequence[str], reader: str) -> dict[str, str]:
-        """By content digest what ``reader`` found wrong with it, the empty string for nothing."""
+        """By content digest what ``reader`` found in it, such as what is wrong; the empty string for nothing."""
         rows = self._select("SELECT sha256, reader, error FROM checks WHERE sha256 IN", list(digests))
         return {digest: error for digest, by, error in rows if by == reader}
 
     def remember_check(self, digest: str, reader: str, error: str) -> None:
-        """Keep what ``reader`` found wrong with this content."""
+        """Keep what ``reader`` found in this content."""
         self._new_checks.append((digest, reader, error))
 
     def _select(self, query: str, keys: list[str]) -> list[tuple]:
