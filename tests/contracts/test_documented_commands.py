@@ -36,7 +36,7 @@ FOREIGN = {"wandb", "source"}
 #: Keys of `headstart rank` and `advise` that are no choices of a training.
 OWN_KEYS = ("backbones=", "budget=", "by=")
 #: What a choice needs that is not here: a device, a run, data, a companion that the sentence around it names.
-NOT_HERE = re.compile(r"no GPU is visible|there is no finished run|needs two classes|needs another task")
+NOT_HERE = re.compile(r"no GPU is visible|there is no finished run|needs two classes|needs another task|needs task=")
 
 
 class ParsedError(Exception):
@@ -170,7 +170,8 @@ def can_be_composed(words: list[str], folder: Path) -> None:
     write_own_files(own)
     with_folder = "--config-dir" in words
     words = [word for word in words if not word.startswith("-") and word != "mine"]
-    given = [stand_in(word, folder) for word in words if not word.startswith("hydra.")]
+    columns = "path,mask" if "datamodule=masks_csv" in words else "path,target"
+    given = [stand_in(word, folder, columns) for word in words if not word.startswith("hydra.")]
     choices = [list(values_of(word)) if sweep else [word] for word in given]
     for chosen in one_at_a_time(choices):
         try:
@@ -192,14 +193,14 @@ def write_own_files(folder: Path) -> None:
                 path.write_text(block)
 
 
-def stand_in(word: str, folder: Path) -> str:
+def stand_in(word: str, folder: Path, columns: str) -> str:
     """A choice with a folder or a table that is there in the place of the reader's."""
     key, equals, value = word.partition("=")
     if key.endswith(".root"):
         value = str(folder)
     if key.endswith(".manifest"):
         value = str(folder / "table.csv")
-        Path(value).write_text("path,target\na.png,1\nb.png,2\n")
+        Path(value).write_text(f"{columns}\na.png,1\nb.png,2\n")
     return f"{key}{equals}{value}"
 
 
