@@ -14,7 +14,6 @@ from headstart.config.check import check, check_devices
 from headstart.config.closed_form import NOT_USED, decide_refit, is_closed_form, set_aside
 from headstart.config.compose import chosen, hydra_node, plain, reference
 from headstart.config.precision import trains_depthwise
-from headstart.config.rates import with_backbone_rate
 from headstart.config.schema import marked, not_in_result
 from headstart.config.settings import RunSettings
 from headstart.config.strategy import strategy_of
@@ -57,8 +56,8 @@ class ResolvedRun:
     """One run, decided.
 
     Attributes:
-        config: plain containers as ``config.yaml`` holds them; ``backbone.weights``, ``strategy.backbone_lr_mult``,
-            ``trainer.accelerator``, ``devices`` and ``precision`` are decided, folders are absolute.
+        config: plain containers as ``config.yaml`` holds them; ``backbone.weights``, ``trainer.accelerator``,
+            ``devices`` and ``precision`` are decided, folders are absolute.
         weights: what ``backbone.weights`` became; the backbone is built with it.
         choices: name of the chosen option of each group; several loggers are joined by ``+``.
         overrides: as given on the command line.
@@ -155,7 +154,6 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     scratch = strategy is not None and strategy.starts_from_random_weights
     weights = resolve_backbone_weights(values, scratch=scratch)
     values["backbone"]["weights"] = weights.choice
-    values, defaults = with_backbone_rate(values, weights), with_backbone_rate(defaults, weights)
     described = _described(values, weights)
     extendable = {key: value for key, value in described.items() if key != "trainer.max_epochs"}
     return ResolvedRun(

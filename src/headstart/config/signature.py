@@ -17,7 +17,7 @@ _NAMES: Mapping[str, Any] = {
     **_TYPES,
     **{name: getattr(typing, name) for name in ("Annotated", "Any", "Literal", "Optional", "Union")},
     **{name: getattr(options, name) for name in ("Above", "AtLeast", "AtMost", "Below", "FromCode", "Later")},
-    **{name: getattr(options, name) for name in ("NotInResult", "OnlyWith", "OrAuto", "Pattern", "StepsOnly")},
+    **{name: getattr(options, name) for name in ("NotInResult", "OnlyWith", "Pattern", "StepsOnly")},
     **{"Mapping": Mapping, "Path": Path, "Sequence": Sequence, "Set": Set},
 }
 

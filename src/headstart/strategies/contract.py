@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
-from headstart.system.options import Above, OrAuto
+from headstart.system.options import Above
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from headstart.tasks import Task
 
 
-BackboneRate = Annotated[float, Above(0), OrAuto]
-"""The backbone's rate as a multiple of the head's; ``auto`` is decided by the weights (``config/rates.py``)."""
+BackboneRate = Annotated[float, Above(0)]
+"""The backbone's rate as a multiple of the head's."""
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,6 @@ class Later:
     earlier: Any = None
 
 
-class OrAuto:
-    """``auto`` stands in the YAML where the configuration decides; the class gets what was decided."""
-
-
 class FromCode:
     """Is passed by code, and so no option."""
 
@@ -134,8 +130,7 @@ def fits(value: Any, annotation: Any, rules: Sequence[Any] = ()) -> bool:
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        marked_auto = value == "auto" and bool(marks(annotation, OrAuto))
-        return marked_auto or fits(value, arguments[0], (*rules, *annotation.__metadata__))
+        return fits(value, arguments[0], (*rules, *annotation.__metadata__))
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in arguments)
     if origin in {Union, types.UnionType}:
@@ -173,8 +168,7 @@ def wording(annotation: Any, rules: Sequence[Any] = ()) -> str:
     """What fits an annotation; completes "must be"."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        first = "auto or " if marks(annotation, OrAuto) else ""
-        return first + wording(arguments[0], (*rules, *annotation.__metadata__))
+        return wording(arguments[0], (*rules, *annotation.__metadata__))
     if origin is Literal:
         texts = [str(option) for option in arguments]
         return f"{', '.join(texts[:-1])} or {texts[-1]}" if len(texts) > 1 else texts[0]

@@ -99,7 +99,7 @@ def test_a_study_is_one_folder(study: str):
 
 
 def test_strategy_parameters_follow_their_annotations():
-    assert "strategy.backbone_lr_mult=x: must be auto or a number above 0" in refused(
+    assert "strategy.backbone_lr_mult=x: must be a number above 0" in refused(
         "strategy=full", "strategy.backbone_lr_mult=x"
     )
     assert "did you mean strategy.backbone_lr_mult?" in refused("strategy=full", "+strategy.backbone_lr_mul=1")
