@@ -28,7 +28,11 @@ REQUIRED = {
     "strategy.teacher": "somewhere",
 }
 #: What an option makes no sense without.
-WITH = {"strategy/share": ("+datamodule@sources.other.datamodule=digits",)}
+WITH = {
+    "strategy/share": ("+datamodule@sources.other.datamodule=digits",),
+    "head/dense": ("task=segmentation",),
+    **{f"datamodule/{name}": ("task=segmentation", "head=dense") for name in ("masks", "masks_csv", "shapes")},
+}
 
 
 @cache

@@ -22,6 +22,10 @@ LEFT_OUT = {
     "datamodule=csv",
     "datamodule=hf",
     "datamodule=webdataset",
+    "datamodule=masks",
+    "datamodule=masks_csv",
+    "datamodule=shapes",
+    "head=dense",
 }
 CHOICES = (
     "backbone=resnet18",

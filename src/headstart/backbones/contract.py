@@ -1,6 +1,7 @@
 """The backbone contract: an ordered list of stages that ends in a feature map."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,8 @@ class FeatureSpec:
         layout: where batch, channels and positions are.
         pool: how positions become one vector: the mean of all, or the class token (``NLC`` only).
         prefix_tokens: tokens before the patch tokens (``NLC`` only); the mean leaves them out.
+        maps: ``(C, h, w)`` of each map where several lie in one row (:mod:`headstart.backbones.maps`); ``dim`` is then
+            the sum of their channels, and ``layout`` what the network itself has.
     """
 
     dim: int
@@ -32,6 +35,7 @@ class FeatureSpec:
     layout: Layout
     pool: Literal["avg", "token"] = "avg"
     prefix_tokens: int = 0
+    maps: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ class Backbone(nn.Module, ABC):
     Attributes set by every implementation:
         name: of the network, as the user gave it.
         input_spec: what the weights expect; the datamodule follows it.
-        features: what :meth:`forward_features` returns for one sample of ``input_spec``'s shape.
+        features: what calling the backbone returns for one sample of ``input_spec``'s shape.
         stages: in the order of the forward pass; together they own every parameter and buffer once.
         weights: where the parameters came from.
         source_classifier: of the weights, where there is one.
+        gathered: what takes the place of :meth:`forward_features`; set by :func:`headstart.backbones.maps.gather`.
     """
 
     name: str
@@ -71,14 +76,15 @@ class Backbone(nn.Module, ABC):
     stages: tuple[Stage, ...]
     weights: WeightsReport
     source_classifier: SourceClassifier | None
+    gathered: Callable[["Backbone", Tensor], Tensor] | None = None
 
     @abstractmethod
     def forward_features(self, images: Tensor) -> Tensor:
-        """``(B, C, H, W)`` images to features ``(B, *features.shape)``."""
+        """``(B, C, H, W)`` images to the map that the network ends in, ``(B, ...)``."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """The same as :meth:`forward_features`."""
-        return self.forward_features(images)
+        """``(B, C, H, W)`` images to features ``(B, *features.shape)``: as a rule :meth:`forward_features`."""
+        return self.forward_features(images) if self.gathered is None else self.gathered(self, images)
 
     @property
     def feature_dim(self) -> int:

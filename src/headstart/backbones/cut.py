@@ -64,7 +64,8 @@ def run_prefix(backbone: Backbone, images: Tensor, count: int) -> Tensor:
     if count == 0:
         return images
     if count == len(backbone.stages):
-        return backbone.forward_features(images)
+        features: Tensor = backbone(images)
+        return features
     end = _end(backbone, count)
 
     def stop(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -72,7 +73,7 @@ def run_prefix(backbone: Backbone, images: Tensor, count: int) -> Tensor:
 
     handle = backbone.get_submodule(end).register_forward_hook(stop)
     try:
-        backbone.forward_features(images)
+        backbone(images)
     except _Reached as reached:
         activations: Tensor = reached.activations
         return activations
@@ -87,8 +88,10 @@ def run_rest(backbone: Backbone, activations: Tensor, count: int) -> Tensor:
     Raises:
         CacheError: the backbone cannot be cut there.
     """
+    features: Tensor
     if count == 0:
-        return backbone.forward_features(activations)
+        features = backbone(activations)
+        return features
     if count == len(backbone.stages):
         return activations
     end = _end(backbone, count)
@@ -97,7 +100,8 @@ def run_rest(backbone: Backbone, activations: Tensor, count: int) -> Tensor:
     channels, height, width = backbone.input_spec.shape
     images = activations.new_zeros(1).expand(len(activations), channels, height, width)
     with _stubbed(backbone, stubs, end, activations):
-        return backbone.forward_features(images)
+        features = backbone(images)
+    return features
 
 
 def _end(backbone: Backbone, count: int) -> str:
@@ -144,7 +148,7 @@ def _restore(module: nn.Module, own: Any) -> None:
 def _plan(backbone: Backbone) -> _Plan:
     plan: _Plan | None = backbone.__dict__.get(_PLAN)
     if plan is None:
-        calls = trace(backbone, type(backbone).forward_features, backbone.input_spec.shape).calls
+        calls = trace(backbone, lambda model, images: model(images), backbone.input_spec.shape).calls
         plan = _Plan({count: _stubs(backbone, calls, count) for count in range(1, len(backbone.stages))})
         backbone.__dict__[_PLAN] = plan
     return plan
@@ -173,7 +177,7 @@ def _try(backbone: Backbone, count: int) -> bool:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((2, *backbone.input_spec.shape), generator=generator).to(parameter.device, parameter.dtype)
     with evaluation_mode(backbone), torch.no_grad():
-        whole = backbone.forward_features(images)
+        whole = backbone(images)
         activations = run_prefix(backbone, images, count)
         if not isinstance(activations, Tensor) or len(activations) != len(images):
             return False

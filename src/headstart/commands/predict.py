@@ -13,6 +13,7 @@ from headstart.commands.arguments import add_batches
 from headstart.config.foreign import add_trust, trust
 from headstart.inference.doubt import doubting
 from headstart.inference.inputs import find_images
+from headstart.inference.masks import WithMasks
 from headstart.inference.predict import Predictor, predict_to_file, predict_to_stream
 from headstart.inference.rows import check_output
 from headstart.runs.directory import is_run
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help=".csv, .jsonl or .parquet (default: CSV on standard output); if the command is killed, the same command "
         "goes on with it",
+    )
+    parser.add_argument(
+        "--masks", metavar="FOLDER", help="of a run of task=segmentation: write each predicted mask there as a PNG"
     )
     parser.add_argument("--column", default="path", help="of the paths in tables (default: path)")
     parser.add_argument(
@@ -94,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = Explained(ensemble, Path(choices.explain))
     if choices.max_error is not None:
         model = _doubting(model, runs[0], choices.max_error)
+    if choices.masks:
+        model = WithMasks(model, Path(choices.masks))
     started = time.perf_counter()
     if choices.output:
         about: dict[str, Any] = {"runs": [digest((run / RESULT_FILE).read_bytes()) for run in runs], "tta": choices.tta}

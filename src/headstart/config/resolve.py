@@ -254,7 +254,8 @@ def _listed_content(datamodule: Mapping[str, Any]) -> str:
     """Digest of the images that a table lists."""
     from headstart.data.manifest import listed_paths
 
-    return content_digest(datamodule["root"], listed_paths(datamodule["manifest"], datamodule["path_column"]))
+    columns = (datamodule["path_column"], datamodule.get("mask_column"))
+    return content_digest(datamodule["root"], listed_paths(datamodule["manifest"], *columns))
 
 
 def _extensions(datamodule: Mapping[str, Any]) -> Sequence[str]:

@@ -13,6 +13,21 @@ _CLASSES = {"headstart.data.Digits": 10, "headstart.data.CIFAR10": 10, "headstar
 _PARTS_OF_TIME = ("weeks", "days", "hours", "minutes", "seconds")
 _SEPARATE_PROCESSES = ("ddp", "fsdp", "deepspeed")
 
+STAGES = "stages"
+"""Key of a head that answers for every pixel."""
+
+# Keys that must have this value with task=segmentation, and what another does.
+_NEEDED_BY_MASKS = {
+    "batch_transform.name": ("none", "mixes images, and masks cannot be mixed"),
+    "head_init": ("default", "sets the weights of one linear layer on pooled features"),
+    "calibrate": ("none", "looks at one answer an image"),
+    "datamodule.train_size": (None, "gives the head maps of another size than evaluation does"),
+    "datamodule.shots": (None, "counts images a class, and an image has several; use datamodule.fraction"),
+    "datamodule.classes": (None, "chooses whole images"),
+    "datamodule.fit": (None, "leaves parts of a mask out; images are squashed"),
+    "trainer.compile": (False, "cannot follow maps out of several stages"),
+}
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -141,6 +156,24 @@ def task_fits(c: Choices) -> Iterator[str]:
             yield f"{key}={c.get(key)} needs one class an image and does not go with task={task}; leave it out"
 
 
+def segmentation_fits(c: Choices) -> Iterator[str]:
+    """A class for every pixel needs a head and a map for it, and nothing that is made for one class an image."""
+    dense, head = f"head.{STAGES}" in c.values, str(c.get("head._target_")).rpartition(".")[2]
+    if c.get("task") != "segmentation":
+        if dense:
+            yield f"this head (head._target_={head}) answers for every pixel, which needs task=segmentation"
+        return
+    if not dense:
+        yield f"task=segmentation needs a head that answers for every pixel, which {head} does not; use head=dense"
+    if c.get("backbone.pre_logits") == "keep":
+        yield "backbone.pre_logits=keep ends in one vector an image, and task=segmentation needs a map; set it to drop"
+    if c.known_strategy.one_class_only or c.known_strategy.trains_other_tasks:
+        yield "task=segmentation does not go with this strategy, which needs one class an image; use full or lora"
+    for key, (needed, reason) in _NEEDED_BY_MASKS.items():
+        if c.get(key, needed) not in (needed, "squash"):
+            yield f"{key}={c.get(key)} does not go with task=segmentation: it {reason}"
+
+
 def steps_fit(c: Choices) -> Iterator[str]:
     """What happens in each step."""
     if c.get("optimizer.nesterov") and not c.get("optimizer.momentum"):
@@ -225,6 +258,7 @@ RULES: tuple[Rule, ...] = (
     epochs_fit,
     max_time_is_a_time,
     task_fits,
+    segmentation_fits,
     steps_fit,
     head_starts_well,
     devices_fit,

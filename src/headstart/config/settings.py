@@ -239,7 +239,7 @@ class RunSettings(Section):
         NotInResult,
     ]
     seed: Count  # of the head, the order of images and augmentation
-    task: Literal["auto", "binary", "multiclass", "multilabel", "regression"]
+    task: Literal["auto", "binary", "multiclass", "multilabel", "regression", "segmentation"]
     backbone: Component
     head: Component
     strategy: Component

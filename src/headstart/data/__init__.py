@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from headstart.data.digits import Digits
     from headstart.data.folder import Folder
     from headstart.data.fractals import Fractals
+    from headstart.data.segmentation.files import MaskFolder, MaskTable
+    from headstart.data.segmentation.shapes import Shapes
     from headstart.data.sources.huggingface import HuggingFace
     from headstart.data.sources.shards import WebDataset
     from headstart.data.sources.torchvision_sets import CIFAR10, Flowers102, Pets, Torchvision
@@ -27,7 +29,10 @@ __all__ = [
     "HuggingFace",
     "ImageDataModule",
     "InputSpec",
+    "MaskFolder",
+    "MaskTable",
     "Pets",
+    "Shapes",
     "Torchvision",
     "WebDataset",
 ]
@@ -42,7 +47,10 @@ _HOMES = {
     "Fractals": "fractals",
     "HuggingFace": "sources.huggingface",
     "ImageDataModule": "datamodule",
+    "MaskFolder": "segmentation.files",
+    "MaskTable": "segmentation.files",
     "Pets": "sources.torchvision_sets",
+    "Shapes": "segmentation.shapes",
     "Torchvision": "sources.torchvision_sets",
     "WebDataset": "sources.shards",
 }

@@ -101,15 +101,33 @@ class AffineAugment:
         channels, height, width = self.kept.spec.shape
         pixels = rows[:, :-_ASPECT_BYTES].reshape(len(rows), height, width, channels)
         aspects = rows[:, -_ASPECT_BYTES:].clone(memory_format=torch.contiguous_format).view(torch.float32)[:, 0]
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        shown = self._shown(images, numbers, aspects, "bilinear")
+        return normalised(shown.permute(0, 2, 3, 1).contiguous(), self.spec)
+
+    def keep_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask ``(H, W)`` of class numbers, at the size of kept images."""
+        return self.kept.keep_mask(mask)
+
+    def masks(self, kept: Tensor, numbers: np.ndarray, aspects: Tensor) -> Tensor:
+        """Kept masks ``(B, h, w)`` bytes, moved exactly as their images are: ``(B, H, W)`` bytes.
+
+        Args:
+            kept: of :meth:`keep_mask`.
+            numbers: ``(B, DRAWS)``, the images' own.
+            aspects: ``(B,)`` float32, width divided by height of the original images.
+        """
+        return self._shown(kept[:, None].float(), numbers, aspects, "nearest")[:, 0].to(torch.uint8)
+
+    def _shown(self, images: Tensor, numbers: np.ndarray, aspects: Tensor, mode: str) -> Tensor:
+        """``(B, C, h, w)`` read through the images' maps: ``(B, C, H, W)``."""
         if self._whole:
             aspects = torch.ones_like(aspects)
         # From pageable memory this copy waits for nothing but itself: no step of an accelerator is held up.
-        maps = self.maps(torch.from_numpy(numbers).to(rows.device, non_blocking=True), aspects)
-        size = (len(rows), channels, self.spec.height, self.spec.width)
+        maps = self.maps(torch.from_numpy(numbers).to(images.device, non_blocking=True), aspects)
+        size = (*images.shape[:2], self.spec.height, self.spec.width)
         grid = functional.affine_grid(maps, list(size), align_corners=False)
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        shown = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return normalised(shown.permute(0, 2, 3, 1).contiguous(), self.spec)
+        return functional.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
     def maps(self, numbers: Tensor, aspects: Tensor) -> Tensor:
         """Where each pixel is read, in coordinates from -1 to 1 over the image: ``(B, 2, 3)`` float32, x before y.

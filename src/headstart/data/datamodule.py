@@ -171,6 +171,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self._source is not None:
             return
         source = self.load()
+        if (source.kind == "masks") != (self.task == "segmentation"):
+            have = "masks" if source.kind == "masks" else "no masks"
+            raise DataError(
+                f"task={self.task} does not fit: {source.name} has {have}; a class for each pixel needs "
+                "task=segmentation head=dense and datamodule=shapes, masks or masks_csv"
+            )
         if source.bad:
             report_bad(source.bad, self.on_bad_image)
         if self.wanted_classes is not None:
@@ -271,11 +277,18 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def configure(self, input_spec: InputSpec) -> InputSpec:
         """Take what the backbone expects; ``image_size`` replaces its height and width, ``fit`` its crop.
 
+        Where every pixel is predicted, images are shown whole: resized to this size, nothing cut off.
+
         Returns: the spec in force.
         """
         if self.image_size is not None:
             input_spec = replace(input_spec, height=self.image_size[0], width=self.image_size[1])
-        self.spec = checked_spec(input_spec.fitted(self.augmentation.fit))
+        fit = self.augmentation.fit
+        if self.task == "segmentation":
+            if self.augmentation.augment == "randaug":
+                raise DataError("datamodule.augment=randaug would move images without their masks; use light or none.")
+            fit = "squash"
+        self.spec = checked_spec(input_spec.fitted(fit))
         self.train_transform  # noqa: B018 - an impossible choice is told now, not in the first epoch
         return self.spec
 

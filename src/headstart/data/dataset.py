@@ -2,10 +2,10 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,15 +17,26 @@ from headstart.data.affine import AffineAugment, draws
 from headstart.data.images import MAX_PIXELS, read_image
 from headstart.data.records import Records
 
+# Of masks, at the size that images are kept at; the others are read anew.
+_REMEMBERED_BYTES = 256 * 2**20
+
+
+class KeepsMasks(Protocol):
+    """A transform under which an image keeps its mask."""
+
+    def keep_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask ``(H, W)`` of class numbers at the size of kept images."""
+        ...
+
 
 class ImageDataset(Dataset[dict[str, Any]]):
     """Images of one split, decoded and transformed on access.
 
-    An item is a dict with ``images`` ``(C, H, W)`` float32, ``targets`` (class position, or a row of numbers) and
-    ``index`` (position in the split). It is asked for by ``(epoch, index)``; a plain index means epoch 0, and one
-    beyond the length a repetition within the epoch (:class:`headstart.data.sampler.EpochSampler`). With ``random`` the
-    generators of Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the transform and then
-    put back, so an image is augmented alike whichever worker does it and whatever was drawn before;
+    An item is a dict with ``images`` ``(C, H, W)`` float32, ``targets`` (class position, a row of numbers, or a mask
+    ``(H, W)``) and ``index`` (position in the split). It is asked for by ``(epoch, index)``; a plain index means epoch
+    0, and one beyond the length a repetition within the epoch (:class:`headstart.data.sampler.EpochSampler`). With
+    ``random`` the generators of Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the
+    transform and then put back, so an image is augmented alike whichever worker does it and whatever was drawn before;
     :class:`AffineAugment` is given its numbers.
 
     Args:
@@ -52,6 +63,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.records, self.transform, self.channels, self.max_pixels = records, transform, channels, max_pixels
         self.seed, self.random, self.views = seed, random, 0
+        self._masks: dict[int, tuple[Tensor, float]] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -78,11 +90,34 @@ class ImageDataset(Dataset[dict[str, Any]]):
                 return self.transform(image)
         return self.transform(image)
 
+    def masks(self, epoch: int, positions: Iterable[int]) -> Tensor:
+        """The masks of images as an epoch shows them, ``(B, H, W)`` bytes."""
+        places = [int(position) for position in positions]
+        rows, aspects = zip(*(self._kept_mask(place) for place in places), strict=True)
+        kept = torch.stack(rows)
+        if not isinstance(self.transform, AffineAugment):
+            return kept
+        numbers = np.stack([draws(self.seed, self.view(epoch), place) for place in places])
+        return self.transform.masks(kept, numbers, torch.tensor(aspects))
+
+    def _kept_mask(self, place: int) -> tuple[Tensor, float]:
+        """A mask at the size that images are kept at, and its own width divided by its height."""
+        found = self._masks.get(place)
+        if found is None:
+            assert self.records.masks is not None
+            mask, transform = self.records.masks.read(place), cast("KeepsMasks", self.transform)
+            found = torch.from_numpy(transform.keep_mask(mask)), mask.shape[1] / mask.shape[0]
+            if (len(self._masks) + 1) * found[0].numel() <= _REMEMBERED_BYTES:
+                self._masks[place] = found
+        return found
+
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         position = index % len(self)
         target = self.records.targets[position]
         single = target.item() if target.ndim == 0 else torch.from_numpy(np.array(target))
+        if self.records.masks is not None:
+            single = self.masks(epoch, [position])[0]
         # Stored views take turns by epoch: there every repetition shows the same one.
         image = self.shown(self.image(position), self.view(epoch), position if self.views else index)
         return {"images": image, "targets": single, "index": position}

@@ -31,7 +31,7 @@ MAX_PIXELS = 80_000_000
 
 READER = f"pillow-{PIL.__version__}-2"
 """Part of the key of remembered checks; raise the last number when decoding here changes."""
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError,
     UnidentifiedImageError,
     SyntaxError,
@@ -60,7 +60,7 @@ def read_image(path: str | Path, channels: int = 3, *, max_pixels: int = MAX_PIX
         check_regular(path)
         with open_image(path, max_pixels=max_pixels) as image:
             return decode(image, channels)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise DataError(f"{path} cannot be read as an image: {reason(error)}") from error
     except DataError as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
@@ -162,7 +162,7 @@ def reason(error: BaseException) -> str:
 def _error_of(path: Path, max_pixels: int) -> str:
     try:
         return error_in(path.read_bytes(), max_pixels)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         return reason(error)
 
 
@@ -177,7 +177,7 @@ def error_in(content: bytes, max_pixels: int) -> str:
                 image.load()
             else:
                 decode(image)
-    except (*_DECODE_ERRORS, DataError) as error:
+    except (*DECODE_ERRORS, DataError) as error:
         return reason(error)
     return ""
 
@@ -185,7 +185,7 @@ def error_in(content: bytes, max_pixels: int) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except _DECODE_ERRORS:  # damaged EXIF data: the pixels are good, the orientation is unknown
+    except DECODE_ERRORS:  # damaged EXIF data: the pixels are good, the orientation is unknown
         return image
 
 

@@ -125,15 +125,16 @@ def parse_targets(
     return _labels(file, rows, wanted, separator) if kind == "labels" else _classes(file, rows, wanted)
 
 
-def listed_paths(file: str | Path, path_column: str) -> list[str]:
-    """The paths in a table, as written, for a digest of what they hold.
+def listed_paths(file: str | Path, path_column: str, mask_column: str | None = None) -> list[str]:
+    """The paths in a table, as written, for a digest of what they hold; masks included where there are such.
 
     Raises:
         DataError: the table cannot be read.
     """
     rows, names = _rows(Path(file), Columns.separator)
-    _check_columns(file, Columns(path=path_column), names)
-    return _paths(file, rows, path_column)
+    masks = () if mask_column is None else (mask_column,)
+    _check_columns(file, Columns(path_column, masks), names)
+    return [*_paths(file, rows, path_column), *sorted({row[column] for _, row in rows for column in masks})]
 
 
 def _rows(file: Path, separator: str) -> tuple[Rows, list[str]]:

@@ -19,7 +19,24 @@ class Drawn(Protocol):
         """``(H, W, C)`` unsigned bytes, always the same."""
 
 
+IGNORED = 255
+"""In a mask, the number of pixels that neither teach nor count."""
+
 Images = Sequence[Path] | Sequence[Drawn] | Sequence[np.ndarray] | np.ndarray
+
+
+class Masks(Protocol):
+    """A class number for every pixel, of each image."""
+
+    @property
+    def digests(self) -> list[str]:
+        """Of each mask's content."""
+
+    def read(self, position: int) -> np.ndarray:
+        """``(H, W)`` unsigned bytes: class numbers, 255 where a pixel does not count."""
+
+    def take(self, positions: np.ndarray) -> "Masks":
+        """The masks at these positions, in that order."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +45,18 @@ class Records:
 
     Attributes:
         images: paths of files, images that are drawn, or unsigned bytes: ``(N, H, W, C)``, or ``(H, W, C)`` each.
-        targets: class positions ``(N,)``; labels or numbers ``(N, columns)`` float32.
+        targets: class positions ``(N,)``; labels or numbers ``(N, columns)`` float32; of masks each class's share of
+            the pixels.
         ids: one stable name an image: the path relative to the data's root, or such as ``digits/0123``.
         digests: SHA-256 of each image's content.
+        masks: of each image, where there are such.
     """
 
     images: Images
     targets: np.ndarray
     ids: list[str]
     digests: list[str]
+    masks: Masks | None = None
 
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.targets) == len(self.ids) == len(self.digests):
@@ -52,11 +72,11 @@ class Records:
 
     @cached_property
     def content_digest(self) -> str:
-        """Digest of ids, class positions and contents, whatever the order."""
+        """Digest of ids, class positions (or masks) and contents, whatever the order."""
+        said = self.masks.digests if self.masks is not None else map(_target_text, self.targets)
         return combined_digest(
             sorted(
-                (f"{name}={_target_text(target)}", digest)
-                for name, target, digest in zip(self.ids, self.targets, self.digests, strict=True)
+                (f"{name}={target}", digest) for name, target, digest in zip(self.ids, said, self.digests, strict=True)
             )
         )
 
@@ -69,6 +89,7 @@ class Records:
             self.targets[positions],
             [self.ids[position] for position in positions],
             [self.digests[position] for position in positions],
+            None if self.masks is None else self.masks.take(positions),
         )
 
 
@@ -84,7 +105,7 @@ class Source:
         ignored: how many files were left aside, by suffix.
         bad: unreadable images as ``{"path", "error"}``; they are in no split.
         notes: other facts worth recording.
-        kind: of the targets: one class an image, any number of labels, or numbers.
+        kind: of the targets: one class an image, any number of labels, numbers, or a class for every pixel.
         groups: of each image by its id, where the data set says which belong together.
         places: where each image is listed (``line 2``) by its id, for messages; empty: nowhere.
     """
@@ -96,7 +117,7 @@ class Source:
     ignored: dict[str, int] = field(default_factory=dict)
     bad: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
-    kind: Literal["classes", "labels", "values"] = "classes"
+    kind: Literal["classes", "labels", "values", "masks"] = "classes"
     groups: Mapping[str, str] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
 

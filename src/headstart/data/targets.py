@@ -47,7 +47,7 @@ def check_present(split: str, splits: Mapping[str, Records], source: Source) -> 
     records = splits[split]
     if not len(records):
         raise DataError(f"the {split} split of {source.name} has no usable image; add some.")
-    if source.kind == "values" or (source.kind == "labels" and split != "train"):
+    if source.kind in ("values", "masks") or (source.kind == "labels" and split != "train"):
         return
     empty = [number for number, count in enumerate(count_targets(records, source)) if count == 0]
     if empty:
@@ -71,16 +71,20 @@ def _elsewhere(target: int, splits: Mapping[str, Records], source: Source) -> st
 
 
 def count_targets(records: Records, source: Source) -> list[int]:
-    """Images of each class or label."""
-    if source.kind == "labels":
-        return [int(count) for count in records.targets.sum(axis=0)]
+    """Images of each class or label, or with some of it."""
+    if source.kind != "classes":
+        return [int(count) for count in (records.targets > 0).sum(axis=0)]
     return [int(count) for count in np.bincount(records.targets, minlength=len(source.classes))]
 
 
 def describe_targets(splits: dict[str, Records], source: Source) -> dict[str, Any]:
     """How often each class occurs in each split, or where the numbers lie."""
     if source.kind != "values":
-        return {"class_counts": {split: count_targets(records, source) for split, records in splits.items()}}
+        counts = {"class_counts": {split: count_targets(records, source) for split, records in splits.items()}}
+        if source.kind != "masks":
+            return counts
+        shares = {split: records.targets.mean(axis=0).round(6).tolist() for split, records in splits.items()}
+        return {**counts, "class_shares": shares}
     return {
         "target_ranges": {
             split: [[float(column.min()), float(column.mean()), float(column.max())] for column in records.targets.T]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -50,6 +51,12 @@ class EvalTransform:
             fill = [round(255 * value) for value in spec.mean]
             return _center_crop_or_pad(image, target, fill)
         return F.center_crop(image, list(target))
+
+    def keep_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask ``(H, W)`` of class numbers where :meth:`resize` shows its image; no new numbers arise."""
+        assert self.spec.crop_mode == "squash"
+        assert self.spec.crop_pct == 1.0
+        return np.array(Image.fromarray(mask).resize((self.spec.width, self.spec.height), Image.Resampling.NEAREST))
 
 
 class TrainTransform:
@@ -103,6 +110,10 @@ class TrainTransform:
         for step in self._steps:
             image = step(image)
         return normalise(image, self.spec)
+
+    def keep_mask(self, mask: np.ndarray) -> np.ndarray:
+        """As :meth:`EvalTransform.keep_mask`, without ``randaug``."""
+        return self._evaluate.keep_mask(mask)
 
 
 def checked_spec(spec: InputSpec) -> InputSpec:

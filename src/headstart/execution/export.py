@@ -17,11 +17,12 @@ from headstart.data.dataset import ImageDataset
 from headstart.errors import ConfigError, HeadstartError, RunError
 from headstart.execution.load import Model, load
 from headstart.export import onnx_file, timm_folder, torch_program
-from headstart.export.answers import CHECKED_IMAGES, Agreement, Answers, compare
+from headstart.export.answers import CHECKED_IMAGES, CHECKED_MASKS, Agreement, Answers, compare
 from headstart.export.backbone_file import export_model, task_classifier
 from headstart.export.card import describe, preprocessing
 from headstart.system.atomic import atomic_write, copy_file, write_json
 from headstart.system.console import show
+from headstart.tasks import Segmentation
 
 FORMATS = ("timm", "onnx", "torch", "hf")
 
@@ -87,7 +88,8 @@ class _Subject:
             self.kind, self.pictures = "generated", _generated(model)
         else:
             split = self.data.dataset("val")
-            self.kind, self.pictures = "val", [split.image(place) for place in _spread(len(split), CHECKED_IMAGES)]
+            most = CHECKED_MASKS if isinstance(model.task, Segmentation) else CHECKED_IMAGES
+            self.kind, self.pictures = "val", [split.image(place) for place in _spread(len(split), most)]
         self.pixels = [model.transform(picture).numpy() for picture in self.pictures]
         self.wanted = self.answers.of(self.pixels)
 

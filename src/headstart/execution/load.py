@@ -21,7 +21,7 @@ from headstart.heads.pool import Pool
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.reader import read_config
 from headstart.runs.result import CONFIG_FILE, Result, check_file, read_result
-from headstart.tasks import Task, build_task
+from headstart.tasks import Segmentation, Task, build_task
 from headstart.training.assemble import build_backbone, build_head
 from headstart.training.checkpoints import load_final, load_weights
 from headstart.weights.sources import NO_WEIGHTS
@@ -63,7 +63,7 @@ class Model:
             batch_size: images at a time.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
-        Returns: a :class:`Prediction`, of several images a list of them.
+        Returns: a :class:`Prediction`, of several images a list of them; where every pixel is predicted, with its mask.
 
         Raises:
             DataError: something is no image.
@@ -106,6 +106,9 @@ class Model:
 
         The next batch is decoded while the network works on the present one; no more than two are asked for ahead.
         """
+        if isinstance(self.task, Segmentation):
+            yield from self._masked(images, self.task, batch_size=batch_size, device=device)
+            return
 
         def rows(batch: Tensor) -> list[list[float]]:
             probabilities: list[list[float]] = self.probabilities(batch).tolist()
@@ -124,6 +127,30 @@ class Model:
         if isinstance(found, DataError):
             return Unreadable(path, str(found))
         return Prediction(path, self.task.label(found), tuple(found))
+
+    def _masked(
+        self, images: Iterable[Picture], task: Segmentation, *, batch_size: int, device: str
+    ) -> Iterator[Prediction | Unreadable]:
+        """Masks in the images' own sizes, and the share of each class."""
+        place, spec = find_device(device), self.transform.spec
+        self.network.to(place).eval()
+
+        def prepare(image: Picture) -> tuple[Tensor, tuple[int, int]]:
+            picture = to_image(image, spec.channels)
+            return self.transform(picture), (picture.height, picture.width)
+
+        def rows(batch: list[tuple[Tensor, tuple[int, int]]]) -> list[np.ndarray]:
+            outputs = self.network(torch.stack([pixels for pixels, _ in batch]).to(place)).float()
+            sizes = (size for _, size in batch)
+            return [task.masks(one[None], size)[0].cpu().numpy() for one, size in zip(outputs, sizes, strict=True)]
+
+        for image, mask in streamed(images, prepare, rows, batch_size=batch_size):
+            path = str(image) if isinstance(image, str | Path) else ""
+            if isinstance(mask, DataError):
+                yield Unreadable(path, str(mask))
+            else:
+                shares = np.bincount(mask.ravel(), minlength=len(self.classes)) / mask.size
+                yield Prediction(path, "", tuple(shares.tolist()), mask)
 
     def _stream(
         self, images: Iterable[Picture], rows: Callable[[Tensor], Sequence[_Row]], *, batch_size: int, device: str

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import RunError
-from headstart.tasks import Task
+from headstart.tasks import Segmentation, Task
+from headstart.tasks.segmentation import enlarged
 
-CHECKED_IMAGES = 256
+CHECKED_IMAGES, CHECKED_MASKS = 256, 16
 """An exported model is compared with the run's own on at most so many images."""
 
 
 class Answers(nn.Module):
     """Normalised pixels ``(B, C, H, W)`` to probabilities ``(B, classes)``; of regression, the predicted values.
+
+    Where every pixel is predicted, ``(B, classes, H, W)``.
 
     Args:
         network: pixels to ``(B, outputs)``.
@@ -31,7 +34,10 @@ class Answers(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """What a person reads of each image."""
-        return self.task.probabilities(self.network(pixels))
+        outputs = self.network(pixels)
+        if isinstance(self.task, Segmentation):
+            outputs = enlarged(outputs, pixels.shape[-2:])
+        return self.task.probabilities(outputs)
 
     def of(self, pixels: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
         """The answers to several inputs ``(C, H, W)``."""
@@ -48,7 +54,7 @@ class Agreement:
         images: how many were compared.
         kind: of images: ``val``, or ``generated`` where those of the run are not here.
         largest_difference: of any probability; of regression, relative to the largest value where that is above 1.
-        same_class: how many have the same most probable class.
+        same_class: how many have the same most probable class, in every pixel where each has one.
     """
 
     images: int
@@ -68,7 +74,7 @@ class Agreement:
 
 
 def compare(wanted: np.ndarray, got: np.ndarray, *, kind: str, tolerance: float, what: str) -> Agreement:
-    """Hold that two models give the same answers ``(N, classes)``.
+    """Hold that two models give the same answers ``(N, classes)``, or ``(N, classes, H, W)``.
 
     Raises:
         RunError: they do not.
@@ -80,7 +86,8 @@ def compare(wanted: np.ndarray, got: np.ndarray, *, kind: str, tolerance: float,
             f"{what} answers differently from the run's model: by up to {largest:.2g} on {kind} images, where "
             f"{tolerance:g} is allowed, so nothing was written; try another --format"
         )
-    return Agreement(len(wanted), kind, largest, int((wanted.argmax(1) == got.argmax(1)).sum()))
+    same = (wanted.argmax(1) == got.argmax(1)).reshape(len(wanted), -1).all(axis=1)
+    return Agreement(len(wanted), kind, largest, int(same.sum()))
 
 
 def in_batches(run: Callable[[np.ndarray], np.ndarray], inputs: Sequence[np.ndarray]) -> np.ndarray:

@@ -112,6 +112,8 @@ def _of_the_trainer(trainer: TrainerSettings) -> str | None:
 
 
 def _of_the_head(run: ResolvedRun) -> str | None:
+    if run.settings.task == "segmentation":
+        return "task=segmentation has a target for every pixel"
     if is_closed_form(run.config):
         return f"head={run.choices.get('head', '?')} is solved for at once, without steps"
     if run.settings.optimizer.target not in OPTIMIZERS:

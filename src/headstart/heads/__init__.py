@@ -1,6 +1,7 @@
 """Heads turn a backbone's features into outputs for the task. They own their pooling."""
 
 from headstart.heads.closed_form import ClosedForm, LinearClosedForm
+from headstart.heads.dense import Dense
 from headstart.heads.knn import NearestNeighbours
 from headstart.heads.linear import Linear
 from headstart.heads.logreg import LogisticRegression
@@ -12,6 +13,7 @@ from headstart.heads.ridge import Ridge
 __all__ = [
     "MLP",
     "ClosedForm",
+    "Dense",
     "FlattenMLP",
     "Linear",
     "LinearClosedForm",

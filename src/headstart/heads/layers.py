@@ -15,13 +15,13 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 }
 
 # Small enough that the first outputs hardly differ from each other, so the first loss is that of guessing.
-_OUTPUT_STD = 0.01
+OUTPUT_STD = 0.01
 
 
 def output_layer(inputs: int, outputs: int) -> nn.Linear:
     """``(B, inputs)`` to ``(B, outputs)``: small random weights, no bias at first."""
     layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight, std=_OUTPUT_STD)
+    nn.init.normal_(layer.weight, std=OUTPUT_STD)
     nn.init.zeros_(layer.bias)
     return layer
 

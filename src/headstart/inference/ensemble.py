@@ -12,7 +12,7 @@ from headstart.errors import RunError
 from headstart.execution.load import Model, Picture, find_device, to_image
 from headstart.execution.predict import Prediction, Unreadable
 from headstart.execution.streaming import streamed
-from headstart.tasks import Task
+from headstart.tasks import Segmentation, Task
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         first = self.models[0]
+        if isinstance(first.task, Segmentation) and (self.flip or len(self.models) > 1):
+            raise RunError("masks are predicted by one run, and without --tta; give one run")
         for other in self.models[1:]:
             if other.task.name != first.task.name:
                 raise RunError(
@@ -55,6 +57,9 @@ class Ensemble:
         self, images: Iterable[Picture], *, batch_size: int = 32, device: str = "auto"
     ) -> Iterator[Prediction | Unreadable]:
         """As :meth:`headstart.execution.load.Model.stream`; each file is read once for all models."""
+        if isinstance(self.task, Segmentation):
+            yield from self.models[0].stream(images, batch_size=batch_size, device=device)
+            return
         place = find_device(device)
         for model in self.models:
             model.network.to(place).eval()

@@ -125,9 +125,9 @@ def answered(
     source = _source(model, choice)
     name, parts = _chosen(source, split)
     parts = [replace(part, targets=_as_the_model_counts(part.targets, source, model)) for part in parts]
-    outputs = [_outputs(model, part, batch_size=batch_size, device=device) for part in parts]
-    targets = np.concatenate([part.targets for part in parts])
-    whole, labels = torch.cat(outputs), torch.from_numpy(targets)
+    answered = [_outputs(model, part, batch_size=batch_size, device=device) for part in parts]
+    whole, labels = (torch.cat(column) for column in zip(*answered, strict=True))
+    targets = labels.numpy()
     probabilities = model.task.probabilities(whole).numpy()
     scores = scored(model.task, whole, labels, own=model.result.metrics)
     ids = [one for part in parts for one in part.ids]
@@ -182,7 +182,7 @@ def _source(model: Model, choice: Component) -> Source:
     if model.task.name == "regression" and source.kind == "classes":
         source, splits = as_numbers(source, source.splits)
         source = replace(source, splits=splits)
-    kind = {"multilabel": "labels", "regression": "values"}.get(model.task.name, "classes")
+    kind = {"multilabel": "labels", "regression": "values", "segmentation": "masks"}.get(model.task.name, "classes")
     if source.kind != kind:
         raise DataError(f"{source.name} has {source.kind}, and the model of task={model.task.name} is scored on {kind}")
     return source
@@ -206,6 +206,11 @@ def _as_the_model_counts(targets: np.ndarray, source: Source, model: Model) -> n
             f"{source.name} has {', '.join(unknown[:5])}, which the model does not know; it knows "
             f"{', '.join(model.classes[:10])}. Leave those out: datamodule.classes=[...]"
         )
+    if source.kind == "masks" and source.classes != model.classes:
+        raise DataError(
+            f"{source.name} has the classes {', '.join(source.classes[:10])}, and the model's masks number "
+            f"{', '.join(model.classes[:10])}; give them the same numbers, and name them with datamodule.class_names"
+        )
     order = np.array([places[name] for name in source.classes])
     if model.task.one_class:
         return order[targets]
@@ -219,13 +224,17 @@ def _dataset(model: Model, records: Records) -> ImageDataset:
     return ImageDataset(records, model.transform, channels=model.transform.spec.channels, seed=0)
 
 
-def _outputs(model: Model, records: Records, *, batch_size: int, device: str) -> Tensor:
-    """``(N, outputs)`` before the activation, on the CPU."""
+def _outputs(model: Model, records: Records, *, batch_size: int, device: str) -> tuple[Tensor, Tensor]:
+    """``(N, outputs)`` before the activation with their targets, as :meth:`Task.rows` keeps them, on the CPU."""
     place, network = find_device(device), model.network
     network.to(place).eval()
     batches = DataLoader(_dataset(model, records), batch_size=batch_size)
     with torch.inference_mode():
-        return torch.cat([network(batch["images"].to(place)).float().cpu() for batch in batches])
+        rows = [
+            model.task.rows(network(batch["images"].to(place)).float().cpu(), batch["targets"]) for batch in batches
+        ]
+    outputs, targets = zip(*rows, strict=True)
+    return torch.cat(outputs), torch.cat(targets)
 
 
 def _write(folder: Path, model: Model, found: Evaluation, compared: Sequence[Comparison]) -> None:

@@ -44,13 +44,15 @@ class Explained:
         folder: for the pictures.
 
     Raises:
-        ConfigError: there are several runs, or captum is not installed.
+        ConfigError: there are several runs, every pixel is predicted, or captum is not installed.
     """
 
     def __init__(self, model: Ensemble, folder: Path) -> None:
         require_explain()
         if len(model.models) > 1:
             raise ConfigError("--explain shows what one network sees; give one run")
+        if model.task.name == "segmentation":
+            raise ConfigError("--explain shows what speaks for an image's class, and masks have one for each pixel")
         self._model, self._folder = model, folder
 
     @property

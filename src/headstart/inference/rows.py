@@ -15,6 +15,8 @@ from headstart.system.atomic import atomic_path
 from headstart.system.names import cell
 
 _AT_ONCE = 10_000
+# Tasks whose rows have numbers only, and what they are called.
+_NUMBERS = {"regression": "values", "segmentation": "shares"}
 
 
 class Rows(Protocol):
@@ -30,14 +32,13 @@ class Rows(Protocol):
 class CsvRows:
     """``path``, ``class`` (or ``labels``), and ``probability/<class>`` for every class.
 
-    For regression: ``path`` and a column for every quantity. A spreadsheet would run a name that begins like a formula:
-    it gets an apostrophe before it.
+    For regression: ``path`` and a column for every quantity; for segmentation ``share/<class>``. A spreadsheet would
+    run a name that begins like a formula: it gets an apostrophe before it.
     """
 
     def __init__(self, task: str, classes: Sequence[str]) -> None:
-        self._numbers = task == "regression"
-        columns = ["path", *classes] if self._numbers else [*_columns(task, classes)]
-        self.header = _csv_line(cell(name) for name in columns)
+        self._numbers = task in _NUMBERS
+        self.header = _csv_line(cell(name) for name in _columns(task, classes))
 
     def row(self, one: Prediction) -> str:
         """The whole line of an image."""
@@ -46,7 +47,7 @@ class CsvRows:
 
 
 class JsonRows:
-    """An object a line: ``path``, ``class`` and ``probabilities`` by class; ``labels`` in a list; or ``values``."""
+    """An object a line: ``path``, ``class`` and ``probabilities`` by class; or ``labels``, ``values`` or ``shares``."""
 
     header = ""
 
@@ -57,8 +58,8 @@ class JsonRows:
         """The whole line of an image."""
         values = dict(zip(self._classes, (float(f"{value:.6g}") for value in one.probabilities), strict=True))
         told: dict[str, Any] = {"path": one.path}
-        if self._task == "regression":
-            told["values"] = values
+        if self._task in _NUMBERS:
+            told[_NUMBERS[self._task]] = values
         elif self._task == "multilabel":
             told |= {"labels": one.label.split("|") if one.label else [], "probabilities": values}
         else:
@@ -100,8 +101,7 @@ def write_parquet(lines: Path, path: Path, *, task: str, classes: Sequence[str])
     import pyarrow.parquet as pq
 
     numbers = pa.float64() if task == "regression" else pa.float32()
-    names = ["path", *classes] if task == "regression" else [*_columns(task, classes)]
-    texts = 1 if task == "regression" else 2
+    names, texts = [*_columns(task, classes)], 1 if task in _NUMBERS else 2
     kinds = [pa.string()] * texts + [numbers] * len(classes)
     schema = pa.schema([(utf8(name), kind) for name, kind in zip(names, kinds, strict=True)])
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer, lines.open() as file:
@@ -109,7 +109,7 @@ def write_parquet(lines: Path, path: Path, *, task: str, classes: Sequence[str])
             columns: list[list[Any]] = [[utf8(row["path"]) for row in rows]]
             if texts == 2:
                 columns.append([utf8(row["class"] if "class" in row else "|".join(row["labels"])) for row in rows])
-            key = "values" if task == "regression" else "probabilities"
+            key = _NUMBERS.get(task, "probabilities")
             columns += [[row[key][name] for row in rows] for name in classes]
             writer.write_table(pa.table([pa.array(*pair) for pair in zip(columns, kinds, strict=True)], schema=schema))
 
@@ -127,8 +127,9 @@ def grouped(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _columns(task: str, classes: Sequence[str]) -> Iterator[str]:
-    yield from ("path", "labels" if task == "multilabel" else "class")
-    yield from (f"probability/{name}" for name in classes)
+    yield from ("path", *([] if task in _NUMBERS else ["labels" if task == "multilabel" else "class"]))
+    prefix = {"regression": "", "segmentation": "share/"}.get(task, "probability/")
+    yield from (f"{prefix}{name}" for name in classes)
 
 
 def _csv_line(values: Iterable[str]) -> str:

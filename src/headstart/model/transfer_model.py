@@ -8,7 +8,7 @@ from headstart.model.description import ModelInfo, ParameterInfo, Role, StageInf
 
 
 class TransferModel(nn.Module):
-    """Images to outputs: ``head(backbone.forward_features(images))``.
+    """Images to outputs: ``head(backbone(images))``.
 
     ``auxiliary`` holds further heads by name that learn along with the head and are no part of the finished model.
     """
@@ -25,13 +25,14 @@ class TransferModel(nn.Module):
         return {"head": self.head, **{f"auxiliary.{name}": module for name, module in self.auxiliary.items()}}
 
     def forward(self, images: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, outputs)``."""
-        outputs: Tensor = self.head(self.backbone.forward_features(images))
+        """``(B, C, H, W)`` to ``(B, outputs)``; of a dense head ``(B, outputs, h, w)``."""
+        outputs: Tensor = self.head(self.backbone(images))
         return outputs
 
     def features(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the backbone's features, ``(B, *backbone.features.shape)``."""
-        return self.backbone.forward_features(images)
+        features: Tensor = self.backbone(images)
+        return features
 
     def prefix(self, images: Tensor, stages: int) -> Tensor:
         """``(B, C, H, W)`` to the activations after the first ``stages`` stages, ``(B, ...)``."""

@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.dataset import ImageDataset
 from headstart.plots.confident_errors import plot_confident_errors
 from headstart.plots.confusion import plot_confusion_matrix
 from headstart.plots.curves import phases_from, plot_learning_curves
+from headstart.plots.masks import Example, plot_masks
 from headstart.plots.predicted_vs_true import plot_predicted_vs_true
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import read_metrics_csv
-from headstart.tasks import Task
-from headstart.tasks.predictions import ScoredModel
+from headstart.tasks import Segmentation, Task
+from headstart.tasks.predictions import Predictions, ScoredModel
+
+_MOST_MASKS = 6
 
 
 def draw_run(run: RunDirectory, module: ScoredModel, data: ImageDataModule, *, best_epoch: int | None) -> None:
@@ -26,8 +31,30 @@ def draw_run(run: RunDirectory, module: ScoredModel, data: ImageDataModule, *, b
         plot_learning_curves(rows, run.plots / "learning_curves.png", phases=phases_from(rows), best_epoch=best_epoch)
     split = "test" if "test" in module.predictions else "val"
     found, dataset = module.predictions[split], data.dataset(split)
+    if isinstance(module.task, Segmentation):
+        plot_masks(_examples(module, found, dataset), module.task.classes, run.plots / "masks.png", title=split)
+        return
     images = Decoded([(dataset, int(place)) for place in found.index])
     draw_answers(run.plots, split, module.task, found.targets, found.probabilities, images)
+
+
+def _examples(module: ScoredModel, found: Predictions, dataset: ImageDataset) -> list[Example]:
+    """Some images at the size the network sees, evenly from the one with the fewest right pixels to the best."""
+    task, model = module.task, module.model.eval()
+    assert isinstance(task, Segmentation)
+    right = task.right(torch.from_numpy(found.outputs)).numpy()
+    order = np.argsort(right, kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, min(len(order), _MOST_MASKS)).round().astype(int)]
+    examples, like = [], next(model.parameters())
+    for row in chosen:
+        item = dataset[int(found.index[row])]
+        with torch.inference_mode():
+            outputs = model(item["images"][None].to(like)).float()
+        true = item["targets"].numpy()
+        image = np.asarray(Image.fromarray(_bytes(dataset, int(found.index[row]))).resize(true.shape[::-1]))
+        predicted = task.masks(outputs, true.shape)[0].cpu().numpy()
+        examples.append(Example(image, true, predicted, float(right[row])))
+    return examples
 
 
 def draw_answers(
@@ -90,6 +117,9 @@ class Decoded(Sequence[np.ndarray]):
         return len(self._places)
 
     def __getitem__(self, position: Any) -> Any:
-        dataset, place = self._places[position]
-        image = dataset.image(place)
-        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return _bytes(*self._places[position])
+
+
+def _bytes(dataset: ImageDataset, place: int) -> np.ndarray:
+    image = dataset.image(place)
+    return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))

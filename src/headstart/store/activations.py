@@ -267,12 +267,14 @@ class CachedData(pl.LightningDataModule):
         entries = self._entries(prefix, described, split, phase, views)
         if entries is None:
             return None
-        kind = Kind.from_dict(dict(entries[0].meta.about["kind"]))
+        kind, loader = Kind.from_dict(dict(entries[0].meta.about["kind"])), self._image_loader(split)
+        if views[0] is not None:
+            _take_turns(loader.dataset, self._views)
         return StoredBatches(
             "activations",
             entries,
             self.data.targets(split),
-            self._image_loader(split),
+            loader,
             decode=lambda rows, epoch, positions: kind.from_rows(rows),
             device=prefix.device,
             constants={"stages": decision.stages},

@@ -65,6 +65,7 @@ def describe_prefix(backbone: Backbone, stages: int, pool: nn.Module | None) -> 
         "of": len(backbone.stages),
         "pool": None if pool is None else f"{type(pool).__qualname__} {pool!r} {vars_of(pool)}",
         "tensors": digest(prefix_tensors(backbone, stages)),
+        **({} if backbone.gathered is None else {"gathered": repr(backbone.gathered)}),
     }
 
 

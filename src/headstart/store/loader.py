@@ -23,7 +23,7 @@ class StoredBatches:
     Args:
         name: of the rows in a batch, ``activations`` or ``images``.
         entries: one for each augmented view, else a single one; an epoch uses the view of its number, modulo them.
-        targets: of the whole split.
+        targets: of the whole split; masks are taken from the images' data set.
         images: the loader of the images that the rows stand for; it is never iterated.
         decode: rows as they are stored, on the device, with the epoch and their indices, to what a batch holds.
         device: where the batches are wanted.
@@ -44,6 +44,8 @@ class StoredBatches:
         self.name, self.entries = name, list(entries)
         self.batch_sampler: Any = images.batch_sampler
         self._decode, self._device, self._constants = decode, device, dict(constants or {})
+        dataset: Any = images.dataset
+        self._masks: Callable[[int, np.ndarray], Tensor] | None = dataset.masks if dataset.records.masks else None
         wide = targets.astype(np.int64) if np.issubdtype(targets.dtype, np.integer) else targets
         self._targets = torch.from_numpy(np.ascontiguousarray(wide))
         self._resident: list[Tensor] | None = None
@@ -84,4 +86,5 @@ class StoredBatches:
         else:
             rows = torch.from_numpy(self.entries[view].rows(positions)).to(self._device)
         shown = self._decode(rows, epoch, indices)
-        return {self.name: shown, "targets": self._targets[index], "index": index, **self._constants}
+        targets = self._targets[index] if self._masks is None else self._masks(epoch, positions)
+        return {self.name: shown, "targets": targets, "index": index, **self._constants}

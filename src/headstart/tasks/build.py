@@ -14,10 +14,11 @@ from headstart.tasks.classification import Binary, Multiclass
 from headstart.tasks.contract import Task
 from headstart.tasks.multilabel import Multilabel
 from headstart.tasks.regression import Regression
+from headstart.tasks.segmentation import Segmentation
 
 ClassWeights = Literal["none", "balanced"] | Sequence[float]
 
-_NAMES = ("auto", "binary", "multiclass", "multilabel", "regression")
+_NAMES = ("auto", "binary", "multiclass", "multilabel", "regression", "segmentation")
 
 
 def build_task(
@@ -36,7 +37,7 @@ def build_task(
         classes: names, in the order of their numbers or columns.
         label_smoothing: see :class:`Classification`.
         class_weights: ``none``, ``balanced`` (inversely to how often a class occurs in training), or a number each.
-        train_targets: of the training split: class numbers ``(N,)``, or ``(N, classes)``.
+        train_targets: of the training split: class numbers ``(N,)``, or ``(N, classes)``; of masks the classes' shares.
         record: what :meth:`Task.record` gave of the task of a finished run.
 
     Raises:
@@ -53,6 +54,9 @@ def build_task(
             if value != idle:
                 raise ConfigError(f"loss.{key}={value} has no meaning with task=regression; leave it out")
         return Regression(classes, train_targets=targets, record=record)
+    if name == "segmentation":
+        weights = _weights(class_weights, len(classes), targets, shares=True)
+        return Segmentation(classes, label_smoothing=label_smoothing, class_weights=weights)
     if targets is not None and (targets.ndim == 2) != (name == "multilabel"):
         have = "several labels or numbers an image" if targets.ndim == 2 else "one class an image"
         raise DataError(f"task={name} does not fit: the data have {have}; choose task by what is to be predicted")
@@ -73,20 +77,22 @@ def _restored(task: Task, record: Mapping[str, Any] | None) -> Task:
     return task
 
 
-def _weights(choice: str | Sequence[float], classes: int, train_targets: np.ndarray | None) -> Tensor | None:
-    """Of each class; of each label where it is present, relative to where it is absent."""
+def _weights(
+    choice: str | Sequence[float], classes: int, train_targets: np.ndarray | None, *, shares: bool = False
+) -> Tensor | None:
+    """Of each class; of each label where it is present, relative to where it is absent; of masks, by the pixels."""
     if choice == "none":
         return None
     if choice == "balanced":
         if train_targets is None:
             raise ConfigError("loss.class_weights=balanced needs the targets of the training split")
         targets = torch.as_tensor(train_targets)
-        if targets.ndim == 2:
+        if targets.ndim == 2 and not shares:
             present = targets.float().sum(dim=0)
             return torch.where(present > 0, (len(targets) - present) / present.clamp(min=1), 1.0)
-        counts = torch.bincount(targets, minlength=classes)
+        counts = targets.double().sum(dim=0) if shares else torch.bincount(targets, minlength=classes)
         # A class without training images has no loss to weigh.
-        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
+        return torch.where(counts > 0, counts.sum() / (classes * counts.where(counts > 0, 1)), 0.0).float()
     if isinstance(choice, str):
         raise ConfigError(f"loss.class_weights={choice} is not none, balanced or one number a class")
     if len(choice) != classes:

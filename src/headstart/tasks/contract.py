@@ -21,7 +21,7 @@ class Task(ABC):
     """What is predicted: the number of outputs, the loss, the activation and the metrics.
 
     Attributes:
-        name: ``multiclass``, ``binary``, ``multilabel`` or ``regression``.
+        name: ``multiclass``, ``binary``, ``multilabel``, ``regression`` or ``segmentation``.
         classes: names, in the order of the columns of :meth:`probabilities`; of quantities for regression.
         outputs: what the head must have.
         monitor: the metric that chooses the checkpoint; :meth:`choose_by` takes another.
@@ -115,6 +115,18 @@ class Task(ABC):
     def label(self, probabilities: Sequence[float]) -> str:
         """The answer that a person reads off one row of :meth:`probabilities`: the most probable class."""
         return self.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
+
+    def rows(self, outputs: Tensor, targets: Tensor, *, training: bool = False) -> tuple[Tensor, Tensor]:
+        """What is kept of a batch until its split is whole, and what :meth:`evaluate` then gets: one row an image.
+
+        As a rule the outputs and targets themselves; less where these are as large as the images.
+
+        Args:
+            outputs: of a batch.
+            targets: of it.
+            training: it is for :meth:`training_summary`.
+        """
+        return outputs, targets
 
     def record(self) -> dict[str, Any]:
         """What of it came from the data, in plain values; :func:`~headstart.tasks.build_task` takes it."""

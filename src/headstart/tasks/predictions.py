@@ -24,9 +24,10 @@ class Predictions:
 
     Attributes:
         index: ``(N,)`` positions in the split.
-        targets: ``(N,)`` or ``(N, outputs)``.
-        outputs: ``(N, outputs)`` float32, before the activation.
-        probabilities: ``(N, classes)`` float32; for regression, the predicted values in 64 bits.
+        targets: ``(N,)`` or ``(N, outputs)``; of masks the true share of each class.
+        outputs: ``(N, outputs)`` float32, before the activation; of masks as :meth:`Task.rows` keeps them.
+        probabilities: ``(N, classes)`` float32; for regression, the predicted values in 64 bits; of masks the predicted
+            share of each class.
         metrics: flat names without the split's prefix, the loss included.
     """
 
@@ -97,7 +98,7 @@ class Rows:
 
 @dataclass
 class EpochOutputs:
-    """Detached outputs, targets, positions and losses of the batches of one epoch."""
+    """Detached outputs and targets (as :meth:`Task.rows` gives them), positions and losses of an epoch's batches."""
 
     outputs: Rows = field(default_factory=Rows)
     targets: Rows = field(default_factory=Rows)

@@ -11,6 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from headstart.backbones.contract import Backbone
+from headstart.backbones.maps import gather
+from headstart.config.rules import STAGES
 from headstart.config.settings import Component, RunSettings, TrainerSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.model.description import ModelInfo
@@ -62,7 +64,12 @@ def build_backbone(choice: Component, weights: ResolvedWeights, *, seed: int, im
 
 
 def build_head(choice: Component, backbone: Backbone, task: Task, *, seed: int) -> nn.Module:
-    """A freshly initialised head from the backbone's features to the task's outputs."""
+    """A freshly initialised head from the backbone's features to the task's outputs.
+
+    A head with the key ``stages`` answers for every pixel: the backbone then hands out the maps of that many stages.
+    """
+    if STAGES in choice.arguments:
+        gather(backbone, int(choice.arguments[STAGES]))
     seed_stream(seed, "head")
     head: nn.Module = choice.partial()(backbone.features, task.outputs)
     return head

@@ -31,7 +31,8 @@ class TransferModule(pl.LightningModule):
     """Trains a :class:`TransferModel` through the phases of a strategy.
 
     A batch holds ``images`` ``(B, C, H, W)`` or ``activations`` (what the frozen prefix makes of them),
-    ``targets`` ``(B,)`` or ``(B, columns)`` and ``index`` ``(B,)``, the samples' positions in their split.
+    ``targets`` ``(B,)``, ``(B, columns)`` or masks ``(B, H, W)``, and ``index`` ``(B,)``, the samples' positions in
+    their split.
 
     Args:
         model: what is trained.
@@ -170,7 +171,8 @@ class TransferModule(pl.LightningModule):
             loss = loss + value
         self._steps += 1
         mixed = self._batch_transform is not None
-        self._train.add(outputs, hard_targets(targets) if mixed else targets, batch["index"], loss)
+        rows = self.task.rows(outputs, hard_targets(targets) if mixed else targets, training=True)
+        self._train.add(*rows, batch["index"], loss)
         every = int(getattr(self.trainer, "log_every_n_steps", 0))  # set by Lightning, not declared
         if every and self.loggers and self.global_step % every == every - 1:
             name = "train/objective_step" if self._objective_differs else "train/loss_step"
@@ -258,7 +260,7 @@ class TransferModule(pl.LightningModule):
 
     def _evaluation_step(self, batch: Batch) -> None:
         outputs = self._forward(batch)[1]
-        self._evaluated.add(outputs, batch["targets"], batch["index"])
+        self._evaluated.add(*self.task.rows(outputs, batch["targets"]), batch["index"])
 
     def _finish_split(self, split: str) -> None:
         predictions = self._evaluated.gather(self.task)

@@ -3,6 +3,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headstart.errors import ConfigError
@@ -38,11 +39,19 @@ def test_json_lines_have_the_names_as_they_are():
     assert json.loads(JsonRows("regression", ["age"]).row(number)) == {"path": "n.png", "values": {"age": 1.5}}
 
 
-@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_of_a_mask_the_share_of_each_class_is_written():
+    one = Prediction("m.png", "", (0.75, 0.25), np.zeros((2, 2), dtype=np.uint8))
+    rows = CsvRows("segmentation", ["road", "=car"])
+    assert rows.header + rows.row(one) == "path,share/road,share/=car\nm.png,0.75,0.25\n"
+    told = json.loads(JsonRows("segmentation", ["road", "car"]).row(one))
+    assert told == {"path": "m.png", "shares": {"road": 0.75, "car": 0.25}}
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression", "segmentation"])
 def test_parquet_has_the_columns_of_the_csv(tmp_path: Path, task: str):
     parquet = pytest.importorskip("pyarrow.parquet")
     made = [
-        Prediction(f"{number} \udcfc.png", "" if task == "regression" else "b", (0.25, 0.75)) for number in range(3)
+        Prediction(f"{number} \udcfc.png", "b" if task.startswith("multi") else "", (0.25, 0.75)) for number in range(3)
     ]
     rows = JsonRows(task, ["a", "b"])
     (tmp_path / "lines").write_text("".join(map(rows.row, made)))
