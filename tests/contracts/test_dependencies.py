@@ -20,7 +20,7 @@ REQUIREMENTS = [
     for line in lines
 ]
 #: Not in the environment of the tests.
-ELSEWHERE = {"mlflow", "submitit", "ray", "wandb-workspaces", "pyarrow", "captum", "datasets"}
+ELSEWHERE = {"mlflow", "submitit", "ray", "wandb-workspaces", "pyarrow", "captum", "datasets", "gradio"}
 
 
 def pins(name: str) -> dict[str, Version]:

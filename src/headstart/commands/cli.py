@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": ("headstart.commands.evaluate", "score a finished run's model on new labelled images"),
     "features": ("headstart.commands.features", "write the features of images, one vector each"),
     "similar": ("headstart.commands.similar", "find the images nearest to an image"),
+    "demo": ("headstart.commands.demo", "show a finished run as a page on this machine"),
     "runs": ("headstart.commands.runs", "list the runs of an output folder"),
     "report": ("headstart.commands.report", "compare the runs of a study"),
     "export": ("headstart.commands.export", "write a finished run's model for use elsewhere"),

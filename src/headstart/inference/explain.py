@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from headstart.data.transforms import to_picture
 from headstart.errors import ConfigError
-from headstart.execution.load import Model, find_device, to_image
+from headstart.execution.load import Model, Picture, find_device, to_image
 from headstart.execution.predict import Prediction, Unreadable
 from headstart.inference.ensemble import Ensemble
 from headstart.system.atomic import atomic_write
@@ -84,17 +84,17 @@ def picture_name(path: str) -> str:
     return f"{Path(path).stem}-{key}.png"
 
 
-def explanation(model: Model, path: str, place: int, *, device: str = "auto") -> Image.Image:
+def explanation(model: Model, image: Picture, place: int, *, device: str = "auto") -> Image.Image:
     """The image as the network saw it, with what speaks for class ``place`` laid over it.
 
     Args:
         model: of a finished run.
-        path: of the image.
+        image: in any form.
         place: of the class, or of the quantity.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
     """
     spec = model.transform.spec
-    pixels = model.transform(to_image(path, spec.channels))
+    pixels = model.transform(to_image(image, spec.channels))
     heat = heat_map(model, pixels[None].to(find_device(device)), place)
     seen = np.asarray(to_picture(pixels, spec).convert("RGB"), dtype=np.float32) / 255
     colours = matplotlib.colormaps["inferno"](heat)[..., :3]
