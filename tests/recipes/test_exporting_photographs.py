@@ -1,6 +1,6 @@
 """Export on real photographs, network by network: HEADSTART_TEST_PHOTOGRAPHS names a folder with train/ and val/.
 
-The numbers of a run are in the README; each network takes a minute of a core.
+docs/howto/export.md has the numbers of a run; each network takes two minutes of a core.
 """
 
 import json
