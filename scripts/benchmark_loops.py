@@ -9,6 +9,7 @@ python scripts/benchmark_loops.py forward RUN            a run's network over te
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import timm
@@ -125,4 +126,5 @@ def forward(run: str) -> None:
 
 
 if __name__ == "__main__":
-    {"limit": limit, "bare": bare, "synthetic": synthetic, "forward": forward}[sys.argv[1]](*sys.argv[2:])
+    loops: dict[str, Callable[..., None]] = {"limit": limit, "bare": bare, "synthetic": synthetic, "forward": forward}
+    loops[sys.argv[1]](*sys.argv[2:])

@@ -155,7 +155,7 @@ def _grouped(shard: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
         whole = shard.stat().st_size
         with tarfile.open(shard, "r:") as file:
             for info in file:
-                file.members = []  # the library would keep all of them
+                file.members = []  # type: ignore[attr-defined]  # the library would keep all of them
                 folder, _, name = info.name.rpartition("/")
                 stem, _, suffix = name.partition(".")
                 if not info.isfile() or not stem or not suffix:

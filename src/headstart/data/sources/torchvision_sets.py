@@ -129,6 +129,7 @@ class Torchvision(ImageDataModule):
 
     # Published with these splits: other people's numbers have the same images in two of them.
     usual_on_leak = "ignore"
+    name: str
 
     def __init__(
         self,
@@ -152,7 +153,8 @@ class Torchvision(ImageDataModule):
         """
         datasets = self._opened()
         first = datasets["train"]
-        classes = tuple(map(str, getattr(first, "classes", None) or getattr(first, "categories", range(10))))
+        named = getattr(first, "classes", None) or getattr(first, "categories", None) or range(10)
+        classes = tuple(map(str, named))
         if hasattr(first, "data"):
             splits = {split: _pixels(dataset, f"{self.name}/{split}") for split, dataset in datasets.items()}
             digest = combined_digest((split, records.content_digest) for split, records in splits.items())
