@@ -91,7 +91,7 @@ def test_several_labels_are_learnt_and_predicted(train_table, tables, tmp_path: 
         given = stored["probabilities"].astype(np.float64) >= list(thresholds.values())
         assert result.metrics["val/f1"] == pytest.approx(f1_score(stored["targets"], given, average="macro"), abs=1e-6)
         usual = f1_score(stored["targets"], stored["probabilities"] >= 0.5, average="macro", zero_division=0)
-    assert result.metrics["val/f1"] >= usual
+    assert result.metrics["val/f1"] >= usual - 1e-6
     assert result.data["classes"] == ["bright", "red"]
     assert result.details["monitor"] == "val/map"
     assert result.metrics["val/map"] > 0.75
