@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.config import ResolvedRun
     from headstart.execution.load import Model
     from headstart.execution.plan import Plan
     from headstart.execution.train import Run
@@ -35,11 +36,9 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":
     Raises:
         HeadstartError: the choices, the data or the weights cannot be used, or the run failed.
     """
-    from headstart.config import compose as composed
-    from headstart.config import resolve_run
     from headstart.execution.train import train as train_run
 
-    return train_run(resolve_run(composed(overrides, config_dir=config_dir)))
+    return train_run(_resolved(overrides, config_dir))
 
 
 def sweep(*overrides: str, config_dir: str | Path | None = None) -> "Study":
@@ -53,8 +52,10 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> "Study":
         HeadstartError: the same mistake is in every run, or some failed; the others are then complete.
     """
     from headstart.commands.sweep import sweep as run_sweep
+    from headstart.config.explain import explained
 
-    return run_sweep(overrides, config_dir=config_dir)
+    with explained(overrides, config_dir):
+        return run_sweep(overrides, config_dir=config_dir)
 
 
 def load(run: str | Path) -> "Model":
@@ -78,11 +79,16 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> dict[str, 
     Args:
         overrides: choices.
         config_dir: as for :func:`train`.
+
+    Raises:
+        ConfigError: there is no such key, group or option.
     """
     from headstart.config import compose as composed
     from headstart.config.compose import plain
+    from headstart.config.explain import explained
 
-    return plain(composed(overrides, config_dir=config_dir))
+    with explained(overrides, config_dir):
+        return plain(composed(overrides, config_dir=config_dir))
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> "Plan":
@@ -95,11 +101,9 @@ def plan(*overrides: str, config_dir: str | Path | None = None) -> "Plan":
     Raises:
         HeadstartError: the choices, the data or the weights cannot be used; training would fail alike.
     """
-    from headstart.config import compose as composed
-    from headstart.config import resolve_run
     from headstart.execution.plan import plan_run
 
-    return plan_run(resolve_run(composed(overrides, config_dir=config_dir)))
+    return plan_run(_resolved(overrides, config_dir))
 
 
 def rank(
@@ -116,9 +120,11 @@ def rank(
     Raises:
         HeadstartError: the data cannot be used, or no network's weights are to be had.
     """
+    from headstart.config.explain import explained
     from headstart.ranking.rank import rank as rank_networks
 
-    return rank_networks(overrides, backbones=backbones, by=by, config_dir=config_dir)
+    with explained(overrides, config_dir):
+        return rank_networks(overrides, backbones=backbones, by=by, config_dir=config_dir)
 
 
 def advise(*overrides: str, budget: str = "10min", backbones: Sequence[str] | None = None) -> "Advice":
@@ -132,6 +138,17 @@ def advise(*overrides: str, budget: str = "10min", backbones: Sequence[str] | No
     Raises:
         HeadstartError: the data cannot be used, or there is no network or no time to train anything.
     """
+    from headstart.config.explain import explained
     from headstart.ranking.advise import advise as advise_on
 
-    return advise_on(overrides, budget=budget, backbones=backbones)
+    with explained(overrides):
+        return advise_on(overrides, budget=budget, backbones=backbones)
+
+
+def _resolved(overrides: Sequence[str], config_dir: str | Path | None) -> "ResolvedRun":
+    from headstart.config import compose as composed
+    from headstart.config import resolve_run
+    from headstart.config.explain import explained
+
+    with explained(overrides, config_dir):
+        return resolve_run(composed(overrides, config_dir=config_dir))

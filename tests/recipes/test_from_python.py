@@ -100,6 +100,11 @@ def test_choices_are_composed_into_plain_containers_and_mistakes_are_named(tmp_p
     assert config["datamodule"]["seed"] == 7
     with pytest.raises(ConfigError, match=r"optimizer\.lr=-1"):
         headstart.train("optimizer.lr=-1", "backbone.weights=bundled")
+    for call in (headstart.train, headstart.plan, headstart.compose, headstart.sweep):
+        with pytest.raises(ConfigError, match=r"did you mean strategy\.backbone_lr_mult"):
+            call("strategy=full", "strategy.backbone_lr_mul=3")
+        with pytest.raises(ConfigError, match="did you mean freeze"):
+            call("strategy=freze")
     with pytest.raises(RunError, match="no finished run"):
         headstart.load(tmp_path)
     (tmp_path / "head").mkdir()

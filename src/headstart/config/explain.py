@@ -2,7 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -16,9 +17,9 @@ from omegaconf.errors import (
 
 from headstart.config.catalog import GROUPS, options
 from headstart.config.check import EXPERIMENT_OUT_OF_PLACE
-from headstart.config.compose import compose, plain_unresolved
+from headstart.config.compose import compose, conf_dir, plain_unresolved
 from headstart.config.schema import REMOVED
-from headstart.errors import HeadstartError
+from headstart.errors import ConfigError, HeadstartError
 from headstart.system.names import leaves, nearest, suggestion
 
 # In three wordings Hydra says that a key, a group or a choice was added that is there.
@@ -64,6 +65,26 @@ def explain(error: BaseException, arguments: Sequence[str], folders: Sequence[Pa
             "(and raise trainer.accumulate_grad_batches by the same factor), or datamodule.image_size"
         )
     return None
+
+
+@contextmanager
+def explained(overrides: Sequence[str], config_dir: str | Path | None = None) -> Iterator[None]:
+    """Within the block what Hydra and OmegaConf say about choices becomes a ConfigError that helps.
+
+    Args:
+        overrides: the choices.
+        config_dir: a folder of the user's own YAML files.
+    """
+    try:
+        yield
+    except HeadstartError:
+        raise
+    except Exception as error:
+        own = [] if config_dir is None else [Path(config_dir)]
+        line = explain(error, overrides, [*own, conf_dir()])
+        if line is None:
+            raise
+        raise ConfigError(line) from error
 
 
 def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:

@@ -111,7 +111,7 @@ def test_reading_a_signature_imports_neither_the_class_nor_torch():
     code = (
         "import sys; from headstart.config.signature import signature; found = signature('headstart.data.CIFAR10');"
         "print('zoom_range' in found.options, 'data_dir' in found.options, found.open, 'torch' in sys.modules,"
-        "'headstart.data.torchvision_sets' in sys.modules)"
+        "'headstart.data.sources.torchvision_sets' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True", "False", "False", "False"]

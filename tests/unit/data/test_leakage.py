@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headstart.data import Folder
-from headstart.data.torchvision_sets import TorchvisionDataModule
+from headstart.data.sources.torchvision_sets import Torchvision
 from headstart.errors import DataError
 
 FIXED = {"batch_size": 4, "seed": 0}
@@ -43,4 +43,4 @@ def test_drop_takes_it_out_of_the_training_and_leaves_the_scored_images(leaking:
 
 
 def test_published_splits_are_left_as_they_are():
-    assert TorchvisionDataModule.usual_on_leak == "ignore"
+    assert Torchvision.usual_on_leak == "ignore"

@@ -1,7 +1,6 @@
 """A report of a study of which half is damaged: nothing ends it, and what is whole says what it said."""
 
 import csv
-import logging
 import random
 import re
 from pathlib import Path
@@ -45,11 +44,7 @@ def rows(study: Path) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize(
     "seed", [pytest.param(seed, marks=[pytest.mark.slow] if seed > 1 else []) for seed in range(22)]
 )
-def test_220_damaged_files(
-    seed: int, writer: "StudyWriter", capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Handlers that other tests of this process left behind write to streams that are closed.
-    monkeypatch.setattr(logging, "raiseExceptions", False)
+def test_220_damaged_files(seed: int, writer: "StudyWriter", capsys: pytest.CaptureFixture[str]) -> None:
     study = writer.study(["freeze", "full", "scratch"], [1, 2], [5, 10])
     assert main(["report", str(study)]) == 0
     whole = rows(study)
