@@ -36,7 +36,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """See :class:`TorchCheckpointIO`."""
         # Lightning's own goes through memory and the folder for temporary files, which may be another disk.
         with atomic_write(path, "wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # Where a write fails, torch's archive complains while it is closed, and that hides the disk's error.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -35,7 +35,8 @@ class SweepComposer:
         parsed = self._parser.parse_overrides(list(overrides))
         plain = [item for item in parsed if self._is_plain(item)]
         others = [item for item in parsed if item not in plain]
-        if any(_overlap(item.key_or_group, other.key_or_group) for item in plain for other in others):
+        values = [item for item in others if not self._chooses(item)]  # added, removed, or a list or section
+        if any(_overlap(item.key_or_group, other.key_or_group) for item in plain for other in values):
             return self._loader.load_sweep_config(self._config, list(overrides))  # Their order counts.
         rest = tuple(str(item.input_line) for item in others)
         if rest not in self._composed:
@@ -54,11 +55,14 @@ class SweepComposer:
 
     def _is_plain(self, item: Override) -> bool:
         """Whether an override chooses no option of a group, adds and removes nothing, and has a scalar as its value."""
-        key = item.key_or_group
-        group = item.package is not None or "/" in key or key in self._config.hydra.runtime.choices
-        if group or item.type is not OverrideType.CHANGE or item.is_sweep_override() or item.is_hydra_override():
+        if item.type is not OverrideType.CHANGE or item.is_sweep_override() or item.is_hydra_override():
             return False
-        return isinstance(item.value(), bool | int | float | str | None)
+        return not self._chooses(item) and isinstance(item.value(), bool | int | float | str | None)
+
+    def _chooses(self, item: Override) -> bool:
+        """Whether an override chooses an option of a group, which Hydra does before all values."""
+        key = item.key_or_group
+        return item.package is not None or "/" in key or key in self._config.hydra.runtime.choices
 
 
 def _overlap(key: str, other: str) -> bool:

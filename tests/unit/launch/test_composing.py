@@ -14,6 +14,7 @@ JOBS = (
     ["optimizer.lr=0.1", "seed=1"],
     ["seed=2", "optimizer.lr=1e-3"],
     ["strategy=full", "strategy.backbone_lr_mult=0.1", "trainer.max_epochs=3"],
+    ["strategy.backbone_lr_mult=0.1", "strategy=full", "~strategy.backbone_lr_mult"],
     ["strategy=freeze", "seed=3"],
     ["name='a, b'", "datamodule=digits", "datamodule.shots=10"],
     ["experiment=smoke", "optimizer.lr=0.5"],
@@ -58,7 +59,7 @@ def test_jobs_that_differ_in_plain_values_are_composed_once(both, monkeypatch):
     monkeypatch.setattr(composer._loader, "load_sweep_config", lambda *args: composed.append(args) or load(*args))
     for lr in (0.1, 0.2, 0.3):
         for strategy in ("freeze", "full"):
-            composer.compose([f"strategy={strategy}", f"optimizer.lr={lr}"])
+            composer.compose([f"strategy={strategy}", "datamodule=digits", "datamodule.shots=5", f"optimizer.lr={lr}"])
     assert len(composed) == 2
 
 
