@@ -8,6 +8,7 @@ from pathlib import Path
 from headstart.commands.arguments import add_batches, add_images, extractor_of
 from headstart.config.foreign import add_trust, trust
 from headstart.inference.inputs import find_images
+from headstart.inference.rows import check_output
 from headstart.system.names import legible
 
 
@@ -23,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     choices = parser.parse_args(argv)
     trust(choices.trust)
 
-    from headstart.inference.features import check_output, write_features
+    from headstart.inference.features import FORMATS, write_features
 
-    check_output(choices.output)
+    check_output(choices.output, FORMATS)
     extractor, rest = extractor_of(choices.given)
     images = find_images(rest, column=choices.column)
     count, skipped = write_features(

@@ -123,10 +123,9 @@ class Model:
 
     def told(self, image: Picture, found: Sequence[float] | DataError) -> Prediction | Unreadable:
         """What comes of an image with these probabilities, or with none."""
-        path = str(image) if isinstance(image, str | Path) else ""
         if isinstance(found, DataError):
-            return Unreadable(path, str(found))
-        return Prediction(path, self.task.label(found), tuple(found))
+            return Unreadable(_name(image), str(found))
+        return Prediction(_name(image), self.task.label(found), tuple(found))
 
     def _masked(
         self, images: Iterable[Picture], task: Segmentation, *, batch_size: int, device: str
@@ -145,12 +144,11 @@ class Model:
             return [task.masks(one[None], size)[0].cpu().numpy() for one, size in zip(outputs, sizes, strict=True)]
 
         for image, mask in streamed(images, prepare, rows, batch_size=batch_size):
-            path = str(image) if isinstance(image, str | Path) else ""
             if isinstance(mask, DataError):
-                yield Unreadable(path, str(mask))
+                yield self.told(image, mask)
             else:
                 shares = np.bincount(mask.ravel(), minlength=len(self.classes)) / mask.size
-                yield Prediction(path, "", tuple(shares.tolist()), mask)
+                yield Prediction(_name(image), "", tuple(shares.tolist()), mask)
 
     def _stream(
         self, images: Iterable[Picture], rows: Callable[[Tensor], Sequence[_Row]], *, batch_size: int, device: str
@@ -162,6 +160,11 @@ class Model:
             return self.transform(to_image(image, self.transform.spec.channels))
 
         return streamed(images, prepare, lambda batch: rows(torch.stack(batch).to(place)), batch_size=batch_size)
+
+
+def _name(image: Picture) -> str:
+    """Its path, of an image in memory nothing."""
+    return str(image) if isinstance(image, str | Path) else ""
 
 
 def load(path: str | Path) -> Model:

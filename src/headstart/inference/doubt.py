@@ -1,22 +1,20 @@
 """A model that gives no class where it is not sure enough."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.errors import ConfigError, RunError
-from headstart.execution.predict import Prediction, Unreadable
+from headstart.execution.predict import Prediction
+from headstart.inference.predict import Following, Predictor
 from headstart.runs.reader import read_run
 
 if TYPE_CHECKING:
-    from headstart.inference.predict import Predictor
-    from headstart.tasks import Task
     from headstart.tasks.calibration import Abstention
 
 
 @dataclass(frozen=True)
-class Doubting:
+class Doubting(Following):
     """A model whose answers have no class (an empty label) below a probability; the probabilities stay.
 
     Attributes:
@@ -24,29 +22,15 @@ class Doubting:
         limit: what validation says of it.
     """
 
-    model: "Predictor"
+    model: Predictor
     limit: "Abstention"
 
-    @property
-    def task(self) -> "Task":
-        """Of the model."""
-        return self.model.task
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Of the model."""
-        return self.model.classes
-
-    def stream(self, images: Iterator[str], *, batch_size: int, device: str) -> Iterator[Prediction | Unreadable]:
-        """See :class:`~headstart.inference.predict.Predictor`."""
-        for outcome in self.model.stream(images, batch_size=batch_size, device=device):
-            if isinstance(outcome, Prediction) and max(outcome.probabilities) < self.limit.least:
-                yield replace(outcome, label="")
-            else:
-                yield outcome
+    def follow(self, prediction: Prediction, device: str) -> Prediction:
+        """Without its class where it is not sure enough."""
+        return replace(prediction, label="") if max(prediction.probabilities) < self.limit.least else prediction
 
 
-def doubting(model: "Predictor", run: Path, max_error: float) -> Doubting:
+def doubting(model: Predictor, run: Path, max_error: float) -> Doubting:
     """The model with the limit that keeps an error rate on the run's validation images.
 
     Args:

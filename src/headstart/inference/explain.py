@@ -6,7 +6,6 @@ gray image on, where it ends in tokens or a vector. Either is of the network alo
 """
 
 import importlib.util
-from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from torch.nn import functional as F  # noqa: N812
 from headstart.data.transforms import to_picture
 from headstart.errors import ConfigError
 from headstart.execution.load import Model, Picture, find_device, to_image
-from headstart.execution.predict import Prediction, Unreadable
+from headstart.execution.predict import Prediction
 from headstart.inference.ensemble import Ensemble
+from headstart.inference.predict import Following
 from headstart.system.atomic import atomic_write
-from headstart.tasks import Task
 
 _STEPS = 24
 _SHOWN = 0.5
@@ -36,7 +35,7 @@ def require_explain() -> None:
         raise ConfigError("--explain needs captum: pip install 'headstart[explain]'")
 
 
-class Explained:
+class Explained(Following):
     """A model whose predictions leave a picture each, ``<name>-<digest of the path>.png``, as they come.
 
     Args:
@@ -53,29 +52,14 @@ class Explained:
             raise ConfigError("--explain shows what one network sees; give one run")
         if model.task.name == "segmentation":
             raise ConfigError("--explain shows what speaks for an image's class, and masks have one for each pixel")
-        self._model, self._folder = model, folder
+        self.model, self._network, self._folder = model, model.models[0], folder
 
-    @property
-    def task(self) -> Task:
-        """Of the model."""
-        return self._model.task
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Of the model."""
-        return self._model.classes
-
-    def stream(
-        self, images: Iterable[str], *, batch_size: int = 32, device: str = "auto"
-    ) -> Iterator[Prediction | Unreadable]:
-        """The model's outcomes; the picture of an image is there before its outcome."""
-        (model,) = self._model.models
-        for outcome in self._model.stream(images, batch_size=batch_size, device=device):
-            if isinstance(outcome, Prediction):
-                place = outcome.probabilities.index(max(outcome.probabilities))
-                with atomic_write(self._folder / picture_name(outcome.path), "wb") as file:
-                    explanation(model, outcome.path, place, device=device).save(file, "PNG")
-            yield outcome
+    def follow(self, prediction: Prediction, device: str) -> Prediction:
+        """The same, after its picture is written."""
+        place = prediction.probabilities.index(max(prediction.probabilities))
+        with atomic_write(self._folder / picture_name(prediction.path), "wb") as file:
+            explanation(self._network, prediction.path, place, device=device).save(file, "PNG")
+        return prediction
 
 
 def picture_name(path: str) -> str:

@@ -13,11 +13,11 @@ from torch import Tensor
 from headstart.backbones.contract import Backbone
 from headstart.config import compose, resolve_run
 from headstart.data.transforms import EvalTransform
-from headstart.errors import ConfigError, DataError
+from headstart.errors import DataError
 from headstart.execution.load import Model, find_device, to_image
 from headstart.execution.streaming import streamed
 from headstart.heads.pool import Pool
-from headstart.inference.rows import grouped, require_parquet, utf8
+from headstart.inference.rows import grouped, utf8
 from headstart.system.atomic import atomic_path, atomic_write
 from headstart.training.assemble import build_backbone
 
@@ -89,19 +89,6 @@ class Features:
     ids: list[str]
     vectors: np.ndarray
     source: str
-
-
-def check_output(path: str | Path) -> None:
-    """Hold that features can be written there.
-
-    Raises:
-        ConfigError: the suffix names no format, or what it needs is not installed.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"--output={path}: the suffix names the format: {', '.join(FORMATS)}")
-    if path.suffix.lower() == ".parquet":
-        require_parquet(f"--output={path}")
 
 
 def write_features(

@@ -1,25 +1,20 @@
 """Predicted masks as files beside the table of their shares."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from headstart.errors import ConfigError
-from headstart.execution.predict import Prediction, Unreadable
-from headstart.inference.predict import Predictor
+from headstart.execution.predict import Prediction
+from headstart.inference.predict import Following, Predictor
 from headstart.system.atomic import atomic_path
 from headstart.system.colours import palette
 
-if TYPE_CHECKING:
-    from headstart.tasks import Task
-
 
 @dataclass(frozen=True)
-class WithMasks:
+class WithMasks(Following):
     """A model that writes each predicted mask as a PNG when its row is asked for.
 
     Attributes:
@@ -37,22 +32,11 @@ class WithMasks:
         if self.task.name != "segmentation":
             raise ConfigError(f"--masks={self.folder}: a run of task={self.task.name} predicts no masks; leave it out")
 
-    @property
-    def task(self) -> "Task":
-        """The model's."""
-        return self.model.task
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """The model's."""
-        return self.model.classes
-
-    def stream(self, images: Iterator[str], *, batch_size: int, device: str) -> Iterator[Prediction | Unreadable]:
-        """The model's outcomes, each after its mask is written."""
-        for outcome in self.model.stream(images, batch_size=batch_size, device=device):
-            if isinstance(outcome, Prediction) and outcome.mask is not None:
-                write_mask(self.folder / mask_name(outcome.path), outcome.mask)
-            yield outcome
+    def follow(self, prediction: Prediction, device: str) -> Prediction:
+        """The same, after its mask is written."""
+        if prediction.mask is not None:
+            write_mask(self.folder / mask_name(prediction.path), prediction.mask)
+        return prediction
 
 
 def mask_name(image: str) -> Path:

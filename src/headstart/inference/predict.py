@@ -35,6 +35,35 @@ class Predictor(Protocol):
         ...
 
 
+class Following:
+    """A predictor that does something with each prediction of another as it comes.
+
+    Attributes:
+        model: the other.
+    """
+
+    model: Predictor
+
+    @property
+    def task(self) -> "Task":
+        """The model's."""
+        return self.model.task
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The model's."""
+        return self.model.classes
+
+    def stream(self, images: Iterator[str], *, batch_size: int, device: str) -> Iterator[Prediction | Unreadable]:
+        """The model's outcomes, predictions as :meth:`follow` gives them on."""
+        for outcome in self.model.stream(images, batch_size=batch_size, device=device):
+            yield self.follow(outcome, device) if isinstance(outcome, Prediction) else outcome
+
+    def follow(self, prediction: Prediction, device: str) -> Prediction:
+        """What becomes of a prediction."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Tally:
     """What was predicted.

@@ -76,15 +76,19 @@ FORMATS: dict[str, type[CsvRows] | type[JsonRows]] = {
 """By the suffix of the output; Parquet is made of JSON lines in the end, as its files cannot be continued."""
 
 
-def check_output(path: str | Path) -> None:
-    """Hold that predictions can be written there.
+def check_output(path: str | Path, formats: Iterable[str] = FORMATS) -> None:
+    """Hold that something can be written there.
+
+    Args:
+        path: of the output.
+        formats: suffixes; by default those of predictions.
 
     Raises:
         ConfigError: the suffix names no format, or what it needs is not installed.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"--output={path}: the suffix names the format: {', '.join(FORMATS)}")
+    if path.suffix.lower() not in formats:
+        raise ConfigError(f"--output={path}: the suffix names the format: {', '.join(formats)}")
     if path.suffix.lower() == ".parquet":
         require_parquet(f"--output={path}")
 

@@ -250,12 +250,9 @@ def _confusion(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) ->
 
 def _class_by_class(sheet: Sheet, runs: Mapping[str, Sequence[StoredPredictions]]) -> str:
     """F1 of each class under each value, with precision and recall, over all its runs; all of it in ``classes.csv``."""
-    counts, classes = (
-        {value: confusion(members) for value, members in runs.items()},
-        next(iter(runs.values()))[0].classes,
-    )
-    images = np.bincount(next(iter(runs.values()))[0].targets, minlength=len(classes))
-    found = {value: of_each_class(one) for value, one in counts.items()}
+    first = next(iter(runs.values()))[0]
+    classes, images = first.classes, np.bincount(first.targets, minlength=len(first.classes))
+    found = {value: of_each_class(confusion(members)) for value, members in runs.items()}
     everything = [
         {"class": name, "images": int(images[place]), "value": value}
         | {key: scores[place] for key, scores in found[value].items()}

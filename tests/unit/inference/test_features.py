@@ -13,8 +13,9 @@ from headstart.commands.similar import main as similar
 from headstart.data.input_spec import InputSpec
 from headstart.data.transforms import EvalTransform
 from headstart.errors import ConfigError, DataError, RunError
-from headstart.inference.features import Extractor, check_output, read_features, write_features
+from headstart.inference.features import FORMATS, Extractor, read_features, write_features
 from headstart.inference.nearest import nearest, write_page
+from headstart.inference.rows import check_output
 
 COLOURS = {"red": (250, 0, 0), "dark red": (125, 0, 0), "orange": (250, 120, 0), "blue": (0, 0, 250)}
 
@@ -64,7 +65,7 @@ def test_parquet_has_the_same(extractor: Extractor, photos: list[str], tmp_path:
 
 def test_what_cannot_be_written_or_read_is_said(extractor: Extractor, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"out\.csv: the suffix names the format: \.npz, \.parquet"):
-        check_output(tmp_path / "out.csv")
+        check_output(tmp_path / "out.csv", FORMATS)
     (tmp_path / "x.npz").write_text("x")
     with pytest.raises(DataError, match=r"holds no features of `headstart features"):
         read_features(tmp_path / "x.npz")
