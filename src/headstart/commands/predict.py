@@ -25,51 +25,7 @@ from headstart.system.names import legible
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 when at least one image was classified, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="headstart predict", description="Classify images with a finished run, preprocessed as in that run."
-    )
-    parser.add_argument(
-        "run",
-        help="run directory (or a folder that holds one finished run); of several, one after the other, the mean of "
-        "the probabilities counts",
-    )
-    parser.add_argument(
-        "images",
-        nargs="+",
-        help="image files, folders of them, patterns ('photos/**/*.jpg'), tables of paths (.csv, .tsv), or - for one "
-        "path a line on standard input",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help=".csv, .jsonl or .parquet (default: CSV on standard output); if the command is killed, the same command "
-        "goes on with it",
-    )
-    parser.add_argument(
-        "--masks", metavar="FOLDER", help="of a run of task=segmentation: write each predicted mask there as a PNG"
-    )
-    parser.add_argument("--column", default="path", help="of the paths in tables (default: path)")
-    parser.add_argument(
-        "--tta",
-        choices=("none", "flip"),
-        default="none",
-        help="test-time augmentation; flip: the mean over each image and its mirror image (default: none)",
-    )
-    parser.add_argument(
-        "--explain",
-        metavar="DIR",
-        help="also a picture of each image there, with what speaks for its class (extra explain); takes a few forward "
-        "passes more",
-    )
-    parser.add_argument(
-        "--max-error",
-        type=float,
-        metavar="SHARE",
-        help="give no class where the model is not sure: at most this share of the images with a class was wrong "
-        "on the run's validation images (0.05: one in twenty); of one run, without --tta",
-    )
-    add_batches(parser, batch_size=32)
-    add_trust(parser)
+    parser = _parser()
     choices = parser.parse_args(argv)
     trust(choices.trust)
     if choices.output and Path(choices.output).is_dir():
@@ -119,6 +75,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     if choices.output and tally.images:
         print(f"written to {choices.output}", file=sys.stderr)
     return 0 if tally.images else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headstart predict", description="Classify images with a finished run, preprocessed as in that run."
+    )
+    parser.add_argument(
+        "run",
+        help="run directory (or a folder that holds one finished run); of several, one after the other, the mean of "
+        "the probabilities counts",
+    )
+    parser.add_argument(
+        "images",
+        nargs="+",
+        help="image files, folders of them, patterns ('photos/**/*.jpg'), tables of paths (.csv, .tsv), or - for one "
+        "path a line on standard input",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help=".csv, .jsonl or .parquet (default: CSV on standard output); if the command is killed, the same command "
+        "goes on with it",
+    )
+    parser.add_argument(
+        "--masks", metavar="FOLDER", help="of a run of task=segmentation: write each predicted mask there as a PNG"
+    )
+    parser.add_argument("--column", default="path", help="of the paths in tables (default: path)")
+    parser.add_argument(
+        "--tta",
+        choices=("none", "flip"),
+        default="none",
+        help="test-time augmentation; flip: the mean over each image and its mirror image (default: none)",
+    )
+    parser.add_argument(
+        "--explain",
+        metavar="DIR",
+        help="also a picture of each image there, with what speaks for its class (extra explain); takes a few forward "
+        "passes more",
+    )
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        metavar="SHARE",
+        help="give no class where the model is not sure: at most this share of the images with a class was wrong "
+        "on the run's validation images (0.05: one in twenty); of one run, without --tta",
+    )
+    add_batches(parser, batch_size=32)
+    add_trust(parser)
+    return parser
 
 
 def _doubting(model: Predictor, run: Path, max_error: float) -> Predictor:
