@@ -268,22 +268,31 @@ def cost_columns(arms: Sequence[Arm]) -> list[str]:
 
 
 def _metric(table: Table, name: str) -> Metric:
-    short, higher = split_of(name)[1], higher_is_better(name)
     values = [run.metrics[name] for run in table.runs if name in run.metrics]
-    percent = (
-        short != "loss"
-        and all(0 <= value <= 1 for value in values)
-        and short.partition("_")[0] not in ("nll", "mae", "mse", "rmse", "nrmse")
-    )
-    return Metric(name, higher, percent)
+    return Metric(name, higher_is_better(name), percent=_is_share(name, values))
+
+
+def _is_share(name: str, values: Sequence[float]) -> bool:
+    kind = split_of(name)[1].partition("_")[0]
+    return kind not in ("loss", "nll", "mae", "mse", "rmse", "nrmse") and all(0 <= value <= 1 for value in values)
+
+
+def _bounded(mean: MeanInterval, name: str, values: Sequence[float]) -> MeanInterval:
+    """The interval of a share, cut where its values end: a symmetric one near 100 % reaches beyond."""
+    if mean.low is None or mean.high is None or not _is_share(name, values):
+        return mean
+    lowest = -1.0 if split_of(name)[1].partition("_")[0] in ("kappa", "r2") else 0.0
+    return replace(mean, low=max(lowest, mean.low), high=min(1.0, mean.high))
 
 
 def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord], pairing: Pairing, metric: Metric) -> Arm:
     runs = list(cell.values())
     names = sorted({name for run in runs for name in run.metrics})
-    metrics = {m: mean_interval([run.metrics[m] for run in runs if m in run.metrics]) for m in names}
+    values = {name: [run.metrics[name] for run in runs if name in run.metrics] for name in names}
+    metrics = {name: mean_interval(values[name]) for name in names}
     if own := pairing.compare(cell, None):
         metrics[pairing.metric] = MeanInterval(own.mean, own.low, own.high, own.n)
+    metrics = {name: _bounded(mean, name, values[name]) for name, mean in metrics.items()}
     costs = sorted({name for run in runs for name in run.costs})
     return Arm(
         value=value,

@@ -52,6 +52,18 @@ def test_numbers_are_those_of_the_runs(writer: "StudyWriter") -> None:
     assert difference.paired.low < seeds_only.low
 
 
+def test_the_interval_of_a_share_ends_where_shares_do(writer: "StudyWriter") -> None:
+    for seed in range(1, 7):
+        writer.run("freeze", seed, skill=4.0, split_seed=seed)
+        writer.run("full", seed, skill=5.0, split_seed=seed)
+    (analysis,) = analysed(writer)
+    assert analysis.metric.percent
+    best = analysis.arms[0].metrics["test/acc"]
+    assert best.low is not None
+    assert 0.9 < best.low < best.mean < 1.0
+    assert best.high == 1.0  # Student's interval alone reaches 1.005
+
+
 def test_better_in_words_with_costs_and_gain(writer: "StudyWriter") -> None:
     writer.study(["freeze", "full", "scratch"], range(1, 9))
     (analysis,) = analysed(writer)
