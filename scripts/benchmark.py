@@ -57,9 +57,9 @@ class Row:
         work: what was measured, with its unit.
         against: the other side.
         ours: what was measured, one number a repeat.
-        theirs: the other side's.
+        theirs: the other side's, measured right before or after.
         target: what is to be reached, in words.
-        ratio: how the two are put in relation, in words.
+        ratio: how the two of a repeat are put in relation.
     """
 
     work: str
@@ -67,31 +67,33 @@ class Row:
     ours: Sequence[float]
     theirs: Sequence[float]
     target: str
-    ratio: Callable[[float, float], str]
+    ratio: "Ratio"
 
     def cells(self) -> list[str]:
-        """The row as text: medians and the ratio of medians."""
-        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
-        numbers = [f"{value:.2f}" if value < 100 else f"{value:.0f}" for value in (ours, theirs)]
-        return [self.work, *numbers, self.ratio(ours, theirs), self.target, self.against]
+        """As text: the median of each side and of the ratios of all repeats, from five repeats on with their range."""
+        sides = [statistics.median(side) for side in (self.ours, self.theirs)]
+        numbers = [f"{value:.2f}" if value < 100 else f"{value:.0f}" for value in sides]
+        found = [self.ratio.of(ours, theirs) for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        told = self.ratio.words.format(statistics.median(found))
+        if len(found) >= 5:
+            told += f" ({min(found):.2f} to {max(found):.2f})"
+        return [self.work, *numbers, told, self.target, self.against]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How two figures are put in relation: ``of(ours, theirs)``, and the words for it."""
+
+    of: Callable[[float, float], float]
+    words: str
 
 
 HEADER = ["work", "here", "other", "ratio", "to reach", "compared with"]
 
 
-def faster(ours: float, theirs: float) -> str:
-    """How many times less time."""
-    return f"{theirs / ours:.2f}x faster"
-
-
-def times(ours: float, theirs: float) -> str:
-    """How many times the other side's figure."""
-    return f"{ours / theirs:.2f}x"
-
-
-def longer(ours: float, theirs: float) -> str:
-    """Seconds more."""
-    return f"+{ours - theirs:.2f} s"
+FASTER = Ratio(lambda ours, theirs: theirs / ours, "{:.2f}x faster")
+TIMES = Ratio(lambda ours, theirs: ours / theirs, "{:.2f}x")
+LONGER = Ratio(lambda ours, theirs: ours - theirs, "{:+.2f} s")
 
 
 class Bench:
@@ -192,7 +194,7 @@ def bench_help(bench: Bench) -> list[Row]:
         lambda _: bench.seconds([sys.executable, str(TRAIN), "--help"]),
         lambda _: bench.seconds([sys.executable, "-c", "import hydra"]),
     )
-    return [Row("train.py --help (s)", "import hydra", ours, theirs, "<= + 0.5 s", longer)]
+    return [Row("train.py --help (s)", "import hydra", ours, theirs, "<= + 0.5 s", LONGER)]
 
 
 def bench_freeze(bench: Bench) -> list[Row]:
@@ -203,7 +205,7 @@ def bench_freeze(bench: Bench) -> list[Row]:
         lambda _: bench.seconds(bench.loop("limit")),
     )
     against = "decode once, one bf16 forward, linear head"
-    return [Row("freeze, 30 epochs, first time (s)", against, first, limit, "<= 1.3x", times)]
+    return [Row("freeze, 30 epochs, first time (s)", against, first, limit, "<= 1.3x", TIMES)]
 
 
 def bench_slow_way(bench: Bench) -> list[Row]:
@@ -211,7 +213,7 @@ def bench_slow_way(bench: Bench) -> list[Row]:
     first = [bench.seconds(bench.train("strategy=freeze", "trainer.max_epochs=30", cache="cold"))]
     slow = [bench.seconds(bench.plain("freeze", 30))]
     against = "plain fp32 loop, frozen backbone in each epoch"
-    return [Row("freeze, 30 epochs, first time (s)", against, first, slow, ">= 20x", faster)]
+    return [Row("freeze, 30 epochs, first time (s)", against, first, slow, ">= 20x", FASTER)]
 
 
 def bench_lite0(bench: Bench) -> list[Row]:
@@ -232,7 +234,7 @@ def bench_lite0(bench: Bench) -> list[Row]:
 
         found = bench.pairs(ours, theirs)
         against = "plain fp32 loop, network in each epoch (of 30, from 3)"
-        rows.append(Row(f"lite0, freeze, {augment}, 30 epochs, first time (s)", against, *found, target, faster))
+        rows.append(Row(f"lite0, freeze, {augment}, 30 epochs, first time (s)", against, *found, target, FASTER))
     return rows
 
 
@@ -244,7 +246,7 @@ def bench_hit(bench: Bench) -> list[Row]:
         lambda _: bench.seconds(bench.train(*options, cache="hit")),
         lambda _: bench.seconds([sys.executable, "-c", IMPORTS]),
     )
-    return [Row("the same, cache hit (s)", IMPORTS, ours, theirs, "<= + 2 s", longer)]
+    return [Row("the same, cache hit (s)", IMPORTS, ours, theirs, "<= + 2 s", LONGER)]
 
 
 def bench_heads(bench: Bench) -> list[Row]:
@@ -256,7 +258,7 @@ def bench_heads(bench: Bench) -> list[Row]:
         lambda i: bench.seconds(bench.train("-m", "hydra/launcher=fused", *options, *axes, cache=f"many{i}")),
         lambda i: bench.seconds(bench.train(*options, cache=f"one{i}")),
     )
-    return [Row("64 heads by hydra/launcher=fused (s)", "one freeze run, first time", ours, theirs, "<= 2x", times)]
+    return [Row("64 heads by hydra/launcher=fused (s)", "one freeze run, first time", ours, theirs, "<= 2x", TIMES)]
 
 
 def bench_partial(bench: Bench) -> list[Row]:
@@ -269,7 +271,7 @@ def bench_partial(bench: Bench) -> list[Row]:
 
     fit(), fit("cache=images")  # neither side's first time
     ours, theirs = bench.pairs(lambda _: fit(), lambda _: fit("cache=images"))
-    return [Row("partial, last stage, 10 epochs, training (s)", "cache=images", ours, theirs, ">= 2x", faster)]
+    return [Row("partial, last stage, 10 epochs, training (s)", "cache=images", ours, theirs, ">= 2x", FASTER)]
 
 
 def bench_full(bench: Bench) -> list[Row]:
@@ -278,7 +280,7 @@ def bench_full(bench: Bench) -> list[Row]:
         lambda i: bench.seconds(bench.train("strategy=full", "trainer.max_epochs=5", cache=f"full{i}")),
         lambda _: bench.seconds(bench.plain("full", 5)),
     )
-    return [Row("full, 5 epochs, first time (s)", "plain fp32 loop", ours, theirs, ">= 2.2x", faster)]
+    return [Row("full, 5 epochs, first time (s)", "plain fp32 loop", ours, theirs, ">= 2.2x", FASTER)]
 
 
 def bench_throughput(bench: Bench) -> list[Row]:
@@ -291,7 +293,7 @@ def bench_throughput(bench: Bench) -> list[Row]:
 
     found = bench.pairs(ours, lambda _: float(bench.output(bench.loop("bare"))), repeats=max(5, bench.repeats))
     work, against = "full, one epoch of 244 images at 224 px (s)", "bare loop, bf16, channels_last, in memory"
-    return [Row(work, against, *found, ">= 0.95x as fast", faster)]
+    return [Row(work, against, *found, ">= 0.95x as fast", FASTER)]
 
 
 def bench_memory(bench: Bench) -> list[Row]:
@@ -302,7 +304,7 @@ def bench_memory(bench: Bench) -> list[Row]:
         return bench.peak_mib(bench.noise(images, 64, *short, cache="noise"))[0]
 
     work = "extraction of 100,000 64-px images, RssAnon (MiB)"
-    return [Row(work, "of 1,000", [peak(100_000)], [peak(1_000)], "<= 1.2x", times)]
+    return [Row(work, "of 1,000", [peak(100_000)], [peak(1_000)], "<= 1.2x", TIMES)]
 
 
 def bench_predict(bench: Bench) -> list[Row]:
@@ -314,37 +316,44 @@ def bench_predict(bench: Bench) -> list[Row]:
     choices = ["backbone=resnet18", "backbone.weights=bundled", "trainer.max_epochs=1", "callbacks.plots=false"]
     bench.output(bench.study(*choices, "datamodule.shots=4", f"datamodule.image_size={side}", cache="digits"))
     (result,) = (bench.work / "outputs" / f"run{bench._run}").glob("*/result.json")
-    run = result.parent
 
     def command(folder: str, name: str) -> list[str]:
-        places = [str(run), str(photos / folder), "--output", str(bench.work / name), "--device", "cpu"]
+        places = [str(result.parent), str(photos / folder), "--output", str(bench.work / name), "--device", "cpu"]
         return [sys.executable, "-m", "headstart", "predict", *places]
 
-    peaks: list[float] = []
-
-    def rate(_: int) -> float:
-        peak, said = bench.peak_mib(command("many", "whole.csv"))
-        peaks.append(peak)
-        return float(said.rpartition(" a second)")[0].rpartition("(")[2])
-
-    ours, theirs = bench.pairs(rate, lambda _: float(bench.output(bench.loop("forward", run))))
-    process = subprocess.Popen(command("many", "killed.csv"), cwd=bench.work, stderr=subprocess.DEVNULL)
-    journal = bench.work / "killed.csv.part.journal"
-    while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 3):
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    done = subprocess.run(command("many", "killed.csv"), capture_output=True, text=True, cwd=bench.work, check=True)
-    print(next(line for line in done.stderr.splitlines() if line.startswith("going on after")), file=sys.stderr)
+    measured = bench.output(bench.loop("predict", result.parent, photos / "many", bench.work / "pairs.csv"))
+    speeds = json.loads(measured.splitlines()[-1])
+    (ours, theirs), (busy, their_busy) = speeds["seconds"], speeds["CPU seconds"]
+    few, many = bench.pairs(
+        lambda _: bench.peak_mib(command("few", "few.csv"))[0],
+        lambda _: bench.peak_mib(command("many", "whole.csv"))[0],
+        repeats=1,
+    )
+    _kill_and_go_on(bench, command("many", "killed.csv"))
     rows = [(bench.work / name).read_bytes() for name in ("whole.csv", "killed.csv")]
     if rows[0] != rows[1] or len(set(rows[0].splitlines())) != images + 1:
         raise SystemExit("after a kill the predictions are not those of one whole call, or not one an image")
-    speed = f"predict, resnet18, {images:,} JPEGs of {side} px (images/s)"
-    few, _ = bench.peak_mib(command("few", "few.csv"))
+    work, against = f"predict, resnet18, JPEGs of {side} px", "bare fp32 forward pass of the same images in memory"
     return [
-        Row(speed, "bare fp32 forward pass of tensors in memory", ours, theirs, ">= 0.8x", times),
-        Row("the same, RssAnon (MiB)", "of 1,000", peaks, [few], "<= 1.05x", times),
+        Row(f"{work} (images/s)", against, ours, theirs, ">= 0.8x", TIMES),
+        Row("the same (images a second of CPU time)", against, busy, their_busy, ">= 0.8x", TIMES),
+        Row(f"the same, {images:,} of them, RssAnon (MiB)", "of 1,000", many, few, "<= 1.05x", TIMES),
     ]
+
+
+def _kill_and_go_on(bench: Bench, command: Sequence[str]) -> None:
+    """End a prediction by SIGKILL about half-way and give the same command again; says after how many images."""
+    output = Path(command[command.index("--output") + 1])
+    part = output.with_name(f"{output.name}.part")
+    half = (bench.work / "whole.csv").stat().st_size // 2
+    process = subprocess.Popen(command, cwd=bench.work, env=bench.environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (part.exists() and part.stat().st_size > half):
+        time.sleep(0.1)
+    process.kill()
+    if process.wait() == 0 or output.exists():
+        raise SystemExit("the prediction ended before it could be killed")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=bench.work, env=bench.environment, check=True)
+    print(next(line for line in done.stderr.splitlines() if line.startswith("going on after")), file=sys.stderr)
 
 
 def bench_gpu(bench: Bench) -> list[Row]:
@@ -366,11 +375,11 @@ def bench_gpu(bench: Bench) -> list[Row]:
             return float(bench.output(bench.loop("synthetic", name, str(side))))
 
         work = f"full, {name}, {side} px (images/s)"
-        rows.append(Row(work, "bare compiled loop", *bench.pairs(ours, bare), f">= {share}x", times))
+        rows.append(Row(work, "bare compiled loop", *bench.pairs(ours, bare), f">= {share}x", TIMES))
         print(f"{name}: peak memory {bench.result()['cost']['peak_memory_bytes'] / 2**30:.2f} GiB", flush=True)
     bench.output(bench.noise(100_000, 64, "strategy=freeze", "trainer.max_epochs=1", cache="gpu_extract"))
     seconds = float(bench.result()["cost"]["extract_seconds"])
-    rows.append(Row("extraction, 64-px images (images/s)", "seconds in all", [100_000 / seconds], [seconds], "", times))
+    rows.append(Row("extraction, 64-px images (images/s)", "seconds in all", [100_000 / seconds], [seconds], "", TIMES))
     return rows
 
 

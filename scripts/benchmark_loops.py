@@ -3,14 +3,17 @@
 python scripts/benchmark_loops.py limit ROOT WEIGHTS     features once, a linear head: none is faster
 python scripts/benchmark_loops.py bare ROOT WEIGHTS      fine-tuning with nothing around it; prints seconds an epoch
 python scripts/benchmark_loops.py synthetic NAME SIZE    the same, compiled, on a GPU; images per second
-python scripts/benchmark_loops.py forward RUN            a run's network over tensors in memory; images per second
+python scripts/benchmark_loops.py predict RUN FOLDER OUT headstart predict, and the run's bare network; as JSON
 """
 
+import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import timm
 import torch
@@ -21,8 +24,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 import headstart
+from headstart.data.images import read_image
+from headstart.inference.ensemble import Ensemble
+from headstart.inference.predict import predict_to_file
 
 BATCH = 32
+PREDICT_BLOCKS, PREDICT_BLOCK = 16, 640
 SYNTHETIC_BATCH, SYNTHETIC_STEPS = 128, 60
 
 
@@ -113,18 +120,37 @@ def synthetic(name: str, size: str) -> None:
     print(SYNTHETIC_STEPS * SYNTHETIC_BATCH / (time.perf_counter() - start))
 
 
-def forward(run: str) -> None:
-    """A finished run's network over batches of 32 random tensors, on the CPU; images per second."""
-    model = headstart.load(run)
-    images = torch.randn(32, *model.transform.spec.shape)
-    with torch.inference_mode():
-        model.network(images)
-        start = time.perf_counter()
-        for _ in range(200):
-            model.network(images)
-    print(200 * len(images) / (time.perf_counter() - start))
+def predict(run: str, folder: str, output: str) -> None:
+    """Images a second of ``headstart predict`` and of the network alone, block by block on the same files, in turn.
+
+    A block is 640 files in batches of 32, on the CPU; the network gets them as tensors that are already in memory.
+    Prints ``{"seconds": [ours, theirs], "CPU seconds": [ours, theirs]}``, one number a block.
+    """
+    model, path = headstart.load(run), Path(output)
+    names = sorted(str(file) for file in Path(folder).iterdir())[: PREDICT_BLOCKS * PREDICT_BLOCK]
+
+    def ours(block: list[str]) -> None:
+        predict_to_file(Ensemble([model]), iter(block), path, about={}, batch_size=BATCH, device="cpu")
+
+    @torch.inference_mode()
+    def theirs(pixels: Tensor) -> None:
+        for batch in pixels.split(BATCH):
+            model.network(batch)
+
+    found: dict[str, tuple[list[float], list[float]]] = {"seconds": ([], []), "CPU seconds": ([], [])}
+    for number in range(-1, PREDICT_BLOCKS):  # the first one warms up
+        block = names[max(number, 0) * PREDICT_BLOCK :][:PREDICT_BLOCK]
+        pixels = torch.stack([model.transform(read_image(name)) for name in block])
+        sides: list[tuple[int, Callable[[], None]]] = [(0, partial(ours, block)), (1, partial(theirs, pixels))]
+        for side, work in sides if number % 2 else reversed(sides):
+            wall, busy = time.perf_counter(), time.process_time()
+            work()
+            passed = time.perf_counter() - wall, time.process_time() - busy
+            for rates, seconds in zip(found.values(), passed, strict=True):
+                rates[side].extend([len(block) / seconds] * (number >= 0))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    loops: dict[str, Callable[..., None]] = {"limit": limit, "bare": bare, "synthetic": synthetic, "forward": forward}
+    loops: dict[str, Callable[..., None]] = {"limit": limit, "bare": bare, "synthetic": synthetic, "predict": predict}
     loops[sys.argv[1]](*sys.argv[2:])

@@ -33,6 +33,17 @@ class EvalTransform:
         """A decoded 8-bit image of any size and mode to ``(C, H, W)`` float32."""
         return normalise(self.resize(to_channels(image, self.spec.channels)), self.spec)
 
+    def keep(self, image: Image.Image) -> np.ndarray:
+        """The same before it is normalised, ``(H, W, C)`` bytes; :meth:`show` does the rest for a batch at once."""
+        pixels = np.array(self.resize(to_channels(image, self.spec.channels)))
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+    def show(self, kept: Sequence[np.ndarray], device: torch.device) -> Tensor:
+        """What :meth:`keep` made of images, as ``(B, C, H, W)`` float32 on a device; there only bytes are sent."""
+        shown = normalised(torch.from_numpy(np.stack(kept)).to(device), self.spec)
+        # Of one channel contiguous() would keep the strides of channels last, by which layers choose their layout.
+        return shown.clone(memory_format=torch.contiguous_format)
+
     def resize(self, image: Image.Image) -> Image.Image:
         """The image at ``(spec.height, spec.width)``, still in bytes."""
         spec = self.spec

@@ -134,12 +134,12 @@ class Model:
         place, spec = find_device(device), self.transform.spec
         self.network.to(place).eval()
 
-        def prepare(image: Picture) -> tuple[Tensor, tuple[int, int]]:
+        def prepare(image: Picture) -> tuple[np.ndarray, tuple[int, int]]:
             picture = to_image(image, spec.channels)
-            return self.transform(picture), (picture.height, picture.width)
+            return self.transform.keep(picture), (picture.height, picture.width)
 
-        def rows(batch: list[tuple[Tensor, tuple[int, int]]]) -> list[np.ndarray]:
-            outputs = self.network(torch.stack([pixels for pixels, _ in batch]).to(place)).float()
+        def rows(batch: list[tuple[np.ndarray, tuple[int, int]]]) -> list[np.ndarray]:
+            outputs = self.network(self.transform.show([pixels for pixels, _ in batch], place)).float()
             sizes = (size for _, size in batch)
             return [task.masks(one[None], size)[0].cpu().numpy() for one, size in zip(outputs, sizes, strict=True)]
 
@@ -156,10 +156,10 @@ class Model:
         place = find_device(device)
         self.network.to(place).eval()
 
-        def prepare(image: Picture) -> Tensor:
-            return self.transform(to_image(image, self.transform.spec.channels))
+        def prepare(image: Picture) -> np.ndarray:
+            return self.transform.keep(to_image(image, self.transform.spec.channels))
 
-        return streamed(images, prepare, lambda batch: rows(torch.stack(batch).to(place)), batch_size=batch_size)
+        return streamed(images, prepare, lambda batch: rows(self.transform.show(batch, place)), batch_size=batch_size)
 
 
 def _name(image: Picture) -> str:

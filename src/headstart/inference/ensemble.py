@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -65,18 +66,19 @@ class Ensemble:
             model.network.to(place).eval()
         specs = [model.transform.spec for model in self.models]
 
-        def prepare(image: Picture) -> dict[InputSpec, Tensor]:
+        def prepare(image: Picture) -> dict[InputSpec, np.ndarray]:
             decoded: dict[int, Image.Image] = {}
-            found: dict[InputSpec, Tensor] = {}
+            found: dict[InputSpec, np.ndarray] = {}
             for model, spec in zip(self.models, specs, strict=True):
                 if spec not in found:
                     if spec.channels not in decoded:
                         decoded[spec.channels] = to_image(image, spec.channels)
-                    found[spec] = model.transform(decoded[spec.channels])
+                    found[spec] = model.transform.keep(decoded[spec.channels])
             return found
 
-        def rows(batch: list[dict[InputSpec, Tensor]]) -> list[list[float]]:
-            pixels = {spec: torch.stack([item[spec] for item in batch]).to(place) for spec in batch[0]}
+        def rows(batch: list[dict[InputSpec, np.ndarray]]) -> list[list[float]]:
+            transforms = {model.transform.spec: model.transform for model in self.models}
+            pixels = {spec: one.show([item[spec] for item in batch], place) for spec, one in transforms.items()}
             means = [self._of(model, pixels[spec]) for model, spec in zip(self.models, specs, strict=True)]
             probabilities: list[list[float]] = torch.stack(means).mean(dim=0).tolist()
             return probabilities

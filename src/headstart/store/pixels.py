@@ -9,7 +9,6 @@ import numpy as np
 
 from headstart.data.affine import AffineAugment
 from headstart.data.dataset import ImageDataset
-from headstart.data.images import to_channels
 from headstart.data.transforms import EvalTransform
 
 _BATCHES_AHEAD = 2
@@ -25,11 +24,7 @@ def pixel_batches(dataset: ImageDataset, positions: range, *, batch_size: int, t
     assert isinstance(transform, EvalTransform | AffineAugment)
 
     def pixels(position: int) -> np.ndarray:
-        image = dataset.image(position)
-        if isinstance(transform, AffineAugment):
-            return transform.keep(image)
-        array = np.asarray(transform.resize(to_channels(image, transform.spec.channels)))
-        return array if array.ndim == 3 else array[..., None]
+        return transform.keep(dataset.image(position))
 
     starts = iter(range(positions.start, positions.stop, batch_size))
     pending: deque[list[Future[np.ndarray]]] = deque()

@@ -100,6 +100,20 @@ def augmented(augment: str, draws: int = 40) -> list[Tensor]:
     return [transform(noise()) for _ in range(draws)]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_batch_is_normalised_to_the_bits_of_single_images(channels: int) -> None:
+    spec = InputSpec(
+        height=24, width=20, channels=channels, mean=(0.485, 0.456, 0.406)[:channels], std=(0.22,) * channels
+    )
+    transform = EvalTransform(spec)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
+    images = [Image.fromarray(one) for one in pixels]
+    shown = transform.show([transform.keep(image) for image in images], torch.device("cpu"))
+    single = torch.stack([transform(image) for image in images])
+    assert torch.equal(shown, single)
+    assert shown.stride() == single.stride()  # another layout would make networks round differently
+
+
 def test_none_equals_evaluation() -> None:
     assert all(
         torch.equal(image, EvalTransform(InputSpec(height=32, width=32))(noise())) for image in augmented("none")
