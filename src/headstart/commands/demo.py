@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from headstart.config.foreign import add_trust, trust
 from headstart.runs.reader import find_finished
+from headstart.system.extras import require_extra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,10 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     choices = parser.parse_args(argv)
     trust(choices.trust)
     directory = find_finished(choices.run)
+    require_extra("headstart demo", "demo")
 
     from headstart.execution.load import load
-    from headstart.inference.demo import require_demo, serve
+    from headstart.inference.demo import serve
 
-    require_demo()
     serve(load(directory), port=choices.port, device=choices.device)
     return 0

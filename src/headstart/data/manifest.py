@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import importlib.util
 import io
 import math
 import posixpath
@@ -16,6 +15,7 @@ import numpy as np
 
 from headstart.data.scan import split_of
 from headstart.errors import DataError
+from headstart.system.extras import require_extra
 
 Kind = Literal["classes", "labels", "values"]
 
@@ -170,11 +170,7 @@ def _rows(file: Path, separator: str) -> tuple[Rows, list[str]]:
 
 def _parquet_rows(file: Path, separator: str) -> tuple[Rows, list[str]]:
     """The same of a Parquet file, whose rows are counted from 1; a list in a cell is joined with ``separator``."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise DataError(
-            f"datamodule.manifest={file} is Parquet, and pyarrow is not installed: pip install "
-            "'headstart[parquet]', or save the table as CSV"
-        )
+    require_extra(f"datamodule.manifest={file} is Parquet, which", "parquet", error=DataError)
     import pyarrow
     from pyarrow import parquet
 

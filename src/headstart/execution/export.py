@@ -22,6 +22,7 @@ from headstart.export.backbone_file import export_model, task_classifier
 from headstart.export.card import describe, preprocessing
 from headstart.system.atomic import atomic_write, copy_file, write_json
 from headstart.system.console import show
+from headstart.system.extras import require_extra
 from headstart.tasks import Segmentation
 
 FORMATS = ("timm", "onnx", "torch", "hf")
@@ -62,7 +63,7 @@ def export_run(
         ConfigError: the model cannot be written in that form, or the extra is not installed.
     """
     if form == "onnx":
-        onnx_file.require_onnx()
+        require_extra("--format onnx", "export")
     model = load(run)
     spec = model.transform.spec
     if form == "timm":

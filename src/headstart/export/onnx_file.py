@@ -4,7 +4,6 @@ The preprocessing inside the graph follows Pillow's resizing (https://onnx.ai/on
 antialias, a = -0.5): bytes differ from Pillow's by 1 at most.
 """
 
-import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,20 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18  # the first whose Resize smooths what it shrinks
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
-
-
-def require_onnx() -> None:
-    """Say at once what is missing.
-
-    Raises:
-        ConfigError: the extra is not installed.
-    """
-    if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ConfigError(
-            f"--format onnx needs {', '.join(missing)}, which is not installed: pip install 'headstart[export]'"
-        )
 
 
 def traced(answers: Answers, spec: InputSpec) -> "onnx.ModelProto":

@@ -1,13 +1,12 @@
 """A page on this machine: drop an image, see the classes with their probabilities and what speaks for the first."""
 
-import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from headstart.errors import ConfigError
 from headstart.execution.load import Model
+from headstart.system.extras import has_extra, require_extra
 
 if TYPE_CHECKING:
     import gradio
@@ -16,12 +15,6 @@ HERE = "127.0.0.1"
 """Only this machine reaches the page."""
 
 _SHOWN = 5
-
-
-def require_demo() -> None:
-    """Raise ConfigError where Gradio is not installed."""
-    if importlib.util.find_spec("gradio") is None:
-        raise ConfigError("headstart demo needs Gradio: pip install 'headstart[demo]'")
 
 
 def page(model: Model, *, device: str = "auto") -> "gradio.Interface":
@@ -34,11 +27,11 @@ def page(model: Model, *, device: str = "auto") -> "gradio.Interface":
     Raises:
         ConfigError: Gradio is not installed.
     """
-    require_demo()
+    require_extra("headstart demo", "demo")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: nothing is sent anywhere
     import gradio
 
-    explains = importlib.util.find_spec("captum") is not None
+    explains = has_extra("explain")
     numbers = model.task.name == "regression"
 
     def answer(picture: Image.Image | None) -> Any:

@@ -5,7 +5,6 @@ much the answer would rise with each. Integrated gradients (Sundararajan et al. 
 gray image on, where it ends in tokens or a vector. Either is of the network alone and says nothing of the world.
 """
 
-import importlib.util
 from hashlib import blake2b
 from pathlib import Path
 
@@ -23,16 +22,11 @@ from headstart.execution.predict import Prediction
 from headstart.inference.ensemble import Ensemble
 from headstart.inference.predict import Following
 from headstart.system.atomic import atomic_write
+from headstart.system.extras import require_extra
 
 _STEPS = 24
 _SHOWN = 0.5
 _MAPS = ("NCHW", "NHWC")
-
-
-def require_explain() -> None:
-    """Raise ConfigError where captum is not installed."""
-    if importlib.util.find_spec("captum") is None:
-        raise ConfigError("--explain needs captum: pip install 'headstart[explain]'")
 
 
 class Explained(Following):
@@ -47,7 +41,7 @@ class Explained(Following):
     """
 
     def __init__(self, model: Ensemble, folder: Path) -> None:
-        require_explain()
+        require_extra("--explain", "explain")
         if len(model.models) > 1:
             raise ConfigError("--explain shows what one network sees; give one run")
         if model.task.name == "segmentation":

@@ -1,7 +1,6 @@
 """How predictions are written down: CSV, JSON lines, or Parquet made of them. No torch here."""
 
 import csv
-import importlib.util
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 from headstart.errors import ConfigError
 from headstart.execution.predict import Prediction
 from headstart.system.atomic import atomic_path
+from headstart.system.extras import require_extra
 from headstart.system.names import cell
 
 _AT_ONCE = 10_000
@@ -90,13 +90,7 @@ def check_output(path: str | Path, formats: Iterable[str] = FORMATS) -> None:
     if path.suffix.lower() not in formats:
         raise ConfigError(f"--output={path}: the suffix names the format: {', '.join(formats)}")
     if path.suffix.lower() == ".parquet":
-        require_parquet(f"--output={path}")
-
-
-def require_parquet(choice: str) -> None:
-    """Raise ConfigError where Parquet cannot be written."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(f"{choice} needs pyarrow: pip install 'headstart[parquet]'")
+        require_extra(f"--output={path}", "parquet")
 
 
 def write_parquet(lines: Path, path: Path, *, task: str, classes: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """Ray: a cluster of its own on this machine, or one that runs already."""
 
-import importlib.util
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job
 from headstart.launch.node import Command, look
 from headstart.launch.remote import Ended, Engine, last_line
+from headstart.system.extras import require_extra
 from headstart.system.hardware import Hardware, detect, hardware_from
 from headstart.system.options import Above, AtLeast, check_fields
 
@@ -48,8 +48,7 @@ class RayEngine(Engine):
     poll_s = 0.3
 
     def __init__(self, resources: RayResources) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise ConfigError("hydra/launcher=ray needs Ray: pip install 'headstart[ray]'")
+        require_extra("hydra/launcher=ray", "ray")
         self._asked = resources
         self._ray: Any = None
 

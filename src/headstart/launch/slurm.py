@@ -7,7 +7,6 @@ epoch. ``cluster=local`` runs the same on this machine, without SLURM.
 
 import contextlib
 import getpass
-import importlib.util
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ from headstart.launch.node import Command, look
 from headstart.launch.remote import Ended, Engine, last_line
 from headstart.system.atomic import read_note, write_json
 from headstart.system.console import show
+from headstart.system.extras import require_extra
 from headstart.system.hardware import Hardware, hardware_from
 from headstart.system.options import Above, AtLeast, check_fields
 
@@ -85,8 +85,7 @@ class SlurmEngine(Engine):
     """
 
     def __init__(self, resources: Resources) -> None:
-        if importlib.util.find_spec("submitit") is None:
-            raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'headstart[slurm]'")
+        require_extra("hydra/launcher=slurm", "slurm")
         if resources.cluster == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError(
                 "hydra/launcher=slurm: there is no sbatch here; start the sweep on a login node of the cluster, or "

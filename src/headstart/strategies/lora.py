@@ -9,6 +9,7 @@ from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, one_phase, stage_group
 from headstart.strategies.contract import Strategy, Surroundings
+from headstart.system.extras import require_extra
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,10 +59,9 @@ class LoRA(Strategy):
         Raises:
             ConfigError: ``peft`` is not installed, or the backbone has no such layers.
         """
-        try:
-            from peft import LoraConfig, inject_adapter_in_model
-        except ImportError:
-            raise ConfigError("strategy=lora needs the peft library: pip install 'headstart[lora]'") from None
+        require_extra("strategy=lora", "lora")
+        from peft import LoraConfig, inject_adapter_in_model
+
         backbone = model.backbone
         names = target_layers(backbone, self.targets)
         if not names:

@@ -4,15 +4,15 @@ What they show is decided by the study's own run directories, so it can be writt
 one, it is saved where the runs are.
 """
 
-import importlib.util
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import ConfigError, RunError
+from headstart.errors import RunError
 from headstart.runs.reader import RunRecord, read_runs
+from headstart.system.extras import require_extra
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SPECIFICATION = "wandb_dashboard.json"
 FORMAT = 1
 _COSTS = {"cost/total_seconds": "seconds", "params/trainable": "trainable parameters"}
-_NO_LIBRARY = "a dashboard needs the wandb-workspaces library: pip install 'headstart[wandb]'"
 _NO_LOGIN = "saving a dashboard needs an account: run `wandb login`, or set WANDB_API_KEY; without --save it is a file"
 
 
@@ -97,7 +96,7 @@ def build_workspace(shown: Shown) -> "Workspace":
     Raises:
         ConfigError: the library is missing.
     """
-    _require()
+    require_extra("a dashboard", "wandb")
     import wandb_workspaces.workspaces as ws
 
     sections = [
@@ -123,7 +122,7 @@ def build_report(shown: Shown) -> "Report":
     Raises:
         ConfigError: the library is missing.
     """
-    _require()
+    require_extra("a dashboard", "wandb")
     import wandb_workspaces.expr as expr
     import wandb_workspaces.reports.v2 as wr
 
@@ -158,7 +157,7 @@ def read_specification(path: str | Path) -> "tuple[Workspace, Report]":
         ConfigError: the library is missing.
         RunError: the file is no specification, or the library does not take it.
     """
-    _require()
+    require_extra("a dashboard", "wandb")
     from wandb_workspaces.reports.v2 import Report
     from wandb_workspaces.reports.v2.internal import ReportViewspec
     from wandb_workspaces.workspaces import Workspace
@@ -277,8 +276,3 @@ def _words(runs: Sequence[RunRecord]) -> tuple[str, str]:
             scratch = from_scratch(analysis.table, analysis.design)
             gains.append("\n".join([f"| strategy | minus {scratch} | seeds |", "|---|---|---|", *rows]))
     return "\n\n".join(texts) or "Nothing to compare yet.", "\n\n".join(gains)
-
-
-def _require() -> None:
-    if importlib.util.find_spec("wandb_workspaces") is None:
-        raise ConfigError(_NO_LIBRARY)

@@ -5,7 +5,6 @@ says so, MLflow writes to a local store. Each run has a logger of its own that i
 jobs of a sweep never write into each other's.
 """
 
-import importlib.util
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from headstart.config import ResolvedRun
 from headstart.errors import ConfigError
 from headstart.runs.result import Result
 from headstart.system.console import show
+from headstart.system.extras import require_extra
 from headstart.tasks.predictions import Predictions
 from headstart.tracking.wandb_run import flat_choices, stable_id, start_wandb, wandb_outcome
 
@@ -125,7 +125,7 @@ def measurements(result: Result, audit_file: Path) -> dict[str, float | None]:
 
 
 def _tensorboard(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
-    _require("tensorboard", "tensorboard")
+    require_extra("logger=tensorboard", "tensorboard")
     logger = TensorBoardLogger(run_dir, name="tensorboard", version="", default_hp_metric=False, **options)
     logger.log_hyperparams(_printable(flat_choices(resolved)))
     return [logger]
@@ -144,7 +144,6 @@ def _tensorboard_outcome(logger: TensorBoardLogger, metrics: Mapping[str, float]
 
 
 def _wandb(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
-    _require("wandb", "wandb")
     run = None
     if _is_rank_zero():
         run = start_wandb(options, run_dir, resolved)
@@ -158,12 +157,11 @@ def _wandb(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logge
 
 
 def _mlflow(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
-    _require("mlflow", "mlflow")
+    require_extra("logger=mlflow", "mlflow")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = options.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI")
     artifacts = None
     if not uri:
-        _require("sqlalchemy", "mlflow")
         store = Path(resolved.output_dir).absolute()
         store.mkdir(parents=True, exist_ok=True)
         uri, artifacts = f"sqlite:///{store.as_posix()}/mlflow.db", (store / "mlflow-artifacts").as_uri()
@@ -204,13 +202,6 @@ def _mlflow_outcome(logger: MLFlowLogger, metrics: Mapping[str, float], plots: S
 def _printable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Only numbers and text: what TensorBoard and MLflow show as they are."""
     return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in values.items()}
-
-
-def _require(module: str, package: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(
-            f"logger={package} needs the package {package}, which is not installed: pip install {package}"
-        )
 
 
 def _is_rank_zero() -> bool:

@@ -45,12 +45,10 @@ class OptunaSweeper(Sweeper):
             ConfigError: nothing to search, or impossible choices.
             RunError: an arm has no finished trial.
         """
-        import importlib.util
-
         from headstart.errors import ConfigError
+        from headstart.system.extras import require_extra
 
-        if importlib.util.find_spec("optuna") is None:
-            raise ConfigError("hydra/sweeper=optuna needs Optuna: pip install 'headstart[search]'")
+        require_extra("hydra/sweeper=optuna", "search")
         launcher: Any = self.launcher
         if not hasattr(launcher, "plan"):  # its class may be there twice, because Hydra loads plugins itself
             raise ConfigError("hydra/sweeper=optuna runs its trials with hydra/launcher=process, slurm or ray")

@@ -243,9 +243,7 @@ def test_tabs_between_the_columns(images: Path, name: str):
 def test_a_missing_reader_of_parquet_is_named(images: Path, monkeypatch: pytest.MonkeyPatch):
     (images / "list.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        DataError, match=r"is Parquet, and pyarrow is not installed: pip install 'headstart\[parquet\]'"
-    ):
+    with pytest.raises(DataError, match=r"is Parquet, which needs pyarrow: pip install 'headstart\[parquet\]'"):
         data(images / "list.parquet").prepare()
 
 

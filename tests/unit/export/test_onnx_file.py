@@ -113,9 +113,3 @@ def test_other_answers_are_refused():
 def test_what_no_graph_resizes_alike_is_refused():
     with pytest.raises(ConfigError, match="--preprocess cannot resize with interpolation=nearest"):
         onnx_file.with_preprocessing(onnx.ModelProto(), InputSpec(interpolation="nearest"))
-
-
-def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else object())
-    with pytest.raises(ConfigError, match=r"--format onnx needs onnxruntime, .* pip install 'headstart\[export\]'"):
-        onnx_file.require_onnx()

@@ -136,7 +136,7 @@ def test_without_the_library_one_line_says_how_to_get_it(study, capsys, monkeypa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main([str(study)]) == 1
     message = capsys.readouterr().err
-    assert message == "error: a dashboard needs the wandb-workspaces library: pip install 'headstart[wandb]'\n"
+    assert message == "error: a dashboard needs wandb-workspaces: pip install 'headstart[wandb]'\n"
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path, capsys):

@@ -299,7 +299,7 @@ def test_an_unknown_logger_and_a_missing_package_are_said(
     with pytest.raises(ConfigError, match="logger=neptune is unknown; choose from csv, tensorboard, wandb, mlflow"):
         build_loggers({"neptune": {}}, run_dir=tmp_path, resolved=choices)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"logger=mlflow.*pip install mlflow"):
+    with pytest.raises(ConfigError, match=r"logger=mlflow needs mlflow: pip install 'headstart\[mlflow\]'"):
         build_loggers({"mlflow": {}}, run_dir=tmp_path, resolved=choices)
 
 

@@ -1,6 +1,5 @@
 """Image data sets that the ``datasets`` library of Hugging Face reads."""
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from headstart.data.scan import checked_root, split_of
 from headstart.data.sources.encoded import Encoded, looked_at, readable
 from headstart.errors import DataError
 from headstart.system.digest_memory import combined_digest, file_digests
+from headstart.system.extras import require_extra
 from headstart.system.network import reachable
 
 _USUAL_LABELS = ("label", "labels", "target", "class")
@@ -88,8 +88,7 @@ class HuggingFace(ImageDataModule):
         Raises:
             DataError: the library is missing, the data set cannot be had, or its columns do not say what is what.
         """
-        if importlib.util.find_spec("datasets") is None:
-            raise DataError("datamodule=hf needs datasets, which is not installed: pip install 'headstart[hf]'")
+        require_extra("datamodule=hf", "hf", error=DataError)
         tables, ignored = _by_split(self._opened(), self._what)
         first = next(iter(tables.values())).features
         image_column, label_column = self._image_column(first), self._label_column(first)

@@ -143,5 +143,5 @@ def test_one_of_folder_and_name_is_given(choices: dict):
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     found = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "datasets" else found(name))
-    with pytest.raises(DataError, match=r"needs datasets, which is not installed: pip install 'headstart\[hf\]'"):
+    with pytest.raises(DataError, match=r"needs datasets: pip install 'headstart\[hf\]'"):
         data(root=tmp_path).prepare()
