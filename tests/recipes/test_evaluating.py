@@ -50,7 +50,13 @@ def test_new_images_are_scored_and_the_run_stays_as_it_is(
     with (folder / "worst.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(right) - sum(right)
     page = (folder / "report.html").read_text()
-    assert 'src="confusion.png"' in page
+    assert page.count('src="data:image/png;base64,') == 2
+    assert "src=" not in page.replace('src="data:image/', "")  # the page opens without the files beside it
+    assert f'<td data-label="value" class="num"><span>{acc["value"]:.4f}</span>' in page
+    per_class = dict(zip(model.classes, found["per_class"]["recall"], strict=True))
+    assert '<th scope="row">bee</th>' in page
+    assert f'<td data-label="recall" class="num"><span>{per_class["bee"]:.3f}</span>' in page
+    assert "bee/broken.png" in page
     assert {"confusion.png", "confident_errors.png"} <= {path.name for path in folder.iterdir()}
 
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from headstart.data.targets import as_numbers, only_classes
 from headstart.errors import DataError, RunError
 from headstart.execution.load import Model, find_device
 from headstart.inference.comparison import COMPARED, Comparison, compare
+from headstart.inference.evaluation_page import PAGE, SCORED, write_page
 from headstart.inference.resampling import DRAWS, measured, percentiles, resampled
 from headstart.plots.confident_errors import most_confident_errors
 from headstart.plots.run import Decoded, draw_answers
@@ -61,6 +61,7 @@ class Evaluation:
         probabilities: ``(N, classes)``; of regression, the predicted values.
         skipped: files that are no usable images, and why.
         outputs: of the network, ``(N, outputs)``, before the activation.
+        classes: of the model, or its quantities.
     """
 
     data: str
@@ -71,6 +72,19 @@ class Evaluation:
     probabilities: np.ndarray
     skipped: list[dict[str, str]]
     outputs: Tensor
+    classes: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """As text, in the columns of :data:`headstart.inference.evaluation_page.SCORED`."""
+        return [
+            (
+                name,
+                f"{score.value:.4f}",
+                f"{score.low:.4f} to {score.high:.4f}" if math.isfinite(score.low) else "-",
+                "-" if score.own is None else f"{score.own:.4f}",
+            )
+            for name, score in self.scores.items()
+        ]
 
 
 def evaluate(
@@ -109,12 +123,13 @@ def evaluate(
     for other in others:
         second, _ = answers(other)
         compared.append(compare(other.path.name, (model.task, found), (other.task, second)))
-    _write(folder, model, found, compared)
+    per_class = model.task.per_class(found.outputs, torch.from_numpy(found.targets))
+    _write(folder, model, found, per_class, compared)
     datasets = [_dataset(model, part) for part in parts]
     images = Decoded([(dataset, place) for dataset in datasets for place in range(len(dataset))])
     title = f"{found.data} ({found.split})"
     pictures = draw_answers(folder, title, model.task, found.targets, found.probabilities, images)
-    _write_page(folder, model, found, compared, title, pictures)
+    write_page(folder, model.path.name, found, per_class, compared, pictures)
     return found, compared
 
 
@@ -131,7 +146,7 @@ def answered(
     probabilities = model.task.probabilities(whole).numpy()
     scores = scored(model.task, whole, labels, own=model.result.metrics)
     ids = [one for part in parts for one in part.ids]
-    return Evaluation(source.name, name, scores, ids, targets, probabilities, source.bad, whole), parts
+    return Evaluation(source.name, name, scores, ids, targets, probabilities, source.bad, whole, model.classes), parts
 
 
 def scored(
@@ -158,9 +173,9 @@ def scored(
 def show_evaluation(found: Evaluation, compared: Sequence[Comparison], folder: Path) -> None:
     """The metrics as a table, and a table for each comparison."""
     table = plain_table(f"{len(found.ids):,} images of {found.data} ({found.split})")
-    for heading in ("metric", "value", "95 % interval over images", "the run's own"):
+    for heading in SCORED:
         table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for row in _rows(found):
+    for row in found.rows():
         table.add_row(*row)
     show(table)
     for one in compared:
@@ -171,7 +186,7 @@ def show_evaluation(found: Evaluation, compared: Sequence[Comparison], folder: P
         for line in one.rows():
             table.add_row(*line)
         show(table)
-    show(f"Report: {folder / 'report.html'}")
+    show(f"Report: {folder / PAGE}")
 
 
 def _source(model: Model, choice: Component) -> Source:
@@ -237,7 +252,13 @@ def _outputs(model: Model, records: Records, *, batch_size: int, device: str) ->
     return torch.cat(outputs), torch.cat(targets)
 
 
-def _write(folder: Path, model: Model, found: Evaluation, compared: Sequence[Comparison]) -> None:
+def _write(
+    folder: Path,
+    model: Model,
+    found: Evaluation,
+    per_class: Mapping[str, Sequence[float]],
+    compared: Sequence[Comparison],
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "run": model.path.name,
@@ -247,7 +268,7 @@ def _write(folder: Path, model: Model, found: Evaluation, compared: Sequence[Com
         "images": len(found.ids),
         "draws": DRAWS,
         "metrics": {name: asdict(score) for name, score in found.scores.items()},
-        "per_class": model.task.per_class(found.outputs, torch.from_numpy(found.targets)),
+        "per_class": per_class,
         "skipped": found.skipped,
         "compared": [asdict(one) for one in compared],
     }
@@ -282,48 +303,3 @@ def _worst(model: Model, found: Evaluation) -> list[dict[str, Any]]:
     errors = np.abs(values - found.targets).max(axis=1)
     worst = np.argsort(-errors, kind="stable")[:_WORST]
     return [{"image": found.ids[place], "largest_error": round(float(errors[place]), 5)} for place in worst]
-
-
-def _write_page(
-    folder: Path,
-    model: Model,
-    found: Evaluation,
-    compared: Sequence[Comparison],
-    title: str,
-    pictures: Sequence[str],
-) -> None:
-    rows = _cells(_rows(found))
-    comparisons = "".join(
-        f"<h2>Minus {escape(one.run)}, on the same images</h2><table><tr>"
-        f"{''.join(f'<th>{escape(name)}</th>' for name in COMPARED)}</tr>{_cells(one.rows())}</table>\n"
-        for one in compared
-    )
-    text = f"""<!doctype html><meta charset="utf-8"><title>{escape(title)}</title>
-<style>body{{font:16px system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}
-td,th{{padding:.2rem 1rem;text-align:right}}td:first-child,th:first-child{{text-align:left}}</style>
-<h1>{escape(title)}</h1>
-<p>{len(found.ids):,} images, scored by the run {escape(model.path.name)}; {len(found.skipped)} files left out.
-Intervals are a percentile bootstrap over images, {DRAWS} draws; they say nothing about other training runs.
-The images that it got most wrong are in worst.csv, every answer is in predictions.npz.</p>
-<table><tr><th>metric</th><th>value</th><th>95 % interval</th><th>the run's own</th></tr>
-{rows}</table>
-{comparisons}{"".join(f'<p><img src="{picture}" alt="{picture}">' for picture in pictures)}
-"""
-    with atomic_write(folder / "report.html") as file:
-        file.write(text)
-
-
-def _cells(rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
-
-
-def _rows(found: Evaluation) -> list[tuple[str, str, str, str]]:
-    return [
-        (
-            name,
-            f"{score.value:.4f}",
-            f"{score.low:.4f} to {score.high:.4f}" if math.isfinite(score.low) else "-",
-            "-" if score.own is None else f"{score.own:.4f}",
-        )
-        for name, score in found.scores.items()
-    ]

@@ -1,5 +1,6 @@
 """The report's page: one HTML file that opens from disk, with nothing to load and no script. Everything is escaped."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -109,6 +110,12 @@ def gallery(pictures: Iterable[tuple[Thumbnail | None, str]]) -> str:
         if picture is not None
     )
     return f'<div class="gallery">{parts}</div>' if parts else ""
+
+
+def drawing(png: bytes, title: str) -> str:
+    """A picture that was drawn as a file, inside the page, under a heading."""
+    uri = f"data:image/png;base64,{b64encode(png).decode('ascii')}"
+    return f'<figure>{heading(title)}<img class="drawing" src="{uri}" alt="{escape(title)}"></figure>'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:

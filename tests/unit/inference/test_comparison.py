@@ -21,7 +21,7 @@ def evaluation(right: np.ndarray) -> Evaluation:
     said = torch.where(torch.from_numpy(right), targets, 1 - targets)
     outputs = torch.nn.functional.one_hot(said, 2).float() * 3
     ids, probabilities = [str(place) for place in range(len(right))], TASK.probabilities(outputs).numpy()
-    return Evaluation("new", "all", {}, ids, targets.numpy(), probabilities, [], outputs)
+    return Evaluation("new", "all", {}, ids, targets.numpy(), probabilities, [], outputs, TASK.classes)
 
 
 def test_the_interval_of_two_accuracies_is_that_of_discordant_pairs():
