@@ -32,10 +32,21 @@ def add_images(parser: argparse.ArgumentParser, what: str) -> None:
     """What comes before the images, and the images as ``headstart predict`` takes them."""
     parser.add_argument("given", nargs="+", metavar="RUN|backbone=NAME IMAGES", help=what)
     parser.add_argument("--column", default="path", help="of the paths in tables (default: path)")
+    parser.add_argument(
+        "--precision",
+        choices=("32-true", "run"),
+        default="32-true",
+        help="run: as the run computes (bf16-mixed on most hardware), so that what it has stored of these images is "
+        "read instead of made again; 32-true reads what was stored in 32 bits (default: 32-true)",
+    )
 
 
-def extractor_of(given: Sequence[str]) -> "tuple[Extractor, Sequence[str]]":
+def extractor_of(given: Sequence[str], *, precision: str) -> "tuple[Extractor, Sequence[str]]":
     """The backbone that the first arguments name, ready, and the arguments after those.
+
+    Args:
+        given: on the command line.
+        precision: of its features, ``32-true`` or ``run``.
 
     Raises:
         ConfigError: there are no images after it.
@@ -49,4 +60,6 @@ def extractor_of(given: Sequence[str]) -> "tuple[Extractor, Sequence[str]]":
     from headstart.execution.load import load
     from headstart.inference.features import Extractor
 
-    return (Extractor.of_run(load(run)) if run else Extractor.of_weights(choices)), rest
+    if run:
+        return Extractor.of_run(load(run), precision=precision), rest
+    return Extractor.of_weights(choices, precision=precision), rest

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from headstart.inference.features import read_features
     from headstart.inference.nearest import nearest, write_page
 
-    extractor, rest = extractor_of(choices.given)
+    extractor, rest = extractor_of(choices.given, precision=choices.precision)
     images = list(find_images(rest, column=choices.column))
     among = read_features(Path(stored[0])) if stored else find_images(choices.among, column=choices.column)
     found, skipped = nearest(

@@ -1,13 +1,15 @@
 """What a backbone makes of images: one vector each, in the order of their names, in one file."""
 
+import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from headstart.backbones.contract import Backbone
@@ -17,15 +19,18 @@ from headstart.errors import DataError
 from headstart.execution.load import Model, find_device, to_image
 from headstart.execution.streaming import streamed
 from headstart.heads.pool import Pool
+from headstart.inference.arithmetic import PLAIN, Computation, stored_rows
+from headstart.inference.part import PartFile, say
 from headstart.inference.rows import grouped, utf8
 from headstart.system.atomic import atomic_path, atomic_write
+from headstart.system.folders import user_cache_dir
 from headstart.training.assemble import build_backbone
 
 FORMATS = (".npz", ".parquet")
 _AT_ONCE = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass
 class Extractor:
     """A backbone with its preprocessing.
 
@@ -33,20 +38,41 @@ class Extractor:
         backbone: its features are pooled to one vector.
         transform: from a decoded image to its pixels.
         source: what tells these features from others, for people.
+        computation: of the backbone.
+        cache: folder of stored activations; None: nothing is looked up there.
+        found: images so far whose vectors were stored.
     """
 
     backbone: Backbone
     transform: EvalTransform
     source: str
+    computation: Computation = PLAIN
+    cache: Path | None = None
+    found: int = field(default=0, init=False)
 
     @classmethod
-    def of_run(cls, model: Model) -> "Extractor":
-        """The backbone as a run has left it."""
-        return cls(model.network.backbone, model.transform, f"run {model.path.name} {model.result.fingerprint[:16]}")
+    def of_run(cls, model: Model, *, precision: str = PLAIN.precision) -> "Extractor":
+        """The backbone as a run has left it.
+
+        Args:
+            model: of the run.
+            precision: ``32-true``, or ``run``: as the run computed.
+
+        Raises:
+            ConfigError: the run computed in 64 bits.
+        """
+        trainer, backbone = model.config["trainer"], model.network.backbone
+        computation = Computation.of(precision, trainer["precision"], trainer["channels_last"], backbone)
+        source = f"run {model.path.name} {model.result.fingerprint[:16]}{computation.suffix}"
+        return cls(backbone, model.transform, source, computation, user_cache_dir())
 
     @classmethod
-    def of_weights(cls, choices: Iterable[str]) -> "Extractor":
+    def of_weights(cls, choices: Iterable[str], *, precision: str = PLAIN.precision) -> "Extractor":
         """A pretrained backbone that nothing was trained on: ``backbone=resnet18``, ``backbone.weights=...``.
+
+        Args:
+            choices: of the group ``backbone``.
+            precision: ``32-true``, or ``run``: as a training that keeps the backbone frozen computes here.
 
         Raises:
             ConfigError: no such choice.
@@ -54,26 +80,39 @@ class Extractor:
         """
         resolved = resolve_run(compose(list(choices)))
         settings, weights = resolved.settings, resolved.weights
-        backbone = build_backbone(settings.backbone, weights, seed=settings.seed)
-        spec = backbone.input_spec
-        side = f"{spec.height}x{spec.width}"
-        return cls(
-            backbone.eval(), EvalTransform(spec), f"{backbone.name} {weights.source} {weights.sha256[:16]} {side}"
-        )
+        backbone = build_backbone(settings.backbone, weights, seed=settings.seed).eval()
+        spec, trainer = backbone.input_spec, settings.trainer
+        computation = Computation.of(precision, trainer.precision, trainer.channels_last, backbone)
+        source = f"{backbone.name} {weights.source} {weights.sha256[:16]} {spec.height}x{spec.width}"
+        return cls(backbone, EvalTransform(spec), source + computation.suffix, computation, user_cache_dir())
 
     def stream(
         self, images: Iterable[str], *, batch_size: int = 32, device: str = "auto"
     ) -> Iterator[tuple[str, np.ndarray | DataError]]:
-        """Each image with its vector ``(C,)`` float32, or with why it has none."""
+        """Each image with its vector ``(C,)`` float32, or with why it has none.
+
+        What runs have stored of an image in the same arithmetic is read, and only the others go through the network.
+        """
         place = find_device(device)
-        self.backbone.to(place).eval()
+        compute = self.computation.prepared(self.backbone.to(place).eval(), place)
         pool, channels = Pool(self.backbone.features), self.transform.spec.channels
+        with ExitStack() as stack:
+            stored = stored_rows(self.cache, self.backbone, pool, self.transform.spec, self.computation, place)
+            if stored is not None:
+                stack.enter_context(stored)
 
-        def rows(batch: list[Tensor]) -> list[np.ndarray]:
-            features = pool(self.backbone.forward_features(torch.stack(batch).to(place)))
-            return list(features.float().cpu().numpy())
+            def prepare(image: str) -> np.ndarray | Tensor:
+                if stored is not None and (row := stored.row(image)) is not None:
+                    return row
+                return self.transform.keep(to_image(image, channels))
 
-        return streamed(images, lambda image: self.transform(to_image(image, channels)), rows, batch_size=batch_size)
+            def rows(batch: list[np.ndarray | Tensor]) -> list[np.ndarray]:
+                new = [item for item in batch if isinstance(item, np.ndarray)]
+                made = iter(pool(compute(self.transform.show(new, place))).float().cpu().numpy() if new else ())
+                self.found += len(batch) - len(new)
+                return [item.float().numpy() if isinstance(item, Tensor) else next(made) for item in batch]
+
+            yield from streamed(images, prepare, rows, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -91,35 +130,53 @@ class Features:
     source: str
 
 
+@dataclass(frozen=True)
+class Written:
+    """What is in the file.
+
+    Attributes:
+        images: with a vector.
+        unreadable: images without.
+        stored: images whose vectors this process read from stored activations.
+    """
+
+    images: int
+    unreadable: int
+    stored: int
+
+
 def write_features(
     extractor: Extractor, images: Iterable[str], output: Path, *, batch_size: int = 32, device: str = "auto"
-) -> tuple[int, list[str]]:
+) -> Written:
     """``ids``, ``features`` (``(N, C)`` float32) and ``source`` in an ``.npz``; ``path`` and ``features`` in Parquet.
 
-    Vectors go to disk as they are made; of the images only the names stay in memory.
+    Vectors go to disk as they are made, and after a kill the same call goes on; of the images only the names stay in
+    memory. Why an image has none is said on standard error.
 
-    Returns: how many there are, and why the other images have none.
+    Raises:
+        DataError: no image can be read.
+        RunError: another process writes this file.
     """
-    ids: list[str] = []
-    skipped: list[str] = []
     output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as place:
-        raw = Path(place) / "vectors"
-        with raw.open("wb") as file:
-            for name, found in extractor.stream(images, batch_size=batch_size, device=device):
-                if isinstance(found, DataError):
-                    skipped.append(str(found))
-                else:
-                    ids.append(name)
-                    file.write(found.tobytes())
-        if not ids:
-            raise DataError(f"none of {len(skipped)} images can be read; the first: {skipped[0]}")
-        shape = (len(ids), extractor.backbone.feature_dim)
-        vectors = np.memmap(raw, np.float32, "r", shape=shape)
-        write = _write_parquet if output.suffix.lower() == ".parquet" else _write_npz
-        write(output, Features(ids, vectors, extractor.source))
-        del vectors
-    return len(ids), skipped
+    size, before = extractor.backbone.feature_dim, extractor.found
+
+    def outcomes(left: Iterator[str]) -> Iterator[tuple[str, str]]:
+        for name, found in extractor.stream(left, batch_size=batch_size, device=device):
+            if isinstance(found, DataError):
+                say(f"skipped: {found}")
+                yield "", ""
+            else:
+                yield json.dumps([name, b64encode(found.tobytes()).decode()]) + "\n", ""
+
+    with PartFile(output, {"features": extractor.source}, "") as part:
+        part.fill(iter(images), outcomes, batch_size=batch_size)
+        if part.rows:
+            write = _write_parquet if output.suffix.lower() == ".parquet" else _write_npz
+            write(part.path, output, size, part.rows, extractor.source)
+        part.discard()
+        if not part.rows:
+            raise DataError(f"none of {part.images} images can be read; give images that can")
+        return Written(part.rows, part.images - part.rows, extractor.found - before)
 
 
 def read_features(path: Path) -> Features:
@@ -135,20 +192,35 @@ def read_features(path: Path) -> Features:
         raise DataError(f"{path} holds no features of `headstart features --output FILE.npz` ({error})") from error
 
 
-def _write_npz(path: Path, found: Features) -> None:
-    with atomic_write(path, "wb") as file:
-        np.savez(file, ids=np.asarray(found.ids), features=found.vectors, source=np.asarray(found.source))
+def _lines(part: Path) -> Iterator[tuple[str, bytes]]:
+    with part.open() as file:
+        for line in file:
+            name, vector = json.loads(line)
+            yield name, b64decode(vector)
 
 
-def _write_parquet(path: Path, found: Features) -> None:
+def _write_npz(part: Path, path: Path, size: int, count: int, source: str) -> None:
+    ids: list[str] = []
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
+        raw = Path(place) / "vectors"
+        with raw.open("wb") as file:
+            for name, vector in _lines(part):
+                ids.append(name)
+                file.write(vector)
+        vectors = np.memmap(raw, np.float32, "r", shape=(count, size))
+        with atomic_write(path, "wb") as file:
+            np.savez(file, ids=np.asarray(ids), features=vectors, source=np.asarray(source))
+        del vectors
+
+
+def _write_parquet(part: Path, path: Path, size: int, count: int, source: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    size = found.vectors.shape[1]
     fields: list[Any] = [("path", pa.string()), ("features", pa.list_(pa.float32(), size))]
-    schema = pa.schema(fields, metadata={"source": found.source})
+    schema = pa.schema(fields, metadata={"source": source})
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for places in grouped(range(len(found.ids)), _AT_ONCE):
-            names = pa.array([utf8(found.ids[place]) for place in places], pa.string())
-            numbers = pa.array(np.asarray(found.vectors[places[0] : places[-1] + 1]).reshape(-1), pa.float32())
+        for lines in grouped(_lines(part), _AT_ONCE):
+            names = pa.array([utf8(name) for name, _ in lines], pa.string())
+            numbers = pa.array(np.frombuffer(b"".join(vector for _, vector in lines), np.float32), pa.float32())
             writer.write_table(pa.table([names, pa.FixedSizeListArray.from_arrays(numbers, size)], schema=schema))

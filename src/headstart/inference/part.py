@@ -8,9 +8,10 @@ that still holds: that of the same runs and options, rows as they were written, 
 
 import json
 import os
+import sys
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import chain
@@ -22,6 +23,7 @@ from typing import IO, Any, Self
 from headstart.errors import RunError
 from headstart.system.atomic import atomic_write, flush_folder
 from headstart.system.locks import FileLock
+from headstart.system.names import legible
 
 SECONDS = 5.0
 """Of work between two lines of the journal."""
@@ -91,6 +93,32 @@ class PartFile:
                 getattr(self, name).close()
         self._lock.path.unlink(missing_ok=True)
         self._lock.release()
+
+    def fill(
+        self,
+        images: Iterator[str],
+        outcomes: Callable[[Iterator[str]], Iterator[tuple[str, str]]],
+        *,
+        batch_size: int,
+    ) -> None:
+        """Make what is missing, and put it on disk; says on standard error where it goes on.
+
+        Args:
+            images: all of them, in the same order at each call.
+            outcomes: of those that are not done yet, a row and a label each, as :meth:`add` takes them.
+            batch_size: of the work on images.
+        """
+        left = self.begin(images)
+        if self.resumed:
+            say(f"going on after {self.resumed:,} images of an earlier start ({self.path.name})")
+        elif self.replaced:
+            say(f"starting anew: {self.path.name} is of another run, other options or other images")
+        for place, (row, label) in enumerate(outcomes(left), start=1):
+            self.add(row, label)
+            # Between batches, so that the next start makes the same ones and gives the same digits.
+            if place % batch_size == 0 and self.settle() and sys.stderr.isatty():
+                print(f"\r{self.images:,} images", end="\r", file=sys.stderr)
+        self.settle(at_once=True)
 
     def begin(self, images: Iterator[str]) -> Iterator[str]:
         """Those of the images that are not done yet; in the same order, each must then come to :meth:`add`."""
@@ -197,6 +225,11 @@ class PartFile:
                     yield mark
         except OSError:
             return
+
+
+def say(text: str) -> None:
+    """A line for people, apart from what is made."""
+    print(legible(text), file=sys.stderr)
 
 
 def _stamp(image: str) -> bytes:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headstart.execution.predict import Prediction, Unreadable
-from headstart.inference.part import PartFile
+from headstart.inference.part import PartFile, say
 from headstart.inference.rows import FORMATS, CsvRows, write_parquet
-from headstart.system.names import legible
 
 if TYPE_CHECKING:
     from headstart.tasks import Task
@@ -101,21 +100,16 @@ def predict_to_file(
     rows = FORMATS[suffix](model.task.name, model.classes)
     output.parent.mkdir(parents=True, exist_ok=True)
     with PartFile(output, {**about, "rows": type(rows).__name__}, rows.header) as part:
-        left = part.begin(images)
-        if part.resumed:
-            _say(f"going on after {part.resumed:,} images of an earlier start ({part.path.name})")
-        elif part.replaced:
-            _say(f"starting anew: {part.path.name} is of another run, other options or other images")
-        for place, outcome in enumerate(model.stream(left, batch_size=batch_size, device=device), start=1):
-            if isinstance(outcome, Unreadable):
-                _report(outcome)
-                part.add("")
-            else:
-                part.add(rows.row(outcome), outcome.label if model.task.one_class else "")
-            # Between batches, so that the next start makes the same ones and gives the same digits.
-            if place % batch_size == 0 and part.settle():
-                _progress(part.images)
-        part.settle(at_once=True)
+
+        def outcomes(left: Iterator[str]) -> Iterator[tuple[str, str]]:
+            for outcome in model.stream(left, batch_size=batch_size, device=device):
+                if isinstance(outcome, Unreadable):
+                    say(f"skipped: {outcome.reason}")
+                    yield "", ""
+                else:
+                    yield rows.row(outcome), outcome.label if model.task.one_class else ""
+
+        part.fill(images, outcomes, batch_size=batch_size)
         tally = Tally(part.rows, part.images - part.rows, part.resumed, part.labels)
         if not part.rows:
             part.discard()
@@ -137,7 +131,7 @@ def predict_to_stream(model: Predictor, images: Iterator[str], *, batch_size: in
     sys.stdout.write(rows.header)
     for outcome in model.stream(images, batch_size=batch_size, device=device):
         if isinstance(outcome, Unreadable):
-            _report(outcome)
+            say(f"skipped: {outcome.reason}")
             unreadable += 1
             continue
         done += 1
@@ -146,16 +140,3 @@ def predict_to_stream(model: Predictor, images: Iterator[str], *, batch_size: in
         sys.stdout.write(rows.row(outcome))
     sys.stdout.flush()
     return Tally(done, unreadable, 0, labels)
-
-
-def _report(item: Unreadable) -> None:
-    _say(f"skipped: {legible(item.reason)}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _progress(images: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{images:,} images", end="\r", file=sys.stderr)

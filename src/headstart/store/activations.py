@@ -22,7 +22,7 @@ from headstart.store.decide import Decision, check_required, decide, too_large
 from headstart.store.decoded import DecodedImages
 from headstart.store.entry import Entry
 from headstart.store.extract import Kind, Prefix, extract, pooling_of
-from headstart.store.key import Arithmetic, activations_key, describe_images, describe_prefix
+from headstart.store.key import Arithmetic, activations_key, describe_images, describe_prefix, recipe
 from headstart.store.loader import StoredBatches
 from headstart.store.pixels import decoding_threads
 from headstart.store.provide import Provided, Wanted, provide
@@ -303,11 +303,12 @@ class CachedData(pl.LightningDataModule):
             "pooled": prefix.pool is not None,
             "precision": str(trainer.precision),
         }
-        keys: dict[str, int | None] = {}
+        recorded: dict[str, dict[str, Any]] = {}
         for view in views:
             seen = None if view is None else {**data.augmentation.as_dict(), "seed": VIEW_SEED, "view": view}
             images = describe_images(data.spec, seen)
-            keys[activations_key(described, images, arithmetic, dataset.records.digests)] = view
+            key = activations_key(described, images, arithmetic, dataset.records.digests)
+            recorded[key] = {**about, "view": view, "recipe": recipe(described, images, arithmetic)}
 
         def describe() -> tuple[int, dict[str, Any]]:
             kind = prefix.probe(shape)
@@ -323,14 +324,15 @@ class CachedData(pl.LightningDataModule):
             )
 
         def write(writers: Mapping[str, ShardWriter], part: range) -> None:
-            by_view = {keys[key]: writer for key, writer in writers.items()}
+            by_view = {recorded[key]["view"]: writer for key, writer in writers.items()}
             extract(prefix, dataset, part, by_view, threads=decoding_threads(trainer.num_devices))
 
         shape = data.spec.shape
         times = f"{len(views)} augmented views of " if augmented else ""
         what = f"what the network up to {about['after']} makes of {times}{len(dataset)} {split} images"
-        recorded = {key: {**about, "view": view} for key, view in keys.items()}
-        wanted = Wanted(recorded, len(dataset), describe, write, refuse, what)
+        wanted = Wanted(
+            recorded, len(dataset), describe, write, refuse, what, () if augmented else dataset.records.digests
+        )
         found = provide(wanted, self.store, trainer)
         if isinstance(found, str):
             if self.settings.mode == "require":
@@ -338,7 +340,7 @@ class CachedData(pl.LightningDataModule):
             self._record.reasons[phase.name] = found
             return None
         if trainer.is_global_zero and not all(provided.hit for provided in found):
-            self.store.evict(keep=[*(use.key for use in self._record.uses), *keys])
+            self.store.evict(keep=[*(use.key for use in self._record.uses), *recorded])
         for provided in found:
             self._note("activations", split, phase, provided)
         return [provided.entry for provided in found]

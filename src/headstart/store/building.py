@@ -5,10 +5,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +17,10 @@ from typing import Any, Self
 import numpy as np
 
 from headstart.errors import CacheError
-from headstart.store.entry import META, USED, Meta, Shard
+from headstart.store.entry import IMAGES, META, USED, Meta, Shard
 from headstart.system.atomic import flush_folder, write_json
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 SHARD_BYTES = 256 * 2**20
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -113,12 +115,13 @@ class Build:
         self.finished = False
         self._started = time.perf_counter()
 
-    def finish(self, about: Mapping[str, Any], *, rows: int, share: float = 1.0) -> None:
+    def finish(self, about: Mapping[str, Any], *, rows: int, images: Sequence[str] = (), share: float = 1.0) -> None:
         """Put the parts together and give the entry its name.
 
         Args:
             about: recorded with the entry.
             rows: that it must have.
+            images: SHA-256 of what each row is of, so that it can be found again; by default that is not noted.
             share: of the time since the build began that counts as this entry's, where several are made at once.
 
         Raises:
@@ -140,6 +143,10 @@ class Build:
         host = {"host": socket.gethostname(), "created": int(time.time())}
         with space_for(self.folder):
             (self.folder / USED).touch()
+            noted = b"".join(map(_packed, images))
+            if noted:
+                (self.folder / IMAGES).write_bytes(noted)
+                about = {**about, IMAGES: hashlib.sha256(noted).hexdigest()}
             Meta(self.final.name, dtype, shape, shards, seconds, {**about, **host}).write(self.folder / META)
         if self.final.exists():  # only where there are no locks: another process was faster
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -148,6 +155,11 @@ class Build:
             self.folder.rename(self.final)
             flush_folder(self.final.parent)
         self.finished = True
+
+
+def _packed(digest: str) -> bytes:
+    """A SHA-256 in 32 bytes; zeros for what is none, which no image has."""
+    return bytes.fromhex(digest) if _SHA256.fullmatch(digest) else bytes(32)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from headstart.system.locks import FileLock
 FORMAT = 1
 """Part of every key; raised when entries of an earlier version must not be read."""
 
-META, USED = "meta.json", "used"
+META, USED, IMAGES = "meta.json", "used", "images"
 
 
 @dataclass(frozen=True)

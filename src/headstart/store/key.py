@@ -127,13 +127,25 @@ def activations_key(
         arithmetic: of the run.
         digests: of the images' contents, in the order of the split.
     """
-    return digest(
-        {
-            "format": FORMAT,
-            "prefix": prefix,
-            "images": images,
-            "arithmetic": arithmetic.as_dict(),
-            "versions": versions(),
-            "split": digest(list(digests)),
-        }
-    )[:40]
+    return digest({**_made_by(prefix, images, arithmetic), "split": digest(list(digests))})[:40]
+
+
+def recipe(prefix: Mapping[str, Any], images: Mapping[str, Any], arithmetic: Arithmetic) -> str:
+    """What an image's activations depend on besides the image: alike in entries of one network and preprocessing.
+
+    Args:
+        prefix: of :func:`describe_prefix`.
+        images: of :func:`describe_images`.
+        arithmetic: of the run.
+    """
+    return digest(_made_by(prefix, images, arithmetic))[:40]
+
+
+def _made_by(prefix: Mapping[str, Any], images: Mapping[str, Any], arithmetic: Arithmetic) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "prefix": prefix,
+        "images": images,
+        "arithmetic": arithmetic.as_dict(),
+        "versions": versions(),
+    }

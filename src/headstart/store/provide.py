@@ -29,6 +29,7 @@ class Wanted:
         write: makes the rows of a part of the split, for the keys that it is given writers of.
         refuse: given the size of a row in bytes and the free space, why nothing is made, or None.
         what: in a message, ``storing <what>``.
+        images: SHA-256 of the image of each row, where rows are to be found by it.
     """
 
     entries: Mapping[str, Mapping[str, Any]]
@@ -37,6 +38,7 @@ class Wanted:
     write: Callable[[Mapping[str, ShardWriter], range], None]
     refuse: Callable[[int, int], str | None]
     what: str
+    images: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def _build(
             _write(wanted, {key: build.folder for key, build in builds.items()}, trainer)
             trainer.strategy.barrier("rows written")
             for key, build in builds.items():
-                build.finish({**wanted.entries[key], "kind": kind}, rows=wanted.rows, share=1 / len(builds))
+                about = {**wanted.entries[key], "kind": kind}
+                build.finish(about, rows=wanted.rows, images=wanted.images, share=1 / len(builds))
     trainer.strategy.barrier("rows stored")
     return list(builds)
 

@@ -43,12 +43,16 @@ def photos(tmp_path: Path) -> list[str]:
     return [str(folder / f"{name}.png") for name in COLOURS]
 
 
-def test_features_come_with_the_names_of_their_images(extractor: Extractor, photos: list[str], tmp_path: Path):
+def test_features_come_with_the_names_of_their_images(
+    extractor: Extractor, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+):
     (tmp_path / "broken.png").write_text("x")
     output = tmp_path / "deeper" / "out.npz"
     given = [photos[0], str(tmp_path / "broken.png"), *photos[1:]]
-    count, skipped = write_features(extractor, given, output, batch_size=2, device="cpu")
-    assert (count, len(skipped)) == (4, 1)
+    written = write_features(extractor, given, output, batch_size=2, device="cpu")
+    assert (written.images, written.unreadable, written.stored) == (4, 1, 0)
+    assert "skipped: " in (said := capsys.readouterr().err)
+    assert "broken.png cannot be read" in said
     found = read_features(output)
     assert (found.ids, found.source, found.vectors.dtype) == (photos, "colours", np.float32)
     np.testing.assert_allclose(found.vectors, np.array(list(COLOURS.values())) / 255, atol=1e-6)
@@ -61,6 +65,48 @@ def test_parquet_has_the_same(extractor: Extractor, photos: list[str], tmp_path:
     table = parquet.read_table(tmp_path / "out.parquet")
     assert table.column("path").to_pylist() == photos
     np.testing.assert_allclose(table.column("features").to_pylist(), np.array(list(COLOURS.values())) / 255, atol=1e-6)
+
+
+class EndedError(Exception):
+    """Of a process, in the middle of its work."""
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_after_a_kill_the_rest_is_made_and_nothing_twice(
+    extractor: Extractor, photos: list[str], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, suffix: str
+):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("headstart.inference.part.SECONDS", 0)
+    (tmp_path / "broken.png").write_text("x")
+    given = [photos[0], str(tmp_path / "broken.png"), *photos[1:]]
+    whole, output = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
+    write_features(extractor, given, whole, batch_size=2, device="cpu")
+    seen: list[int] = []
+    real = Colour.forward_features
+
+    def ends(network: Colour, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        if len(seen) == 3:
+            raise EndedError
+        return real(network, images)
+
+    monkeypatch.setattr(Colour, "forward_features", ends)
+    with pytest.raises(EndedError):
+        write_features(extractor, given, output, batch_size=2, device="cpu")
+    assert not output.exists()
+    capsys.readouterr()
+    written = write_features(extractor, given, output, batch_size=2, device="cpu")
+    assert seen == [1, 2, 1, 1]
+    assert (written.images, written.unreadable) == (4, 1)
+    assert "going on after 4 images of an earlier start" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.glob("*out*")} == {output.name}
+    if suffix == ".parquet":
+        assert output.read_bytes() == whole.read_bytes()
+    else:
+        ours, theirs = read_features(output), read_features(whole)
+        assert (ours.ids, ours.source) == (theirs.ids, theirs.source)
+        np.testing.assert_array_equal(ours.vectors, theirs.vectors)
 
 
 def test_what_cannot_be_written_or_read_is_said(extractor: Extractor, tmp_path: Path):
