@@ -237,7 +237,11 @@ def conclude(
         best_epoch=best,
         epochs=epochs,
         precision=str(trainer.precision),
-        details={**({"strategy": chosen} if chosen else {}), **({"cut_short": cut} if cut else {})},
+        details={
+            **({"strategy": chosen} if chosen else {}),
+            **({"cut_short": cut} if cut else {}),
+            **module.choice.record(),
+        },
     )
 
 

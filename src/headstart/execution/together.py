@@ -192,7 +192,7 @@ def _write(member: Member, head: TrainedHead, shared: "Shared", fused: dict[str,
         best_epoch=head.best_epoch,
         epochs=head.epochs,
         precision=str(shared.trainer.precision),
-        details={"fused": fused},
+        details={"fused": fused, **head.choice.record()},
     )
     # The run's share of what was done together, and extraction as if nothing had been stored before.
     extracted = max(0.0, member.loaders.extract_seconds - member.attempt.earlier.extract_seconds)

@@ -27,6 +27,7 @@ from headstart.frozen.features import Features
 from headstart.frozen.layers import StackedLayers
 from headstart.system.hardware import memory_bytes
 from headstart.tasks import Task
+from headstart.training.choice import EpochChoice
 from headstart.training.module import check_finite
 from headstart.training.rates import RatePlan, build_plateau, plateau_factor
 from headstart.training.rows import Row, distinct_rates
@@ -116,6 +117,7 @@ class TrainedHead:
         images_seen: in training.
         fit_seconds: its share of the time of every epoch.
         error: what ended it, if something did.
+        choice: which images each epoch had right, where accuracy chooses.
     """
 
     recipe: Recipe
@@ -127,6 +129,7 @@ class TrainedHead:
     images_seen: int = 0
     fit_seconds: float = 0.0
     error: DivergedError | None = None
+    choice: EpochChoice = field(default_factory=EpochChoice)
 
     def __post_init__(self) -> None:
         self._plateau = build_plateau(self.recipe.plan.schedule, self.recipe.task.monitor_mode)
@@ -236,13 +239,17 @@ class Stack:
     def _run_epoch(self, epoch: int) -> list[TrainedHead]:
         started, val = time.perf_counter(), self._first.features["val"]
         train, position = self._train_epoch(epoch)
-        scores = self._first.task.evaluate_each(self._evaluate(val).cpu(), val.targets.cpu())
+        outputs, targets = self._evaluate(val).cpu(), val.targets.cpu()
+        scores = self._first.task.evaluate_each(outputs, targets)
         seconds = round(time.perf_counter() - started, 3)
         places, ended = [], []
         for place, head in enumerate(self.running):
             head.fit_seconds += seconds / len(self.running)
             metrics = {f"train/{name}": value for name, value in train[place].items()}
             metrics |= {f"val/{name}": value for name, value in scores[place].items()}
+            task = head.recipe.task
+            if task.monitor == "val/acc":
+                head.choice.note(task.hits(outputs[place], targets))
             if head.end_epoch(metrics, position, partial(self._state, place), step=self._step, seconds=seconds):
                 places.append(place)
             else:

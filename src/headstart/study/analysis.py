@@ -74,7 +74,7 @@ class Arm:
         exact: nothing in it is random: other seeds gave the same to the last digit.
         fitted: images that its models were fitted on.
         unconverged: its runs ended while they were still getting better.
-        flattered: by how much choosing the epoch on the images that give the score raised it, at least; None where
+        flattered: by how much choosing the epoch on the images that give the score raised it, on average; None where
             another split gives the score, or it is not known.
     """
 
@@ -193,7 +193,7 @@ def analyse(
     pairing = Pairing(deciding.name)
     sign = -1.0 if deciding.higher_is_better else 1.0
     found = [
-        _arm(value, setting, design.cells[value, setting], pairing, deciding)
+        _arm(value, setting, design.cells[value, setting], pairing)
         for setting in design.settings
         for value in design.values
         if (value, setting) in design.cells
@@ -285,7 +285,7 @@ def _bounded(mean: MeanInterval, name: str, values: Sequence[float]) -> MeanInte
     return replace(mean, low=max(lowest, mean.low), high=min(1.0, mean.high))
 
 
-def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord], pairing: Pairing, metric: Metric) -> Arm:
+def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord], pairing: Pairing) -> Arm:
     runs = list(cell.values())
     names = sorted({name for run in runs for name in run.metrics})
     values = {name: [run.metrics[name] for run in runs if name in run.metrics] for name in names}
@@ -303,9 +303,7 @@ def _arm(value: str, setting: Setting, cell: Mapping[str, RunRecord], pairing: P
         exact=deterministic(runs),
         fitted=fitted_images(runs),
         unconverged=unconverged(runs),
-        flattered=chosen_on_score(runs, metric.name, higher=metric.higher_is_better)
-        if pairing.split == "val"
-        else None,
+        flattered=chosen_on_score(runs, pairing.metric) if pairing.split == "val" else None,
     )
 
 

@@ -71,10 +71,10 @@ def cautions(analysis: Analysis) -> list[str]:
         )
     if analysis.pairing.split == "val":
         sizes = [f"{arm.value} {metric.size(arm.flattered)}" for arm in analysis.arms if arm.flattered is not None]
-        least = f", at least by {'; '.join(sizes[:_LISTED])}" if sizes else ""
+        size = f", by about {'; '.join(sizes[:_LISTED])}" if sizes else ""
         said.append(
             "There is no test split: the same validation images chose each checkpoint and give its score, so the "
-            f"scores are too good{least}, and not alike for all. datamodule.test_fraction=0.2 carves a test split."
+            f"scores are too good{size}, and not alike for all. datamodule.test_fraction=0.2 carves a test split."
         )
     tuned = any(run.composed.get("study.tuned") for run in analysis.table.runs)
     if not tuned and len(analysis.design.values) > 1:

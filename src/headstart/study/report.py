@@ -292,7 +292,7 @@ def _table_summary(analysis: "Analysis", words: "Verdict") -> dict[str, Any]:
                 "no_randomness": arm.exact,
                 "images_fitted": arm.fitted,
                 "still_learning": arm.unconverged,
-                "flattered_by_at_least": arm.flattered,
+                "flattered_by": arm.flattered,
             }
             for arm in analysis.arms
         ],

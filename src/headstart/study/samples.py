@@ -185,20 +185,15 @@ def unconverged(runs: Sequence[RunRecord]) -> bool:
     return sum(_ended_early(run) for run in runs) > len(runs) / 2
 
 
-def chosen_on_score(runs: Sequence[RunRecord], metric: str, higher: bool) -> float | None:
-    """How much choosing the epoch on the images that are scored flatters an arm, at least; None where unknown.
+def chosen_on_score(runs: Sequence[RunRecord], metric: str) -> float | None:
+    """By how much choosing the epoch on the images that are scored flatters an arm; None where no run has recorded it.
 
-    Of each run the epoch that the other runs' mean curve would choose is scored instead of its own best: what is lost
-    is what its choice owed to chance. Chance that all runs share, that of the validation images, is not in it, so it is
-    a lower bound. A leave-one-out form of the split-half estimate (Cawley & Talbot 2010, section 5, on the bias).
+    The mean of the runs' own estimates (:func:`headstart.training.choice.optimism`), which are of the accuracy that
+    chose their epochs.
     """
-    curves = [{row["epoch"]: row[metric] for row in run.history if "epoch" in row and metric in row} for run in runs]
-    epochs = sorted(set.intersection(*map(set, curves))) if curves else []
-    if len(curves) < 2 or len(epochs) < 2:
-        return None
-    grid = (1 if higher else -1) * np.array([[curve[epoch] for epoch in epochs] for curve in curves])
-    others = (grid.sum(axis=0) - grid) / (len(grid) - 1)
-    return float(np.mean(grid.max(axis=1) - grid[np.arange(len(grid)), others.argmax(axis=1)]))
+    noted = [run.result.details.get("choice") for run in runs if run.result.details.get("monitor") == metric]
+    sizes = [choice["optimism"] for choice in noted if isinstance(choice, Mapping) and "optimism" in choice]
+    return float(np.mean(sizes)) if sizes else None
 
 
 def _ended_early(run: RunRecord) -> bool:

@@ -37,7 +37,11 @@ class Classification(Task):
 
     def training_summary(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Cheap metrics for the training split: ``acc``."""
-        return {"acc": float((self.probabilities(outputs).argmax(dim=1) == targets).float().mean())}
+        return {"acc": float(self.hits(outputs, targets).float().mean())}
+
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """See :meth:`Task.hits`."""
+        return self.probabilities(outputs).argmax(dim=1) == targets
 
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """``loss``, ``acc``, ``f1`` (macro), ``auroc``, ``top5`` of six or more, ``balanced_acc``, ``kappa``, ``ap``.

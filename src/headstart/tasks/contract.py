@@ -85,6 +85,10 @@ class Task(ABC):
         """:meth:`evaluate` of several models on one split: ``(models, N, outputs)`` and the split's targets."""
         return [self.evaluate(one, targets) for one in outputs]
 
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+        """``(N,)`` bool, the images whose mean is ``acc``; None for a task without it."""
+        return None
+
     def per_class(self, outputs: Tensor, targets: Tensor) -> dict[str, list[float]]:
         """``precision``, ``recall``, ``f1`` and ``support`` (images) of each class of a whole split, in their order.
 

@@ -20,6 +20,7 @@ from headstart.tasks import Task
 from headstart.tasks.predictions import EpochOutputs, Predictions
 from headstart.training.audit import Audit, static_names
 from headstart.training.batch_transform import BatchTransform, hard_targets
+from headstart.training.choice import EpochChoice
 from headstart.training.ema import WeightAverage
 from headstart.training.rates import RatePlan, build_plateau, plateau_factor, torch_groups
 from headstart.training.rows import Row, distinct_rates
@@ -50,6 +51,7 @@ class TransferModule(pl.LightningModule):
 
     Attributes:
         on_row: gets what an epoch came to, in the first process.
+        choice: which validation images each epoch had right, where accuracy chooses.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class TransferModule(pl.LightningModule):
         moving = frozenset(self.model.state_dict()) - self._static
         self._ema = None if ema_decay is None else WeightAverage(self.model, moving, ema_decay)
         self._last_step = 0
+        self.choice = EpochChoice()
         self.on_row: Callable[[Row], None] = lambda row: None
         self._epoch_began, self._validated_epoch = 0.0, -1
 
@@ -250,9 +253,12 @@ class TransferModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/…``."""
-        if not self.trainer.sanity_checking:
-            self._validated_epoch = self.current_epoch
         self._finish_split("val")
+        if self.trainer.sanity_checking:
+            return
+        self._validated_epoch, found = self.current_epoch, self.predictions["val"]
+        if self.trainer.state.fn == "fit" and self.task.monitor == "val/acc":
+            self.choice.note(self.task.hits(torch.from_numpy(found.outputs), torch.from_numpy(found.targets)))
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/…``."""
@@ -308,6 +314,7 @@ class TransferModule(pl.LightningModule):
             "static_digest": self._digest_static(static),
             "received": sorted(self.audit.received),
             "plateau": self._plateau.state_dict() if self._plateau else None,
+            "choice": self.choice.state_dict(),
         }
         if self._ema is not None and "optimizer_states" in checkpoint:
             checkpoint["headstart"]["ema"] = self._ema.state_dict()
@@ -332,6 +339,7 @@ class TransferModule(pl.LightningModule):
         self.audit.received |= set(saved["received"])
         if self._plateau and saved["plateau"]:
             self._plateau.load_state_dict(saved["plateau"])
+        self.choice.load_state_dict(saved.get("choice", {}))
         if self._ema is not None and "ema" in saved:
             state = checkpoint["state_dict"]
             averages = {name: state[f"model.{name}"] for name in self._ema.names}
