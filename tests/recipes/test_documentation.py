@@ -50,6 +50,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(paths),
         "COLUMNS": "100",
+        "PYTHONUNBUFFERED": "1",
     }
 
 
@@ -72,9 +73,15 @@ def test_a_page_does_what_it_says(
         elif block.kind == "console":
             for command, shown in transcript(block.text):
                 done = subprocess.run(
-                    ["bash", "-c", command], env=shell, cwd=folder, capture_output=True, text=True, timeout=1800
+                    ["bash", "-c", command],
+                    env=shell,
+                    cwd=folder,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,  # as both come to a terminal
+                    text=True,
+                    timeout=1800,
                 )
-                said = done.stdout + done.stderr
+                said = done.stdout
                 fails = any(line.startswith("error:") for line in shown)
                 assert (done.returncode != 0) == fails, f"{command}\n{said}"
                 assert missing(shown, said.splitlines()) is None, f"{command}\n{said}"
