@@ -89,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "images",
         nargs="+",
-        help="image files, folders of them, patterns ('photos/**/*.jpg'), tables of paths (.csv, .tsv), or - for one "
-        "path a line on standard input",
+        help="image files, folders of them, tar files, patterns ('photos/**/*.jpg'), tables of paths (.csv, .tsv), or "
+        "- for one path a line on standard input",
     )
     parser.add_argument(
         "--output",

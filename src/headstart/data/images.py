@@ -17,6 +17,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from headstart.data.tar_files import read_within
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, DigestMemory, check_regular, file_digests, in_threads
 
@@ -50,20 +51,28 @@ DECODE_ERRORS = (
 
 
 def read_image(path: str | Path, channels: int = 3, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a file to 8 bits and this many channels.
+    """Decode a file, or one inside a tar file (``photos.tar/a.jpg``), to 8 bits and this many channels.
 
     Raises:
         DataError: the file is missing, damaged, no regular file, larger than ``max_pixels`` or of a kind that has no
             meaning as an image; names the path.
     """
     try:
-        check_regular(path)
-        with open_image(path, max_pixels=max_pixels) as image:
+        with open_image(_found(path), max_pixels=max_pixels) as image:
             return decode(image, channels)
     except DECODE_ERRORS as error:
         raise DataError(f"{path} cannot be read as an image: {reason(error)}") from error
     except DataError as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _found(path: str | Path) -> str | Path | io.BytesIO:
+    """A regular file, or what a path into a tar file names."""
+    try:
+        check_regular(path)
+        return path
+    except NotADirectoryError:
+        return io.BytesIO(read_within(path))
 
 
 def open_image(file: str | Path | io.BytesIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

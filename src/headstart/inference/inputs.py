@@ -1,4 +1,4 @@
-"""Which images: files, folders, patterns, tables and standard input, listed as they are wanted. No torch here."""
+"""Which images: files, folders, tar files, patterns, tables and standard input, listed as they are wanted; no torch."""
 
 import csv
 import glob
@@ -9,7 +9,8 @@ from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 
-from headstart.data.scan import iterate_images
+from headstart.data.scan import IMG_EXTENSIONS, iterate_images
+from headstart.data.tar_files import TAR, images_in, leads_into
 from headstart.errors import DataError
 
 STANDARD_INPUT = "-"
@@ -22,8 +23,9 @@ def find_images(inputs: Iterable[str | Path], *, column: str = "path") -> Iterat
     Of several inputs, or one that may repeat itself, eight bytes of each path are remembered; of one folder nothing.
 
     Args:
-        inputs: image files; folders, with all that is below them; patterns (``photos/**/*.jpg``); tables (``.csv`` or
-            ``.tsv``) of paths that start from the table's folder; ``-``: one path a line on standard input.
+        inputs: image files; folders, with all that is below them; tar files, with all that is inside; patterns
+            (``photos/**/*.jpg``); tables (``.csv`` or ``.tsv``) of paths that start from the table's folder; ``-``: one
+            path a line on standard input.
         column: of the paths in tables.
 
     Raises:
@@ -40,13 +42,24 @@ def _listed(given: str, column: str) -> Iterator[str]:
         return _from_standard_input()
     path = Path(given).expanduser()
     if path.is_dir():
-        return ((path / name).as_posix() for name in iterate_images(path))
-    if path.exists():
-        return _from_table(path, column) if path.suffix.lower() in _TABLES else iter([path.as_posix()])
+        return _opened(path / name for name in iterate_images(path, (*IMG_EXTENSIONS, TAR)))
+    if path.suffix.lower() in _TABLES and path.exists():
+        return _from_table(path, column)
+    if path.exists() or leads_into(path):
+        return _opened([path])
     if glob.has_magic(given):
         found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        return (file.as_posix() for file in found if file.is_file())
+        return _opened(file for file in found if file.is_file())
     raise DataError(f"{given} does not exist; give image files, a folder of them, a pattern, or a table of paths.")
+
+
+def _opened(files: Iterable[Path]) -> Iterator[str]:
+    """The files, of tar files the images inside."""
+    for file in files:
+        if file.suffix.lower() == TAR:
+            yield from images_in(file)
+        else:
+            yield file.as_posix()
 
 
 def _begun(given: str, names: Iterator[str]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from time import monotonic
 from types import TracebackType
 from typing import IO, Any, Self
 
+from headstart.data.tar_files import stat_of
 from headstart.errors import RunError
 from headstart.system.atomic import atomic_write, flush_folder
 from headstart.system.locks import FileLock
@@ -235,7 +236,7 @@ def say(text: str) -> None:
 def _stamp(image: str) -> bytes:
     """What tells whether an image is still the one that was read."""
     try:
-        found = Path(image).stat()
+        found = stat_of(image)
         size, changed = found.st_size, found.st_mtime_ns
     except (OSError, ValueError):
         size = changed = -1

@@ -4,6 +4,7 @@ import base64
 import io
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,23 @@ def _images(run: RunRecord, ids: Sequence[str]) -> dict[str, Image.Image]:
                 found[name] = read_image(path)
             except Exception:  # damaged since, or of a kind that has no meaning as an image
                 continue
+    if found:
+        return found
+    chosen = foreign_component(choices, "datamodule", run.path)
+    if hasattr(chosen.factory, "find"):
+        return _within(chosen, ids)
     held_elsewhere = config.get("root") or (roots and not all(root.is_dir() for root in roots))
-    return found if found or held_elsewhere else _computed(foreign_component(choices, "datamodule", run.path), set(ids))
+    return {} if held_elsewhere else _computed(chosen, set(ids))
+
+
+def _within(chosen: Component, ids: Sequence[str]) -> dict[str, Image.Image]:
+    """Of a data set whose images lie inside larger files."""
+    data = chosen.factory(**{"seed": 0, "batch_size": 1, **chosen.arguments})
+    found: dict[str, Image.Image] = {}
+    for name, image in data.find(ids).items():
+        with suppress(Exception):  # damaged since
+            found[name] = Image.fromarray(image.draw())
+    return found
 
 
 def _computed(chosen: Component, ids: set[str]) -> dict[str, Image.Image]:

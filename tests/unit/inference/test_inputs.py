@@ -1,5 +1,6 @@
 import io
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,22 @@ def test_patterns_are_files_in_order(folder: Path):
     assert names(folder / "odd[1].png") == ["odd[1].png"]
     with pytest.raises(DataError, match=r"\*\.gif holds no image files"):
         find_images([f"{folder}/*.gif"])
+
+
+def test_images_in_tar_files_are_paths_into_them(folder: Path):
+    (folder / "shards").mkdir()
+    for shard in ("0", "1"):
+        with tarfile.open(folder / "shards" / f"{shard}.tar", "w") as file:
+            file.add(folder / "a.png", f"x/{shard}.png")
+            file.add(folder / "notes.txt", f"x/{shard}.txt")
+    shards, inside = folder / "shards", [f"{folder}/shards/{n}.tar/x/{n}.png" for n in (0, 1)]
+    assert list(find_images([shards])) == inside
+    assert list(find_images([f"{shards}/*.tar"])) == inside
+    assert list(find_images([shards / "1.tar", shards])) == inside[::-1]
+    assert list(find_images([inside[0]])) == inside[:1]
+    assert names(folder) == ["a.png", "b.jpg", "broken.jpg", "c.png", "0.png", "1.png"]
+    (folder / "table.csv").write_text("path\nshards/1.tar/x/1.png\n")
+    assert list(find_images([folder / "table.csv"])) == inside[1:]
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])

@@ -77,6 +77,27 @@ def test_an_image_that_came_or_went_is_noticed(stopped: Path, images: list[str])
     assert stopped.read_text() == lines(images)
 
 
+def test_images_in_a_tar_file_are_done_again_when_it_changed(tmp_path: Path, images: list[str]):
+    tar, output = tmp_path / "0.tar", tmp_path / "out.csv"
+    inside = [f"{tar}/{number}.png" for number in range(4)]
+
+    def worked(stop: bool) -> int:
+        with PartFile(output, {}, "header\n") as part:
+            left = list(part.begin(iter(inside)))
+            for image in left:
+                part.add(f"{image}\n")
+            part.settle(at_once=True)
+            if not stop:
+                part.finish()
+        return len(left)
+
+    tar.write_bytes(b"first")
+    assert worked(stop=True) == 4
+    assert worked(stop=True) == 0
+    tar.write_bytes(b"second")
+    assert worked(stop=False) == 4
+
+
 def test_fewer_images_than_were_done_end_where_they_end(stopped: Path, images: list[str]):
     assert write(stopped, images[:5]) == images[4:5]
     assert stopped.read_text() == lines(images[:5])

@@ -3,12 +3,14 @@
 import base64
 import io
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data.sources import shards
 from headstart.runs.reader import RunRecord
 from headstart.study.report import write_report
 from headstart.study.thumbnails import LONGEST_SIDE, MOST_BYTES, thumbnails
@@ -73,6 +75,47 @@ def test_embedded_data_are_shown_as_they_are(tmp_path):
 )
 def test_data_that_are_gone_are_left_out(tmp_path, datamodule):
     assert thumbnails(run_over(tmp_path, datamodule), ["a.png"]) == {}
+
+
+def encoded(shade: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (60, 40), (shade, shade, shade)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_images_in_tar_files_are_shown_and_no_others_are_read(tmp_path, monkeypatch):
+    for shard in ("train-0", "train-1"):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as file:
+            for number in range(4):
+                for suffix, content in (("png", encoded(40 * number)), ("cls", b"1")):
+                    info = tarfile.TarInfo(f"{number}.{suffix}")
+                    info.size = len(content)
+                    file.addfile(info, io.BytesIO(content))
+    run = run_over(tmp_path / "run", {"_target_": "headstart.data.WebDataset", "root": str(tmp_path)})
+    read = []
+    monkeypatch.setattr(shards, "read_at", lambda *place, true=shards.read_at: read.append(place) or true(*place))
+    found = thumbnails(run, ["train-1/2", "train-0/9", "other/1"])
+    assert list(found) == ["train-1/2"]
+    assert abs(np.asarray(opened(found["train-1/2"])[1]).astype(int) - 80).max() <= 4
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("how", ["save_to_disk", "parquet"])
+def test_images_of_hugging_faces_library_are_shown(tmp_path, how):
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["a", "b"])
+    images = [{"bytes": encoded(20 * number), "path": None} for number in range(12)]
+    content = {"image": images, "label": [number % 2 for number in range(12)]}
+    table = datasets.Dataset.from_dict(content, datasets.Features({"image": datasets.Image(), "label": names}))
+    if how == "save_to_disk":
+        table.save_to_disk(str(tmp_path / "set"))
+    else:
+        (tmp_path / "set").mkdir()
+        table.to_parquet(str(tmp_path / "set" / "train.parquet"))
+    run = run_over(tmp_path / "run", {"_target_": "headstart.data.HuggingFace", "root": str(tmp_path / "set")})
+    found = thumbnails(run, ["train/07", "train/99"])
+    assert list(found) == ["train/07"]
+    assert abs(np.asarray(opened(found["train/07"])[1]).astype(int) - 140).max() <= 4
 
 
 def test_a_run_without_its_configuration_has_no_pictures(tmp_path):

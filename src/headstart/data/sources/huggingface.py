@@ -1,6 +1,6 @@
 """Image data sets that the ``datasets`` library of Hugging Face reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,17 +119,32 @@ class HuggingFace(ImageDataModule):
             kind=kind,
         )
 
+    def find(self, ids: Collection[str]) -> dict[str, Row]:
+        """Those of the images that are there, by their ids; the others are not read, and the hub is not asked.
+
+        Raises:
+            DataError: the data set is not here any more.
+        """
+        tables, _ = _by_split(self._opened(online=False), self._what)
+        found: dict[str, Row] = {}
+        for split, table in tables.items():
+            rows = self._rows(table, self._image_column(table.features))
+            known = dict(zip(_ids(split, len(rows)), rows, strict=True))
+            found |= {name: known[name] for name in ids if name in known}
+        return found
+
     @property
     def _what(self) -> str:
         return f"datamodule.root={self.root}" if self.root is not None else f"datamodule.name={self.name}"
 
-    def _opened(self) -> Any:
+    def _opened(self, *, online: bool | None = None) -> Any:
         import datasets
 
         saved = self.root is not None and any(
             (self.root / name).is_file() for name in ("dataset_dict.json", "state.json")
         )
-        online = self.root is not None or reachable(datasets.config.HF_ENDPOINT)
+        if online is None:
+            online = self.root is not None or reachable(datasets.config.HF_ENDPOINT)
         try:
             with _offline(not online):
                 if saved:
@@ -181,18 +196,26 @@ class HuggingFace(ImageDataModule):
     def _records(
         self, split: str, table: Any, column: str, targets: np.ndarray
     ) -> tuple[Records, list[dict[str, str]]]:
+        rows = self._rows(table, column)
+        files = [Path(entry["filename"]) for entry in table.cache_files]
+        whole = None
+        # Where it only names files, these may change.
+        if files and len(rows) and rows[0].table[0][column]["bytes"] is not None:
+            digests = file_digests(files, self.memory_path)
+            whole = combined_digest([*((str(n), one) for n, one in enumerate(digests)), (column, str(len(rows)))])
+        looks = looked_at(rows, whole, self.memory_path, self.max_pixels)
+        return readable(rows, targets, _ids(split, len(rows)), looks)
+
+    def _rows(self, table: Any, column: str) -> list[Row]:
         import datasets
 
         images = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        rows = [Row(images, index, self.max_pixels) for index in range(len(table))]
-        width = len(str(max(len(rows) - 1, 0)))
-        ids = [f"{split}/{index:0{width}d}" for index in range(len(rows))]
-        files = [Path(entry["filename"]) for entry in table.cache_files]
-        whole = None
-        if files and len(rows) and images[0][column]["bytes"] is not None:  # else the files that it names may change
-            digests = file_digests(files, self.memory_path)
-            whole = combined_digest([*((str(n), one) for n, one in enumerate(digests)), (column, str(len(rows)))])
-        return readable(rows, targets, ids, looked_at(rows, whole, self.memory_path, self.max_pixels))
+        return [Row(images, index, self.max_pixels) for index in range(len(table))]
+
+
+def _ids(split: str, count: int) -> list[str]:
+    width = len(str(max(count - 1, 0)))
+    return [f"{split}/{index:0{width}d}" for index in range(count)]
 
 
 def _by_split(found: Any, what: str) -> tuple[dict[str, Any], list[str]]:

@@ -1,10 +1,8 @@
 """Tar files as the webdataset library writes them, read in place."""
 
 import json
-import os
 import re
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from headstart.data.manifest import KIND_OF_TASK, Rows, parse_targets
 from headstart.data.records import Source
 from headstart.data.scan import IMG_EXTENSIONS, checked_root, split_of
 from headstart.data.sources.encoded import Encoded, looked_at, readable
+from headstart.data.tar_files import TAR, members, read_at
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, combined_digest, file_digests
 
@@ -41,8 +40,7 @@ class Member(Encoded):
 
     def content(self) -> bytes:
         """Read from the tar file."""
-        with self.shard.open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), self.size, self.offset)
+        return read_at(self.shard, self.offset, self.size)
 
 
 class WebDataset(ImageDataModule):
@@ -88,7 +86,7 @@ class WebDataset(ImageDataModule):
             found = list(self._samples(shard))
             images += [member for _, member, _ in found]
             rows += [(f"{key} in {shard.name}", {self.target: target}) for key, _, target in found]
-            ids += [f"{shard.relative_to(self.root).with_suffix('').as_posix()}/{key}" for key, _, _ in found]
+            ids += [f"{self._prefix(shard)}{key}" for key, _, _ in found]
             looks += looked_at(images[len(looks) :], digest, self.memory_path, self.max_pixels)
         every = [row for _, rows, _, _ in listed.values() for row in rows]
         if not every:
@@ -112,9 +110,26 @@ class WebDataset(ImageDataModule):
             kind=kind,
         )
 
+    def find(self, ids: Collection[str]) -> dict[str, Member]:
+        """Those of the images that are there, by their ids; the others are not read."""
+        found: dict[str, Member] = {}
+        for shard in self._shards():
+            prefix = self._prefix(shard)
+            wanted = {name.removeprefix(prefix) for name in ids if name.startswith(prefix)}
+            if not wanted:
+                continue
+            for key, sample in _grouped(shard):
+                if key in wanted and (images := _images(sample)):
+                    found[f"{prefix}{key}"] = Member(shard, *images[0], self.max_pixels)
+        return found
+
+    def _prefix(self, shard: Path) -> str:
+        """Of the ids of a shard's images."""
+        return f"{shard.relative_to(self.root).with_suffix('').as_posix()}/"
+
     def _shards(self) -> dict[Path, str]:
         """The tar files with their splits."""
-        found = sorted(self.root.rglob("*.tar"))
+        found = sorted(self.root.rglob(f"*{TAR}"))
         if not found:
             raise DataError(f"datamodule.root={self.root} has no tar files; give the folder of the shards")
         splits = {shard: _split_of(shard.relative_to(self.root)) for shard in found}
@@ -130,48 +145,45 @@ class WebDataset(ImageDataModule):
     def _samples(self, shard: Path) -> Iterator[tuple[str, Member, str]]:
         """Key, image and target of each sample with an image."""
         suffix, _, field = self.target.partition(".")
-        for key, members in _grouped(shard):
-            images = [info for name, info in members.items() if name.rpartition(".")[2] in _IMAGES]
+        for key, found in _grouped(shard):
+            images = _images(found)
             if not images:
                 continue
             if len(images) > 1:
                 raise DataError(f"{shard}: {key} has {len(images)} images; one a sample is read")
-            if suffix not in members:
+            if suffix not in found:
                 raise DataError(
-                    f"{shard}: {key} has no .{suffix}, only {', '.join(members)}; name the suffix of the targets with "
+                    f"{shard}: {key} has no .{suffix}, only {', '.join(found)}; name the suffix of the targets with "
                     "datamodule.target"
                 )
-            place = Member(shard, *members[suffix], 0)
+            place = Member(shard, *found[suffix], 0)
             if place.size > _LONGEST_TARGET:
                 raise DataError(f"{shard}: {key}.{suffix} has {place.size:,} bytes, too many for a target")
             target = _text(place.content(), field, self.separator, f"{shard}: {key}.{suffix}")
             yield key, Member(shard, *images[0], self.max_pixels), target
 
 
+def _images(found: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
+    """Places of the images among the members of a sample."""
+    return [place for suffix, place in found.items() if suffix.rpartition(".")[2] in _IMAGES]
+
+
 def _grouped(shard: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
     """Members that follow each other and belong together, by what is before the first dot: suffixes with places."""
-    key, members = "", dict[str, tuple[int, int]]()
-    try:
-        whole = shard.stat().st_size
-        with tarfile.open(shard, "r:") as file:
-            for info in file:
-                file.members = []  # type: ignore[attr-defined]  # the library would keep all of them
-                folder, _, name = info.name.rpartition("/")
-                stem, _, suffix = name.partition(".")
-                if not info.isfile() or not stem or not suffix:
-                    continue
-                own = f"{folder}/{stem}" if folder else stem
-                if own != key:
-                    if members:
-                        yield key, members
-                    key, members = own, {}
-                if info.offset_data + info.size > whole:
-                    raise EOFError(f"{info.name} ends after the file")
-                members[suffix.lower()] = (info.offset_data, info.size)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{shard} is damaged, or no plain tar file: {error}") from None
-    if members:
-        yield key, members
+    key, found = "", dict[str, tuple[int, int]]()
+    for path, offset, size in members(shard):
+        folder, _, name = path.rpartition("/")
+        stem, _, suffix = name.partition(".")
+        if not stem or not suffix:
+            continue
+        own = f"{folder}/{stem}" if folder else stem
+        if own != key:
+            if found:
+                yield key, found
+            key, found = own, {}
+        found[suffix.lower()] = (offset, size)
+    if found:
+        yield key, found
 
 
 def _split_of(shard: Path) -> str | None:
