@@ -2,8 +2,8 @@
 
 The rule: same task, same splits, same test set, same selection rule. Everything else may differ only as a declared
 axis of the study; an axis is a choice (a component's name or an override) that varies between the runs. What breaks
-the rule is put into a table of its own, with the reason. Seeds and splits (``datamodule.split_seed``) are repetitions:
-runs of the same images split by the same rule share a table, and those of one split and seed are pairs.
+the rule is put into a table of its own, with the reason. Seeds, splits (``datamodule.split_seed``) and folds are
+repetitions: runs of the same images split by the same rule share a table, and those of one split and seed are pairs.
 """
 
 import os
@@ -35,7 +35,7 @@ _NO_AXIS = (
     "study",
     "datamodule.root",
 )
-_NO_AXIS_ENDINGS = (".seed", ".split_seed", ".eval_batch_size", ".log_every_n_steps")
+_NO_AXIS_ENDINGS = (".seed", ".split_seed", ".fold", ".eval_batch_size", ".log_every_n_steps")
 _ABSENT = "(default)"
 
 
@@ -136,13 +136,26 @@ def _rule(run: RunRecord, reduced: bool) -> str:
     data = run.result.data
     if not data.get("carved") or "content" not in data or "split_seed" not in data:
         return ""
+    if folds := folds_of(run):
+        return f"{value_text(data['content'])} in {folds} folds"  # Their sizes may differ by one.
     sizes = ", ".join(f"{data['sizes'][split]} {split}" for split in data["sizes"] if split != "train" or not reduced)
     return f"{value_text(data['content'])} split into {sizes}"
 
 
 def split_of_run(run: RunRecord) -> str:
-    """The seed of a run's split, which also draws the images of ``datamodule.shots``."""
-    return value_text(run.result.data.get("split_seed", 0))
+    """The seed of a run's split, which also draws the images of ``datamodule.shots``, and its fold.
+
+    The same for all where the data bring every split themselves: there the seed moves nothing.
+    """
+    data = run.result.data
+    moves = data.get("carved", True) or drawn_few(run)
+    seed = value_text(data.get("split_seed", 0)) if moves else "0"
+    return f"{seed}, fold {data['fold']}" if folds_of(run) else seed
+
+
+def folds_of(run: RunRecord) -> int:
+    """Of the cross-validation that a run is a part of; 0 where it is none."""
+    return int(run.result.data.get("folds") or 0)
 
 
 def drawn_few(run: RunRecord) -> bool:
@@ -186,7 +199,7 @@ def identity(run: RunRecord, *, by_evaluation: bool = False, undeclared: str = "
 
 
 def design(table: Table, *, contrast: str | None = None, reference: str | None = None) -> Design | None:
-    """Lay out a table's runs; None when nothing varies but the seed.
+    """Lay out a table's runs; repetitions of one choice are one strategy alone, a single run is None.
 
     Args:
         table: of :func:`separate`.
@@ -194,9 +207,11 @@ def design(table: Table, *, contrast: str | None = None, reference: str | None =
         reference: the value that the others are compared with; by default the plainest one.
     """
     candidates = [axis for axis in table.axes if axis not in SHOTS_AXES] or list(table.axes)
-    if not candidates:
+    if not candidates and len(table.runs) < 2:
         return None
-    chosen = contrast if contrast is not None and contrast in table.axes else candidates[0]
+    alone = {} if candidates else {"strategy": (choice(table.runs[0], "strategy"),)}
+    chosen = contrast if contrast is not None and contrast in table.axes else [*candidates, *alone][0]
+    values = table.axes[chosen] if chosen in table.axes else alone[chosen]
     tied = {axis: follows for axis in table.axes if axis != chosen for follows in [_follows(table, axis, chosen)]}
     # A set of shots per strategy would be an odd study, but never one to hide: shots always stay an axis.
     others = tuple(axis for axis in table.axes if axis != chosen and (tied[axis] is None or axis in SHOTS_AXES))
@@ -206,10 +221,10 @@ def design(table: Table, *, contrast: str | None = None, reference: str | None =
         setting = tuple(choice(run, axis) for axis in others)
         key = f"{run.seed} on split {split_of_run(run)}" if several else run.seed
         cells[choice(run, chosen), setting][key] = run
-    first = _reference(chosen, table.axes[chosen], reference, cells)
+    first = _reference(chosen, values, reference, cells)
     return Design(
         contrast=chosen,
-        values=(first, *(value for value in table.axes[chosen] if value != first)),
+        values=(first, *(value for value in values if value != first)),
         axes=others,
         tied={axis: follows for axis, follows in tied.items() if follows is not None and axis not in others},
         cells={key: dict(sorted(cell.items(), key=lambda item: sort_key(item[0]))) for key, cell in cells.items()},

@@ -1,6 +1,7 @@
 """The decision first: what to take and why, what it gives up and costs, how sure that is, what would change it."""
 
 from dataclasses import dataclass
+from statistics import stdev
 
 from headstart.study.analysis import Analysis, Arm, Setting, cost_text
 from headstart.study.paired import ALPHA, Paired
@@ -37,7 +38,7 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
     tied = sorted((arm for arm in arms if arm.value in analysis.best[setting]), key=_seconds) or arms[:1]
     best, names = arms[0], tuple(arm.value for arm in tied)
     if len(arms) < 2:
-        return Decision("", f"Nothing to compare {best.value} with yet: {_mean(analysis, best)}.", (), names)
+        return _alone(analysis, setting, best)
     least = _seconds(tied[0])
     take = max((arm for arm in tied if _seconds(arm) * _CHEAPER <= least), key=lambda arm: _score(analysis, arm))
     other = best if best is not take else arms[1]
@@ -57,6 +58,23 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
             f" But {' and '.join(early[:2])}{' and others' if len(early) > 2 else ''} had not finished learning."
         )
     return Decision("" if undecided else take.value, headline, said, names)
+
+
+def _alone(analysis: Analysis, setting: Setting, arm: Arm) -> Decision:
+    """What can be said of repetitions of one choice: how well it does, how much that varies."""
+    metric, scope = analysis.metric, analysis.scope(setting)
+    found = [run.metrics[metric.name] for run in analysis.design.cells[arm.value, setting].values()]
+    mean = _mean(analysis, arm)
+    interval = arm.metrics[metric.name]
+    points = {}
+    if interval.low is not None and interval.high is not None:
+        mean += f", 95 % interval {metric.text(interval.low)} to {metric.text(interval.high)}"
+        points["How sure that is"] = _sure(analysis, setting, None, ahead=arm, behind=arm)
+    if len(found) > 1:
+        kind, span = "folds" if scope.folds else "runs", f"from {metric.text(min(found))} to {metric.text(max(found))}"
+        points["How it varies"] = f"The {kind} lie {span}, with a standard deviation of {metric.size(stdev(found))}."
+    headline = f"{arm.value} alone: {mean}. There is nothing to compare it with yet."
+    return Decision("", headline, tuple(points.items()), (arm.value,))
 
 
 def cautions(analysis: Analysis) -> list[str]:

@@ -143,7 +143,7 @@ def print_report(report: Report) -> None:
             grid.add_row(*map(escape, row))
         console.print(grid)
     if not report.analyses:
-        console.print("Nothing to compare: the finished runs differ in nothing but the seed, or there are none.")
+        console.print("Nothing to compare: there is one finished run, or none.")
     console.print(f"{report.page}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -166,7 +166,7 @@ def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
         section = aggregate_section(together, analyses[0].metric, analyses[0].design.reference)
         sections.insert(1, section) if section else None
     if not sections:
-        words_none = "Nothing to compare yet: the finished runs differ in nothing but the seed, or there are none."
+        words_none = "Nothing to compare yet: there is one finished run, or none."
         sections.append(Section("verdict", "Verdict", paragraph(words_none)))
     tuning = tuning_section(report.page.parent, report.folder)
     sections += [tuning] if tuning else []

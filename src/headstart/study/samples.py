@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from headstart.runs.reader import RunRecord
-from headstart.study.compare import drawn_few, split_of_run
+from headstart.study.compare import drawn_few, folds_of, split_of_run
 from headstart.study.paired import Paired, paired_difference
 from headstart.study.statistics import FEWEST
 
@@ -32,6 +32,7 @@ class Scope:
         seeds: how many.
         splits: how many; from five on they are the repetitions.
         drawn: the training images are few of a larger pool, drawn anew with each split.
+        folds: of a cross-validation, which the splits are then; 0: none.
         images: on which the metric was computed; 0 where they are not known one by one.
         split: ``test`` or ``val``.
     """
@@ -41,6 +42,7 @@ class Scope:
     drawn: bool
     images: int
     split: str
+    folds: int = 0
 
     @property
     def over_splits(self) -> bool:
@@ -49,11 +51,14 @@ class Scope:
 
     def __str__(self) -> str:
         if self.over_splits:
-            said = f"{self.splits} {'draws of the training images' if self.drawn else 'splits of the images'}"
+            kind = "draws of the training images" if self.drawn else "folds" if self.folds else "splits of the images"
+            said = f"{self.splits} {kind}"
         else:
-            splits = "one split" if self.splits == 1 else f"these {self.splits} splits"
+            kind = "fold" if self.folds else "split"
+            splits = f"one {kind}" if self.splits == 1 else f"these {self.splits} {kind}s"
             said = f"{self.seeds} seed{'' if self.seeds == 1 else 's'} on {splits}"
         images = f"{self.images} {'test' if self.split == 'test' else 'validation'} images"
+        images += " in each" if self.folds else ""
         return f"{said} and {images}" if self.images else said
 
 
@@ -109,6 +114,7 @@ class Pairing:
             drawn=drawn_few(runs[0]),
             images=0 if right is None else len(right[0]),
             split=self.split,
+            folds=folds_of(runs[0]),
         )
 
     def _grid(self, cells: Sequence[Cell], groups: Sequence[Sequence[str]]) -> np.ndarray | None:
@@ -158,6 +164,8 @@ def tested_share(run: RunRecord, split: str) -> float:
     data = run.result.data
     if split not in data.get("carved", ()):
         return 0.0
+    if split == "test" and (folds := folds_of(run)):
+        return 1 / folds
     said = run.composed.get(f"datamodule.{split}_fraction")
     sizes = data["sizes"]
     return float(said) if isinstance(said, int | float) and said else sizes[split] / sum(sizes.values())

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -50,6 +51,54 @@ def test_numbers_are_those_of_the_runs(writer: "StudyWriter") -> None:
     seeds_only = stats.ttest_1samp(gaps, 0).confidence_interval()
     assert difference.paired.low is not None
     assert difference.paired.low < seeds_only.low
+
+
+def folded(writer: "StudyWriter", strategy: str, folds: int, *, images: Sequence[int]) -> None:
+    """Runs of a cross-validation, whose folds may differ by an image."""
+    for fold in range(folds):
+        path = writer.run(strategy, 1, split_seed=fold, config={"datamodule.fold": fold})
+        result = json.loads((path / "result.json").read_text())
+        result["data"] |= {"split_seed": 0, "fold": fold, "folds": folds}
+        result["data"]["sizes"]["train"] -= images[fold] - 90
+        (path / "result.json").write_text(json.dumps(result))
+
+
+def test_folds_are_repetitions_with_the_interval_of_overlapping_training_sets(writer: "StudyWriter") -> None:
+    for strategy in ("freeze", "full"):
+        folded(writer, strategy, 5, images=[90, 90, 91, 91, 91])
+    (analysis,) = analysed(writer)
+    assert str(analysis.scope(analysis.arms[0].setting)) == "5 folds and 90 test images in each"
+    for arm in analysis.arms:
+        runs = analysis.design.cells[arm.value, arm.setting].values()
+        scores = np.array([run.metrics["test/acc"] for run in runs])
+        # Nadeau and Bengio (2003): a fifth of the images is tested on, the rest trained on.
+        half = stats.t.ppf(0.975, 4) * math.sqrt((1 / 5 + (1 / 5) / (4 / 5)) * scores.var(ddof=1))
+        found = arm.metrics["test/acc"]
+        assert found.mean == pytest.approx(scores.mean())
+        assert found.low == pytest.approx(scores.mean() - half)
+
+
+def test_a_cross_validation_of_one_strategy_says_how_well_it_does_and_how_that_varies(writer: "StudyWriter") -> None:
+    folded(writer, "freeze", 5, images=[90] * 5)
+    (analysis,) = analysed(writer)
+    words = verdict(analysis)
+    assert words.headline.startswith("Feature extraction (freeze) alone: ")
+    assert "95 % interval" in words.headline
+    said = dict(words.decision)
+    assert "It rests on 5 folds and 90 test images in each." in said["How sure that is"]
+    assert said["How it varies"].startswith("The folds lie from ")
+
+
+def test_a_split_that_no_seed_moves_is_one_split(writer: "StudyWriter") -> None:
+    fixed = {"name": "animals", "carved": [], "split_fingerprints": {"train": "a", "val": "b", "test": "c"}}
+    for seed in range(1, 9):
+        for strategy in ("freeze", "full"):
+            path = writer.run(strategy, seed)
+            result = json.loads((path / "result.json").read_text())
+            result["data"] |= {**fixed, "split_seed": seed}
+            (path / "result.json").write_text(json.dumps(result))
+    (analysis,) = analysed(writer)
+    assert str(analysis.scope(analysis.arms[0].setting)) == "8 seeds on one split and 90 test images"
 
 
 def test_the_interval_of_a_share_ends_where_shares_do(writer: "StudyWriter") -> None:

@@ -228,9 +228,13 @@ def test_contrast_and_reference_can_be_chosen(writer: "StudyWriter") -> None:
     assert by_head.axes == ("strategy",)
 
 
-def test_nothing_to_lay_out_when_only_the_seed_varies(writer: "StudyWriter") -> None:
-    writer.study(["freeze"], [1, 2, 3])
+def test_repetitions_of_one_choice_are_laid_out_as_one_strategy_and_a_single_run_is_not(writer: "StudyWriter") -> None:
+    writer.study(["freeze"], [1])
     assert design(tables(writer)[0]) is None
+    writer.study(["freeze"], [2, 3])
+    layout = design(tables(writer)[0])
+    assert layout is not None
+    assert (layout.contrast, layout.values) == ("strategy", ("freeze",))
 
 
 def test_splits_are_repetitions_and_not_other_data(writer: "StudyWriter") -> None:
