@@ -14,7 +14,7 @@ from headstart.system.atomic import atomic_write, write_json, write_rows
 if TYPE_CHECKING:
     from headstart.study.analysis import Analysis, Difference
     from headstart.study.compare import Table
-    from headstart.study.page import Section
+    from headstart.study.page import Cell, Section
     from headstart.study.verdict import Verdict
 
 COSTS = ("total_seconds", "fit_seconds", "extract_seconds", "peak_memory_bytes", "images_seen", "stored_bytes")
@@ -124,10 +124,15 @@ def print_report(report: Report) -> None:
     for analysis, words in report.analyses:
         grid = plain_table(escape(analysis.table.title))
         columns, rows = results_table(analysis)
-        for place, name in enumerate(columns):
-            grid.add_column(escape(name), justify="right" if rows[0][place].number else "left", overflow="fold")
+        places = _fitting(columns, rows, console.width)
+        for place in places:
+            if rows[0][place].number:
+                grid.add_column(escape(columns[place].replace(" ", "\n")), justify="right", no_wrap=True)
+            else:
+                grid.add_column(escape(columns[place]), overflow="fold")
         for cells in rows:
-            grid.add_row(*(escape(f"{cell.text}\n{cell.small}" if cell.small else cell.text) for cell in cells))
+            shown = [cells[place] for place in places]
+            grid.add_row(*(escape(f"{cell.text}\n{cell.small}" if cell.small else cell.text) for cell in shown))
         console.print(grid)
         console.print(f"[bold]{escape(words.headline)}[/bold]")
         for label, text in words.decision:
@@ -145,6 +150,24 @@ def print_report(report: Report) -> None:
     if not report.analyses:
         console.print("Nothing to compare: there is one finished run, or none.")
     console.print(f"{report.page}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _fitting(columns: "Sequence[str]", rows: "Sequence[Sequence[Cell]]", width: int) -> list[int]:
+    """Places of the columns that fit into a terminal with no number and no word broken; the page has them all."""
+    from headstart.study.scores import COST_WORDS
+
+    def needed(place: int) -> int:
+        lines = [text for row in rows for text in (row[place].text, row[place].small)]
+        kept = lines if rows[0][place].number else " ".join(lines).split()
+        return max(map(len, [*columns[place].split(), *kept]))
+
+    metrics = range(columns.index("standing") + 2, columns.index("runs"))
+    others = [columns.index(name) for name in (COST_WORDS["trainable_parameters"], "images fitted") if name in columns]
+    places = list(range(len(columns)))
+    for spare in [*reversed(metrics), *others]:
+        if sum(map(needed, places)) + 3 * len(places) > width:
+            places.remove(spare)
+    return places
 
 
 def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:

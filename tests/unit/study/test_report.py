@@ -14,7 +14,8 @@ from PIL import Image
 
 from headstart.commands.cli import main
 from headstart.config.compose import conf_dir
-from headstart.study.report import Report, write_report
+from headstart.study.report import Report, print_report, write_report
+from headstart.system.console import get_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,6 +197,20 @@ def test_tables_that_may_not_be_joined_are_apart(writer: "StudyWriter") -> None:
     assert "All data sets together" in headings
     assert any(heading.startswith("plants") and heading.endswith("Verdict") for heading in headings)
     assert "In a table of its own because of other data (plants here, animals in the first table)." in page
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, False), (140, True)])
+def test_a_narrow_terminal_shows_fewer_columns_and_breaks_none(
+    width: int, shown: bool, writer: "StudyWriter", capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_console(), "width", width)
+    writer.study(["freeze", "full", "scratch"], range(1, 6))
+    print_report(write_report(writer.root))
+    table = capsys.readouterr().out.partition("Take ")[0]
+    for word in ("strategy", "accuracy", "freeze", "full", "scratch", "standing"):
+        assert word in table
+    assert len(re.findall(r"\d % to \d", table)) == table.count(" % to") >= 3
+    assert ("trainable" in table) == shown
 
 
 def test_one_strategy_alone_is_still_a_report(writer: "StudyWriter") -> None:
