@@ -1,7 +1,7 @@
 """Speed and memory against the obvious alternative, both measured in this call, printed as ratios.
 
 python scripts/benchmark.py --root ROOT [--repeats 3] [--out FILE]
-                            [--only help freeze lite0 hit heads partial full throughput memory predict gpu]
+                            [--only help freeze lite0 hit heads partial full throughput memory predict rank gpu]
 
 ROOT holds train/<class>/* and val/<class>/* (photographs; the numbers in experiments/speed were made with 244 and 153
 of them). Whole processes are timed from outside, start-up included, the two sides in turn; absolute seconds depend on
@@ -356,6 +356,30 @@ def _kill_and_go_on(bench: Bench, command: Sequence[str]) -> None:
     print(next(line for line in done.stderr.splitlines() if line.startswith("going on after")), file=sys.stderr)
 
 
+def bench_rank(bench: Bench) -> list[Row]:
+    """Scoring four networks on the training photographs, against their passes alone; and the same once more."""
+    names = ("resnet18", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+
+    def command(cache: str) -> list[str]:
+        places = [f"paths.output_dir={bench.work}/outputs", f"paths.cache_dir={bench.work}/{cache}", "trainer=cpu"]
+        data = ["datamodule=folder", f"datamodule.root={bench.root}", "datamodule.image_size=224"]
+        return [sys.executable, "-m", "headstart", "rank", *data, *places, f"backbones={','.join(names)}"]
+
+    networks = [name.replace("efficientnet", "tf_efficientnet") for name in names]
+    first = bench.pairs(
+        lambda i: bench.seconds(command(f"rank{i}")),
+        lambda _: bench.seconds(bench.loop("passes", bench.root, *networks)),
+    )
+    again = bench.pairs(
+        lambda _: bench.seconds(command("rank0")), lambda _: bench.seconds([sys.executable, "-c", IMPORTS])
+    )
+    against = "decode and one bf16 forward pass of each network"
+    return [
+        Row("rank of 4 networks, first time (s)", against, *first, "<= 1.2x", TIMES),
+        Row("the same, again (s)", IMPORTS, *again, "<= + a few s", LONGER),
+    ]
+
+
 def bench_gpu(bench: Bench) -> list[Row]:
     """Fine-tuning against a compiled loop on synthetic tensors, and extraction; images per second."""
     if "True" not in bench.output([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]):
@@ -395,6 +419,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "throughput": bench_throughput,
     "memory": bench_memory,
     "predict": bench_predict,
+    "rank": bench_rank,
     "gpu": bench_gpu,
 }
 

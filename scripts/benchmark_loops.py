@@ -4,6 +4,7 @@ python scripts/benchmark_loops.py limit ROOT WEIGHTS     features once, a linear
 python scripts/benchmark_loops.py bare ROOT WEIGHTS      fine-tuning with nothing around it; prints seconds an epoch
 python scripts/benchmark_loops.py synthetic NAME SIZE    the same, compiled, on a GPU; images per second
 python scripts/benchmark_loops.py predict RUN FOLDER OUT headstart predict, and the run's bare network; as JSON
+python scripts/benchmark_loops.py passes ROOT NAME ...   each network once over the training images
 """
 
 import json
@@ -151,6 +152,19 @@ def predict(run: str, folder: str, output: str) -> None:
     print(json.dumps(found))
 
 
+def passes(root: str, *names: str) -> None:
+    """Decode the training images and compute features, for each of timm's networks; bf16, channels last."""
+    import pytorch_lightning  # noqa: F401 - the product cannot do without it
+
+    for name in names:
+        model = timm.create_model(name, num_classes=0).eval().to(memory_format=torch.channels_last)
+        images, _ = in_memory(images_of(root, "train"))
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            print(name, torch.cat([model(batch) for batch in images.split(BATCH)]).shape)
+
+
 if __name__ == "__main__":
-    loops: dict[str, Callable[..., None]] = {"limit": limit, "bare": bare, "synthetic": synthetic, "predict": predict}
+    loops: dict[str, Callable[..., None]] = {
+        "limit": limit, "bare": bare, "synthetic": synthetic, "predict": predict, "passes": passes
+    }  # fmt: skip
     loops[sys.argv[1]](*sys.argv[2:])
