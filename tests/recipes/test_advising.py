@@ -18,7 +18,8 @@ def test_advice_on_digits_is_one_that_its_runs_bear_out(tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     assert "Use resnet18: " in said
     folder = tmp_path / "advise-digits"
-    runs = {run.path.name: run for run in read_runs(folder)}
+    trials = tmp_path / "advise-digits-tuning"
+    runs = {run.path.name: run for study in (folder, trials) for run in read_runs(study)}
     assert runs
     assert all(run.status == "done" for run in runs.values())
     journal = json.loads((folder / "advice.json").read_text(encoding="utf-8"))
@@ -50,7 +51,7 @@ def test_a_folder_without_a_test_split_gets_one_and_damage_is_told(
     assert main(["advise", str(root), *given]) == 0
     said = capsys.readouterr().out
     assert "val and test carved from the training images" in said
-    assert "1 damaged file(s) were left out" in said
+    assert "Unreadable files, which are left out: 1" in said
     assert "datamodule.test_fraction=0.2" in said
     assert "of new images to be right" in said
 

@@ -86,7 +86,7 @@ class Inspection:
         classes: names; of labels or quantities, those of the columns.
         sizes: images of each split.
         counts: of each split the images of each class; empty where there are no classes.
-        seen: of each split its images.
+        seen: of each split its images, as far as they were opened.
         pairs: the same image twice, across splits first, the most alike first.
         damaged: unreadable files as ``{"path", "error"}``.
         ignored: files left aside, by suffix.
@@ -110,6 +110,32 @@ class Inspection:
     def turned(self) -> int:
         """Images that are turned by their EXIF orientation."""
         return sum(seen.turned for split in self.seen.values() for seen in split)
+
+    def opening(self) -> str:
+        """How many images and classes, and what for, in a sentence."""
+        purposes = {"train": "to train", "val": "to validate", "test": "to test"}
+        sizes = ", ".join(f"{size:,} {purposes[split]}" for split, size in self.sizes.items())
+        made = f" ({' and '.join(self.carved)} carved from the training images)" if self.carved else ""
+        return f"{self.name}: {sum(self.sizes.values()):,} images in {len(self.classes)} classes: {sizes}{made}"
+
+    def facts(self) -> list[str]:
+        """What kind of files there are, in sentences."""
+        sides, opened = self.sides(), sum(map(len, self.seen.values()))
+        told = []
+        if opened < sum(self.sizes.values()):
+            told.append(f"{opened:,} images were opened, evenly over the splits; headstart inspect opens all")
+        if len(sides):
+            short, long = sides.min(axis=1), sides.max(axis=1)
+            told.append(
+                f"Short side {short.min()} to {short.max()} pixels (median {int(np.median(short))}), long side "
+                f"{long.min()} to {long.max()} (median {int(np.median(long))})"
+            )
+        told.append("Files: " + ", ".join(f"{count} {kind}" for kind, count in self.kinds().items()))
+        if self.turned():
+            told.append(f"{self.turned()} are turned upright by their EXIF orientation")
+        if self.ignored:
+            told.append("Left aside: " + ", ".join(f"{count} {suffix}" for suffix, count in self.ignored.items()))
+        return told
 
     def sides(self) -> np.ndarray:
         """``(N, 2)`` widths and heights."""
@@ -143,34 +169,40 @@ class Inspection:
         return [text for count, text in told if count]
 
 
-def inspect_data(data: ImageDataModule) -> Inspection:
-    """Look at every image of a prepared data set once.
+def inspect_data(data: ImageDataModule, *, most: int | None = None) -> Inspection:
+    """Look at the images of a prepared data set once.
 
     Args:
-        data: one that goes on where the same image is in two splits (``on_leak=ignore``).
+        data: where the same image is in two splits, one that goes on (``on_leak=ignore``).
+        most: images that are opened, evenly over the splits; None: all. The same file twice is found among all, and
+            what looks the same among those that are opened.
 
     Raises:
         DataError: the data cannot be used as asked.
     """
     summary = data.summary()
     splits = {split: data.records(split) for split in data.sizes}
-    seen = {split: _seen(records, data.max_pixels) for split, records in splits.items()}
+    step = 1 if most is None else max(1, -(-sum(data.sizes.values()) // most))
+    places = [Place(split, index) for split, records in splits.items() for index in range(0, len(records), step)]
+    seen = _seen(splits, places, data.max_pixels)
     return Inspection(
         name=data.source_name,
         classes=data.classes,
         sizes=data.sizes,
         counts=summary.get("class_counts", {}),
-        seen=seen,
-        pairs=tuple(_pairs(splits, seen)),
+        seen={
+            split: [one for one, place in zip(seen, places, strict=True) if place.split == split] for split in splits
+        },
+        pairs=tuple(_pairs(splits, places, seen)),
         damaged=tuple(summary["skipped"]),
         ignored=summary["ignored"],
         carved=tuple(summary["carved"]),
     )
 
 
-def _seen(records: Records, max_pixels: int) -> list[Seen]:
+def _seen(splits: dict[str, Records], places: Sequence[Place], max_pixels: int) -> list[Seen]:
     look = partial(_look, max_pixels=max_pixels)
-    return list(in_threads(look, list(records.images)))
+    return list(in_threads(look, [splits[place.split].images[place.index] for place in places]))
 
 
 def _look(image: object, *, max_pixels: int) -> Seen:
@@ -186,19 +218,24 @@ def _look(image: object, *, max_pixels: int) -> Seen:
         return Seen(width, height, kind, turned, small_gray(decode(opened)))
 
 
-def _pairs(splits: dict[str, Records], seen: dict[str, list[Seen]]) -> list[Pair]:
-    places = [Place(split, index) for split, records in splits.items() for index in range(len(records))]
-    digests = [digest for records in splits.values() for digest in records.digests]
-    grays = np.stack([image.gray for split in splits for image in seen[split]])
-    near = near_pairs(grays) if len(grays) else []
+def _pairs(splits: dict[str, Records], opened: Sequence[Place], seen: Sequence[Seen]) -> list[Pair]:
+    every = [Place(split, index) for split, records in splits.items() for index in range(len(records))]
     of_content: dict[str, list[int]] = {}
-    for place, digest in enumerate(digests):
-        of_content.setdefault(digest, []).append(place)
+    for number, place in enumerate(every):
+        of_content.setdefault(_digest(splits, place), []).append(number)
     # Of many copies each is paired with the first only.
     exact = [NearPair(same[0], other, False, 1.0) for same in of_content.values() for other in same[1:]]
-    found = [*_told(exact, places, splits, exact=True)]
-    found += _told([p for p in near if digests[p.first] != digests[p.second]], places, splits, exact=False)
+    near = [
+        pair
+        for pair in (near_pairs(np.stack([image.gray for image in seen])) if seen else [])
+        if _digest(splits, opened[pair.first]) != _digest(splits, opened[pair.second])
+    ]
+    found = [*_told(exact, every, splits, exact=True), *_told(near, opened, splits, exact=False)]
     return sorted(found, key=lambda pair: (not pair.across, not pair.exact, -pair.correlation))
+
+
+def _digest(splits: dict[str, Records], place: Place) -> str:
+    return splits[place.split].digests[place.index]
 
 
 def _told(near: Sequence[NearPair], places: Sequence[Place], splits: dict[str, Records], *, exact: bool) -> list[Pair]:

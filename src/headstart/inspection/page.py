@@ -70,28 +70,10 @@ def print_inspection(found: Inspection) -> None:
         for split, size in found.sizes.items():
             grid.add_row(Text(split), str(size))
     show(grid)
-    for fact in facts(found):
+    for fact in found.facts():
         show(Text(fact))
     for warning in found.warnings():
         show(Text(warning, style="yellow"))
-
-
-def facts(found: Inspection) -> list[str]:
-    """What kind of files there are, in sentences."""
-    sides = found.sides()
-    told = []
-    if len(sides):
-        short, long = sides.min(axis=1), sides.max(axis=1)
-        told.append(
-            f"Short side {short.min()} to {short.max()} pixels (median {int(np.median(short))}), long side "
-            f"{long.min()} to {long.max()} (median {int(np.median(long))})"
-        )
-    told.append("Files: " + ", ".join(f"{count} {kind}" for kind, count in found.kinds().items()))
-    if found.turned():
-        told.append(f"{found.turned()} are turned upright by their EXIF orientation")
-    if found.ignored:
-        told.append("Left aside: " + ", ".join(f"{count} {suffix}" for suffix, count in found.ignored.items()))
-    return told
 
 
 def write_page(found: Inspection, data: ImageDataModule, folder: Path) -> Path:
@@ -148,7 +130,7 @@ class _Images:
 def _summary(found: Inspection) -> str:
     warnings = found.warnings()
     opening = "To be seen to before training:" if warnings else "Nothing was found that should be seen to first."
-    return paragraph(opening) + (bullets(warnings) if warnings else "") + heading("Files") + bullets(facts(found))
+    return paragraph(opening) + (bullets(warnings) if warnings else "") + heading("Files") + bullets(found.facts())
 
 
 def _classes(found: Inspection, plots: Path) -> str:

@@ -5,7 +5,6 @@ validation only, in a study of their own; what is best there is used for all rep
 budget matters is told as expected validation performance (Dodge et al. 2019, Show Your Work, eq. 3).
 """
 
-import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,7 @@ from rich.text import Text
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome
 from headstart.launch.sweep import check_jobs, run_sweep, show_plan, show_summary
-from headstart.runs.result import higher_is_better
-from headstart.study.tuning import TUNING_FILE, expected_best
+from headstart.study.tuning import TUNING_FILE, Point, Trial, best_trial, edges, space_points, tuning_record
 from headstart.system.atomic import write_json
 from headstart.system.console import duration, plain_table, show
 
@@ -27,9 +25,6 @@ REPLICATES = ("seed", "datamodule.split_seed", "datamodule.fold")
 
 Row = tuple[str, ...]
 """Overrides of one job."""
-
-Point = tuple[tuple[str, str], ...]
-"""Keys and the values that a trial gives them, as overrides have them."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +49,6 @@ class Arm:
     def tunable(self) -> bool:
         """Whether there is anything to choose between."""
         return len(self.points) > 1
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One point of an arm.
-
-    Attributes:
-        point: the values.
-        scores: the metric that chooses checkpoints, of each replicate that ended well.
-        failed: whether one of them did not.
-        runs: names of the run directories.
-        seconds: that they took.
-    """
-
-    point: Point
-    scores: tuple[float, ...]
-    failed: bool
-    runs: tuple[str, ...]
-    seconds: float
-
-    @property
-    def score(self) -> float | None:
-        """The mean; None where a replicate failed: a choice that fails for one seed is none to repeat."""
-        return None if self.failed or not self.scores else sum(self.scores) / len(self.scores)
 
 
 def tuned_jobs(jobs: Sequence[Job], batch: Sequence[Sequence[str]], launcher: Any) -> list[Job]:
@@ -111,7 +82,8 @@ def tuned_jobs(jobs: Sequence[Job], batch: Sequence[Sequence[str]], launcher: An
     _show_choices(arms, found, best, metric)
     folder = _sound(jobs).study_dir
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / TUNING_FILE, _record(arms, found, best, metric, _trials_study(jobs)))
+    told = [(arm.label, arm.strategy, found.get(arm.overrides, ())) for arm in arms]
+    write_json(folder / TUNING_FILE, tuning_record(told, metric, _trials_study(jobs)))
     chosen = {row: best[arm.overrides].point for arm in arms if arm.tunable for row in arm.rows}
     return list(launcher.plan([_with(tuple(row), dict(chosen.get(tuple(row), ())), mark=True) for row in batch]))
 
@@ -177,19 +149,9 @@ def _points(job: Job, given: set[str]) -> tuple[Point, ...]:
     settings = job.resolved.settings
     space = settings.study.tuning.space
     name = job.resolved.choices["strategy"]
-    mine = space.get(name, space.get("default", {}))
-    if not isinstance(mine, Mapping) or not all(isinstance(values, list) and values for values in mine.values()):
-        raise ConfigError(
-            f"study.tuning.space.{name}={mine} must name keys with lists of values: {{optimizer.lr: [1e-3]}}"
-        )
     # A head that is solved for takes no steps, and its optimizer is none.
-    absent = ("optimizer.", "scheduler.", "trainer.max_epochs") if not settings.optimizer.target else ("\0",)
-    axes = [
-        [(key, _text(value)) for value in values]
-        for key, values in mine.items()
-        if key not in given and not key.startswith(absent)
-    ]
-    return tuple(itertools.product(*axes))
+    absent = ("optimizer.", "scheduler.", "trainer.max_epochs") if not settings.optimizer.target else ()
+    return space_points(space, name, given=given, absent=absent)
 
 
 def _limited(arm: Arm, budget: int) -> Arm:
@@ -220,25 +182,10 @@ def _trials(arm: Arm, places: Mapping[tuple[Row, Point], list[int]], outcomes: S
 
 
 def _best(arm: Row, trials: Sequence[Trial], metric: str) -> Trial:
-    """The best of an arm; of equal ones the one that the space names first."""
-    sign = 1.0 if higher_is_better(metric) else -1.0
-    scored = [(sign * trial.score, trial) for trial in trials if trial.score is not None]
-    if not scored:
+    best = best_trial(trials, metric)
+    if best is None:
         raise RunError(f"no trial of {' '.join(arm) or 'the study'} ended well, so nothing can be chosen for it")
-    return max(scored, key=lambda item: item[0])[1]
-
-
-def edges(arm: Arm, chosen: Point) -> list[str]:
-    """Keys whose chosen value is the smallest or the largest number that the arm's trials tried."""
-    found = []
-    for key, value in chosen:
-        tried = {dict(point)[key] for point in arm.points}
-        numbers = [_number(text) for text in tried]
-        if len(tried) > 1 and all(number is not None for number in numbers):
-            known = [number for number in numbers if number is not None]
-            if _number(value) in (min(known), max(known)):
-                found.append(key)
-    return found
+    return best
 
 
 def _opening(arms: Sequence[Arm], trials: int) -> str:
@@ -268,56 +215,12 @@ def _show_choices(
         warnings += [
             f"{arm.label}: {key}={dict(trial.point)[key]} is at the edge of what was tried; "
             f"widen study.tuning.space.{arm.strategy}"
-            for key in edges(arm, trial.point)
+            for key in edges(arm.points, trial.point)
         ]
     show(table)
     for warning in warnings:
         show(Text(warning, style="yellow"))
 
 
-def _record(
-    arms: Sequence[Arm], found: Mapping[Row, Sequence[Trial]], best: Mapping[Row, Trial], metric: str, study: str
-) -> dict[str, Any]:
-    """``tuning.json``: what was tried for each arm, what was chosen, what smaller budgets would have found."""
-    higher = higher_is_better(metric)
-    told = []
-    for arm in arms:
-        trials = found.get(arm.overrides, ())
-        scores = [trial.score for trial in trials if trial.score is not None]
-        point = best[arm.overrides].point if trials else ()
-        told.append(
-            {
-                "arm": arm.label,
-                "strategy": arm.strategy,
-                "chosen": dict(point),
-                "edges": edges(arm, point) if trials else [],
-                "expected_best": expected_best(scores, higher=higher),
-                "trials": [
-                    {
-                        "values": dict(trial.point),
-                        "score": trial.score,
-                        "seconds": round(trial.seconds, 3),
-                        "runs": list(trial.runs),
-                    }
-                    for trial in trials
-                ],
-            }
-        )
-    return {"metric": metric, "higher_is_better": higher, "study": study, "arms": told}
-
-
 def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from headstart.plots.style import BLUE, MUTED, Plot, canvas, finish
+from headstart.inspection.facts import Inspection
+from headstart.plots.style import BLUE, MUTED, Plot, canvas, counted, finish
 from headstart.ranking.advice_words import points, recommendation
-from headstart.ranking.advise import Advice
+from headstart.ranking.advise import PLOTS, Advice
 from headstart.ranking.curve import LearningCurve
 from headstart.ranking.show import absent_section, costs_table, draw_ranking, reading, scores_table
 from headstart.study.page import Cell, Section, bullets, document, escape, figures, paragraph, table, verdict_box
+from headstart.study.tuning import tuning_section
 from headstart.system.atomic import atomic_write
 from headstart.system.console import duration
 
@@ -17,26 +19,34 @@ PAGE = "advice.html"
 
 def write_advice(advice: Advice) -> Path:
     """Write ``advice.html`` with its plots into the folder of the runs; returns the page."""
-    folder = advice.folder / "advice"
+    folder = advice.folder / PLOTS
     ranked = draw_ranking(advice.ranking, folder)
     curve = draw_curve(advice.curve, folder) if advice.curve is not None else None
     command = f"<pre><code>{escape(advice.command)}</code></pre>"
     sections = [
         Section("advice", "Advice", verdict_box(recommendation(advice), points(advice)) + command),
-        Section("data", "The images", bullets(advice.data_words)),
+        Section("data", "The images", _images(advice.inspection)),
         Section("networks", "The networks", figures([ranked]) + scores_table(advice.ranking)),
         Section("trainings", "What was trained", _trainings(advice)),
+        *([tuning] if (tuning := tuning_section(advice.folder, folder)) else []),
         Section("images", "More images", figures([curve]) if curve else paragraph("There are too few to say.")),
         Section("costs", "What they cost", costs_table(advice.ranking)),
         *absent_section(advice.ranking),
         Section("reading", "How to read this", reading(advice.ranking)),
     ]
     used = f"{duration(advice.spent_s)} of {duration(advice.budget_s)}"
-    lede = f"{len(advice.ranking.networks)} networks scored and {len(advice.tried)} trainings in {used}."
+    networks, trainings = len(advice.ranking.networks), len(advice.tried)
+    lede = f"{counted(networks, 'network')} scored and {counted(trainings, 'training')} in {used}."
     footer = f"Every training is an ordinary run beside this page; compare them with: headstart report {advice.folder}"
     with atomic_write(advice.folder / PAGE) as file:
         file.write(document(advice.data, "Advice", lede, sections, footer))
     return advice.folder / PAGE
+
+
+def _images(found: Inspection) -> str:
+    warnings = found.warnings()
+    text = paragraph(found.opening()) + bullets(found.facts())
+    return text + (paragraph("To be seen to:") + bullets(warnings) if warnings else "")
 
 
 def draw_curve(curve: LearningCurve, folder: Path) -> Plot:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from headstart.plots.style import counted
 from headstart.ranking.advise import Advice
 from headstart.ranking.intervals import Value
-from headstart.ranking.recipes import FINE_TUNING, FROZEN
+from headstart.ranking.recipes import RECIPES
 from headstart.system.console import duration
 
-_SAYS = {recipe.name: recipe.says for recipe in (FROZEN, *FINE_TUNING)}
 # Differences in accuracy below this are not worth a word.
 _POINT = 0.01
 
@@ -16,7 +16,7 @@ def recommendation(advice: Advice) -> str:
     """What to do."""
     chosen = advice.chosen
     length = f" for {chosen.epochs} epochs" if chosen.epochs else ""
-    return f"Use {chosen.backbone}: {_SAYS[chosen.recipe]}{length}."
+    return f"Use {chosen.backbone}: {RECIPES[chosen.recipe].says}{length}."
 
 
 def points(advice: Advice) -> list[tuple[str, str]]:
@@ -41,9 +41,10 @@ def _expected(advice: Advice) -> str:
     images = advice.result.data["sizes"].get("test")
     if advice.expected is None:
         return "There are no test images, so nothing can be said about new ones."
+    part = " There was no time to train on all images; the command does." if advice.chosen.part else ""
     return (
         f"{per_cent(advice.expected)} of new images to be right, if they are like these: measured once, on "
-        f"{images:,} test images that no choice was made on."
+        f"{images:,} test images that no choice was made on.{part}"
     )
 
 
@@ -99,7 +100,7 @@ def _more_time(advice: Advice) -> str:
     rising = [name for name, scores in by_arm.items() if len(scores) > 1 and scores[-1] - scores[-2] > _POINT]
     if advice.skipped:
         needed = min(advice.skipped.values())
-        first = f"{len(advice.skipped)} trainings had no time; the shortest needs {duration(needed)} more"
+        first = f"{counted(len(advice.skipped), 'training')} had no time; the shortest needs {duration(needed)} more"
         hope = f", and {rising[0]} was still getting better" if rising else ""
         return f"A larger budget may help: {first}{hope}. The same command with a larger budget goes on from here."
     if rising:

@@ -9,14 +9,16 @@ from pathlib import Path
 from headstart.config import compose, resolve_run
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import WeightsError
-from headstart.ranking.budget import Clock, seconds_of
-from headstart.ranking.candidates import Candidate, default_candidates, named_candidates
+from headstart.inspection.facts import Inspection, inspect_data
+from headstart.ranking.budget import Clock, Pace, seconds_of
+from headstart.ranking.candidates import Candidate, default_candidates, families_first, named_candidates
 from headstart.ranking.curve import LearningCurve, learning_curve
-from headstart.ranking.data_words import data_words
-from headstart.ranking.features import measure, prepared_data
+from headstart.ranking.features import Speed, forward_seconds, prepared_data
 from headstart.ranking.intervals import Value, of_proportion
 from headstart.ranking.journal import FILE, Journal, Tried
 from headstart.ranking.rank import HOW, Ranking, Say, rank, safe_name
+from headstart.ranking.recipes import RECIPES
+from headstart.ranking.show import draw_ranking
 from headstart.ranking.trials import Trials
 from headstart.runs.result import Result, read_result
 from headstart.system.console import duration
@@ -25,10 +27,14 @@ from headstart.system.digests import digest
 BUDGET = "10min"
 FINALISTS = 3
 TEST_FRACTION = 0.2
-# Shares of the budget: for passes of the candidates over the training images, and kept for the end.
+PLOTS = "advice"
+# Share of the budget for passes of the candidates over the training images.
 _FOR_RANKING = 0.3
-_RESERVE = 0.05
-_LEAST_RESERVE_S = 5.0
+# Images that are opened for each second of the budget, which takes a few hundredths of it.
+_OPENED_A_SECOND = 5
+# Kept for the end: so many times what it took to draw a plot before, and no less than this.
+_PLOTS_AT_THE_END = 3
+_LEAST_RESERVE_S = 3.0
 # A look at a share of the images must leave enough to tell networks apart.
 _LEAST_FRACTION_IMAGES = 200
 _OF_SIZE = ("datamodule.shots", "datamodule.fraction")
@@ -40,7 +46,7 @@ class Advice:
 
     Attributes:
         data: name of the data set.
-        data_words: what to know about it.
+        inspection: what a look at its images found.
         ranking: of the networks.
         tried: all trainings, the best on validation first; those that failed last.
         chosen: the best.
@@ -55,7 +61,7 @@ class Advice:
     """
 
     data: str
-    data_words: tuple[str, ...]
+    inspection: Inspection
     ranking: Ranking
     tried: tuple[Tried, ...]
     chosen: Tried
@@ -99,38 +105,32 @@ def advise(
         raise WeightsError(f"no network's weights are to be had here ({candidates[0].absent})")
     overrides, data = _with_test(overrides, there[0])
     folder = _folder(overrides, there[0], data)
-    journal = Journal.open(folder / FILE, digest([data.summary()["fingerprint"], sorted(overrides)]))
+    journal = Journal.open(folder / FILE, digest([data.summary()["fingerprint"], sorted(overrides), *RECIPES]))
     clock.earlier_s = journal.spent_s
     if journal.spent_s:
         say(f"going on from {folder}, after {duration(journal.spent_s)} of earlier work")
-    words = data_words(data)
-    for sentence in words:
+    found = inspect_data(data, most=int(_OPENED_A_SECOND * clock.budget_s))
+    for sentence in (found.opening(), *found.facts(), *found.warnings()):
         say(sentence)
-    compared, fraction = _within(clock, there, overrides, data, journal, say)
-    share = "all" if fraction is None else f"{100 * fraction:.0f} % of"
-    say(f"{clock.face()} scoring {len(compared)} networks on {share} training images")
-    part = [] if fraction is None else [f"datamodule.fraction={fraction:.3f}"]
-    ranking = rank(
-        [*overrides, *part], backbones=[one.name for one in compared], say=lambda text: say(f"{clock.face()}   {text}")
-    )
-    journal.save(clock.spent_s)
-    reserve = max(_LEAST_RESERVE_S, _RESERVE * clock.budget_s)
-    trials = Trials(overrides, folder.name, data, clock, journal, reserve, say)
-    finalists = [(one.name, one.candidate.overrides) for one in ranking.as_good()[:FINALISTS]]
+    ranking, part = _ranking(clock, there, overrides, data, journal, say)
+    curves = {one.name: learning_curve(one.examples) for one in ranking.as_good()[:FINALISTS]}
+    trials = Trials(overrides, folder.name, data, clock, journal, _reserve(clock, ranking, folder), say, part)
     names = {one.name for one in ranking.networks}
     try:
         # An earlier call may have tried networks that this one does not compare.
+        finalists = [(one.name, one.candidate.overrides) for one in ranking.as_good()[:FINALISTS]]
         tried = [one for one in trials.run(finalists) if one.backbone in names]
     finally:
         journal.save(clock.spent_s)  # of an interruption, too
     chosen = best_of(tried, clock)
-    say(f"{clock.face()} looking at the test images of the best, and at what more images would bring")
+    say(f"{clock.face()} looking at the test images of the best")
     result = read_result(Path(chosen.path))
     seen = next(one for one in ranking.networks if one.name == chosen.backbone)
-    curve = learning_curve(seen.examples)
-    advice = Advice(
+    curve = curves[seen.name] if seen.name in curves else learning_curve(seen.examples)
+    journal.save(clock.spent_s)
+    return Advice(
         data.source_name,
-        tuple(words),
+        found,
         ranking,
         tuple(sorted(tried, key=lambda one: -math.inf if one.score is None else one.score, reverse=True)),
         chosen,
@@ -138,17 +138,56 @@ def advise(
         expected_score(result, curve),
         curve,
         trials.skipped,
-        " ".join(["python train.py", f"name={folder.name}", *map(shlex.quote, chosen.overrides)]),
+        " ".join(["python train.py", f"name={Path(chosen.path).parent.name}", *map(shlex.quote, chosen.overrides)]),
         clock.budget_s,
         clock.spent_s,
         folder,
     )
+
+
+def _ranking(
+    clock: Clock,
+    there: Sequence[Candidate],
+    overrides: Sequence[str],
+    data: ImageDataModule,
+    journal: Journal,
+    say: Say,
+) -> tuple[Ranking, list[str]]:
+    """Those of the networks scored that there is time for, and what chooses the images that they were scored on."""
+    there = families_first(there)
+    fraction = _fraction(clock, there, overrides, data, journal, say)
+    share = "all" if fraction is None else f"{100 * fraction:.0f} % of"
+    say(f"{clock.face()} scoring up to {len(there)} networks on {share} training images")
+    part = [] if fraction is None else [f"datamodule.fraction={fraction:.3f}"]
+    pace = Pace(clock, clock.spent_s + _FOR_RANKING * clock.budget_s)
+
+    def refuse(candidate: Candidate) -> str:
+        if pace.allows():
+            return ""
+        say(f"{clock.face()} no time for {candidate.name}")
+        return f"there was no time for it within budget={clock.budget_s:.0f}s"
+
+    ranking = rank(
+        [*overrides, *part],
+        backbones=[one.name for one in there],
+        say=lambda text: say(f"{clock.face()}   {text}"),
+        refuse=refuse,
+    )
+    for one in ranking.networks:
+        journal.speeds[one.name] = Speed.of(1 / one.cost.images_per_second)
     journal.save(clock.spent_s)
-    return advice
+    return ranking, part
+
+
+def _reserve(clock: Clock, ranking: Ranking, folder: Path) -> float:
+    """Seconds to keep for the page, by how long its plots take on this machine as busy as it is."""
+    before = clock.spent_s
+    draw_ranking(ranking, folder / PLOTS)
+    return max(_LEAST_RESERVE_S, _PLOTS_AT_THE_END * (clock.spent_s - before))
 
 
 def best_of(tried: Sequence[Tried], clock: Clock) -> Tried:
-    """The best on validation; of equal ones the cheapest.
+    """The best on validation; of equal ones one that saw all training images, and the cheapest.
 
     Raises:
         WeightsError: nothing could be trained.
@@ -160,7 +199,7 @@ def best_of(tried: Sequence[Tried], clock: Clock) -> Tried:
             f"nothing could be trained within budget={clock.budget_s:.0f}s"
             f"{f' ({reasons[0]})' if reasons else ''}; give a larger budget"
         )
-    return max(done, key=lambda one: (one.score or 0.0, -one.seconds))
+    return max(done, key=lambda one: (one.score or 0.0, not one.part, -one.seconds))
 
 
 def expected_score(result: Result, curve: LearningCurve | None) -> Value | None:
@@ -199,32 +238,24 @@ def _folder(overrides: Sequence[str], first: Candidate, data: ImageDataModule) -
     return Path(output) / f"advise-{safe_name(data.source_name)}"
 
 
-def _within(
+def _fraction(
     clock: Clock,
-    candidates: Sequence[Candidate],
+    there: Sequence[Candidate],
     overrides: Sequence[str],
     data: ImageDataModule,
     journal: Journal,
     say: Say,
-) -> tuple[list[Candidate], float | None]:
-    """The candidates that there is time for, and the share of the training images that they look at; None: all."""
-    for candidate in candidates:
-        if candidate.name not in journal.speeds:
-            say(f"{clock.face()} timing {candidate.name}")
-            frozen, trained = (
-                resolve_run(compose([*overrides, *how, *candidate.overrides])) for how in (HOW, ("strategy=full",))
-            )
-            journal.speeds[candidate.name] = measure(frozen, trained, data)
-            journal.save(clock.spent_s)
-    images, room = data.sizes["train"], _FOR_RANKING * clock.budget_s
-    kept = sorted(candidates, key=lambda one: journal.speeds[one.name].forward)
-    sized = any(choice.lstrip("+").startswith(_OF_SIZE) for choice in overrides)
-    least = 1.0 if sized else min(1.0, _LEAST_FRACTION_IMAGES / images)
-    while True:
-        needed = images * sum(journal.speeds[one.name].forward for one in kept)
-        fraction = min(1.0, room / needed) if needed else 1.0
-        if fraction >= least or len(kept) == 1:
-            break
-        say(f"{clock.face()} no time for {kept.pop().name}")
-    order = [one for one in candidates if one in kept]
-    return order, None if fraction >= 1.0 or sized else max(fraction, least)
+) -> float | None:
+    """Share of the training images that the networks look at if all go as fast as the first; None: all."""
+    images = data.sizes["train"]
+    if images <= _LEAST_FRACTION_IMAGES or any(choice.lstrip("+").startswith(_OF_SIZE) for choice in overrides):
+        return None
+    first = there[0]
+    if first.name not in journal.speeds:
+        say(f"{clock.face()} timing {first.name}")
+        frozen = resolve_run(compose([*overrides, *HOW, *first.overrides]))
+        journal.speeds[first.name] = Speed.of(forward_seconds(frozen, data))
+        journal.save(clock.spent_s)
+    needed = images * len(there) * journal.speeds[first.name].forward
+    fraction = _FOR_RANKING * clock.budget_s / needed
+    return None if fraction >= 1.0 else max(fraction, _LEAST_FRACTION_IMAGES / images)

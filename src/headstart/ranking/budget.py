@@ -1,14 +1,49 @@
 """Time that a person gives: how much is left of it, also after the process was killed and started again."""
 
 import re
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 from headstart.errors import ConfigError
 
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 _LEAST_S = 30.0
+# A signal that comes while Python takes an object away is lost: it comes again, once what it ended had time to end.
+_AGAIN_S = 20.0
+
+
+class TimeUp(BaseException):
+    """The time given has passed. No failure of what was going on, and so not recorded as one."""
+
+
+@contextmanager
+def ends_in(seconds: float) -> Iterator[None]:
+    """End what the block does once so much time has passed, as Ctrl-C would: what it wrote is there to go on from.
+
+    Outside the main thread, and where there are no timers, the block goes on to its own end.
+
+    Raises:
+        TimeUp: the time has passed.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> NoReturn:
+        raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), _AGAIN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def seconds_of(text: str) -> float:
@@ -58,6 +93,31 @@ class Clock:
     def face(self) -> str:
         """``[1:05 of 10:00]``."""
         return f"[{_minutes(self.spent_s)} of {_minutes(self.budget_s)}]"
+
+
+@dataclass
+class Pace:
+    """Whether another step ends in time, asked just before each.
+
+    Attributes:
+        clock: of the budget.
+        until_s: what may have been spent by the end of a step.
+    """
+
+    clock: Clock
+    until_s: float
+    _since: float | None = None
+    _longest: float = 0.0
+
+    def allows(self) -> bool:
+        """Whether a step may be taken: the first in any case, others if they may take as long as any before."""
+        now = self.clock.spent_s
+        if self._since is not None:
+            self._longest = max(self._longest, now - self._since)
+            if now + self._longest > self.until_s:
+                return False
+        self._since = now
+        return True
 
 
 def _minutes(seconds: float) -> str:

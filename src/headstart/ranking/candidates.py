@@ -1,5 +1,6 @@
 """Which networks are compared: those whose weights are to be had here. No torch here."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,14 @@ def default_candidates(probe: Callable[[], bool] = hub_reachable) -> list[Candid
     names = [option.name for option in options("backbone", [conf_dir()]) if option.name not in _NOT_COMPARED]
     on_cpu = not detect().cuda and not detect().mps
     return [_default(name, probe, on_cpu=on_cpu) for name in names]
+
+
+def families_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """One network of each family, then the others: where time is short, different ones tell more than sisters."""
+    families = [re.match("[a-z]*", candidate.name) for candidate in candidates]
+    names = [family[0] if family else "" for family in families]
+    places = sorted(range(len(names)), key=lambda place: names[:place].count(names[place]))
+    return [candidates[place] for place in places]
 
 
 def named_candidates(names: Sequence[str]) -> list[Candidate]:

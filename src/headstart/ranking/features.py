@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -240,43 +239,29 @@ class Speed:
     forward: float
     step: float
 
+    @classmethod
+    def of(cls, forward: float) -> "Speed":
+        """A backward pass computes two products for each of the forward pass."""
+        return cls(forward, 3 * forward)
 
-def measure(frozen: ResolvedRun, trained: ResolvedRun, data: ImageDataModule) -> Speed:
-    """Time a few images of noise, on the device and in the precision of each kind of run.
+
+def forward_seconds(frozen: ResolvedRun, data: ImageDataModule) -> float:
+    """Seconds for one image, of a few images of noise: of their second pass, since the first one prepares kernels.
 
     Args:
         frozen: a run whose backbone stays as it is.
-        trained: one that trains the same backbone.
         data: of :func:`~headstart.ranking.features.prepared_data`.
     """
     model, trainer, channels_last = frozen_model(frozen, data)
-    training = build_bare_trainer(trained.settings.trainer).precision_plugin.forward_context
     assert data.spec is not None
-    device = trainer.strategy.root_device
+    device, taken = trainer.strategy.root_device, 0.0
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.randn(_IMAGES, *data.spec.shape).to(device, memory_format=layout)
-
-    def forward() -> None:
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            model(images)
-
-    def step() -> None:
-        with training():
-            outputs: Tensor = model(images)
-        outputs.float().square().mean().backward()
-
-    without = _seconds(forward, device)
-    model.requires_grad_(True)
-    return Speed(without / _IMAGES, _seconds(step, device) / _IMAGES)
-
-
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Of the second time, since the first one prepares kernels."""
-    taken = 0.0
     for _ in range(2):
         started = time.perf_counter()
-        work()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            model(images)
         if device.type == "cuda":
             torch.cuda.synchronize()
         taken = time.perf_counter() - started
-    return taken
+    return taken / _IMAGES

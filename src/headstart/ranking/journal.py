@@ -26,6 +26,7 @@ class Tried:
         estimate_s: that it was thought to take.
         path: its run directory; empty where it failed.
         error: why it failed.
+        part: it saw a part of the training images, for want of time; what repeats it here takes all.
     """
 
     arm: str
@@ -38,6 +39,7 @@ class Tried:
     estimate_s: float = 0.0
     path: str = ""
     error: str = ""
+    part: bool = False
 
 
 @dataclass

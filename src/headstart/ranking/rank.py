@@ -133,6 +133,7 @@ def rank(
     by: str = BY,
     config_dir: str | Path | None = None,
     say: Say = lambda text: None,
+    refuse: Callable[[Candidate], str] = lambda candidate: "",
 ) -> Ranking:
     """Score every network whose weights are to be had here on the training images of a data set.
 
@@ -145,6 +146,7 @@ def rank(
         by: the score that orders them.
         config_dir: a folder of your own YAML files.
         say: takes a line about each step.
+        refuse: asked before each network; a reason leaves it out.
 
     Raises:
         HeadstartError: the data cannot be used, or no network is to be had.
@@ -158,6 +160,9 @@ def rank(
     data: ImageDataModule | None = None
     chosen, duplicates, folder = np.empty(0, dtype=np.int64), 0, Path()
     for number, candidate in enumerate(there, start=1):
+        if reason := refuse(candidate):
+            absent.append(replace(candidate, absent=reason))
+            continue
         try:
             resolved = resolve_run(compose([*overrides, *HOW, *candidate.overrides], config_dir=config_dir))
             if data is None:

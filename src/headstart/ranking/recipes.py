@@ -1,10 +1,15 @@
 """What is tried when a backbone is trained, and who goes on when time is short."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
-RUNGS = (2, 4, 8, 16)
-"""Epochs of each round; every round halves the recipes and doubles the epochs."""
+from headstart.study.tuning import Point, space_points
+
+RUNGS = (2, 4, 8, 16, 32)
+"""Epochs of each round: in the first the rates are chosen, each further one halves the arms and doubles the epochs."""
+
+SPACE = {"default": {"optimizer.lr": [3e-4, 1e-3, 1e-4]}}
+"""Values that each arm tries, as ``study.tuning.space`` has them; where time is short, the first ones."""
 
 
 @dataclass(frozen=True)
@@ -13,12 +18,14 @@ class Recipe:
 
     Attributes:
         name: for people.
+        strategy: its name.
         overrides: what chooses it.
         says: what it does, for someone new to it.
         trains: share of the backbone that runs forward and backward in every step; 0: stored features are enough.
     """
 
     name: str
+    strategy: str
     overrides: tuple[str, ...]
     says: str
     trains: float = 1.0
@@ -26,6 +33,7 @@ class Recipe:
 
 FROZEN = Recipe(
     "frozen features",
+    "freeze",
     ("strategy=freeze", "head=logreg", "datamodule.augment=none"),
     "keep the pretrained network as it is and solve for a classifier on its features",
     trains=0.0,
@@ -33,27 +41,21 @@ FROZEN = Recipe(
 
 FINE_TUNING = (
     Recipe(
-        "fine-tune, rate 1e-4",
-        ("strategy=full", "head_init=probe", "batchnorm=eval", "optimizer.lr=1e-4"),
-        "start from that classifier and train the whole network gently",
+        "fine-tuning",
+        "full",
+        ("strategy=full", "head_init=probe", "batchnorm=eval"),
+        "start from a classifier on its features and train the whole network",
     ),
     Recipe(
-        "fine-tune, rate 3e-4",
-        ("strategy=full", "head_init=probe", "batchnorm=eval", "optimizer.lr=3e-4"),
-        "start from that classifier and train the whole network",
-    ),
-    Recipe(
-        "last two stages, rate 3e-4",
-        ("strategy=partial", "strategy.k=2", "head_init=probe", "batchnorm=eval", "optimizer.lr=3e-4"),
-        "start from that classifier and train the network's last two stages",
+        "fine-tuning of two stages",
+        "partial",
+        ("strategy=partial", "strategy.k=2", "head_init=probe", "batchnorm=eval"),
+        "start from a classifier on its features and train the network's last two stages",
         trains=0.5,
     ),
-    Recipe(
-        "fine-tune, rate 1e-3",
-        ("strategy=full", "optimizer.lr=1e-3"),
-        "train the whole network with a new classifier",
-    ),
 )
+
+RECIPES = {recipe.name: recipe for recipe in (FROZEN, *FINE_TUNING)}
 
 
 @dataclass(frozen=True)
@@ -64,21 +66,40 @@ class Arm:
         backbone: its name.
         choice: what chooses it.
         recipe: how it is trained.
+        point: values that are tuned; empty before they are chosen, and where there is nothing to tune.
     """
 
     backbone: str
     choice: tuple[str, ...]
     recipe: Recipe
+    point: Point = ()
+
+    @property
+    def label(self) -> str:
+        """For people, whatever is tuned."""
+        return f"{self.backbone}, {self.recipe.name}"
 
     @property
     def name(self) -> str:
-        """For people."""
-        return f"{self.backbone}, {self.recipe.name}"
+        """For people, with the values that are tuned."""
+        return ", ".join([self.label, *(f"{key.rpartition('.')[2]} {value}" for key, value in self.point)])
+
+    def at(self, point: Point) -> "Arm":
+        """With these values."""
+        return replace(self, point=point)
+
+    def points(self, given: Collection[str]) -> tuple[Point, ...]:
+        """What it tries.
+
+        Args:
+            given: keys that somebody chose, which stay as they are.
+        """
+        return space_points(SPACE, self.recipe.strategy, given=given) if self.recipe.trains else ((),)
 
     def overrides(self, epochs: int) -> tuple[str, ...]:
         """What trains it for so many epochs; a classifier that is solved for has none."""
         length = (f"trainer.max_epochs={epochs}",) if self.recipe.trains else ()
-        return (*self.choice, *self.recipe.overrides, *length)
+        return (*self.choice, *self.recipe.overrides, *(f"{key}={value}" for key, value in self.point), *length)
 
 
 def survivors(scores: Sequence[tuple[Arm, float]]) -> list[Arm]:

@@ -1,21 +1,31 @@
-"""Training the finalists within the time that is left: successive halving over backbones, strategies and rates."""
+"""Training the finalists within the time that is left: equal trials for each, then successive halving.
 
-from collections.abc import Callable, Iterator, Sequence
+First every arm, a backbone with a way to train it, gets the same number of short trainings with other values of what is
+tuned, as ``study.protocol=tuned`` does; with the value that is best on validation it then goes into rounds of which
+each halves the arms and doubles their epochs.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from headstart.config import compose, resolve_run
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import HeadstartError
 from headstart.execution.train import train
-from headstart.ranking.budget import Clock
+from headstart.ranking.budget import Clock, TimeUp, ends_in
 from headstart.ranking.journal import Journal, Tried
 from headstart.ranking.recipes import FINE_TUNING, FROZEN, RUNGS, Arm, survivors
+from headstart.study.tuning import TUNING_FILE, Point, Trial, best_trial, tuning_record
+from headstart.system.atomic import write_json
 from headstart.system.console import duration, only_copied
 
-# Of the time left, the first round may take this share, so that there are others.
-_FIRST_ROUND = 0.4
+METRIC = "val/acc"
+# Of the time left, the trials may take this share, so that there are further rounds.
+_FOR_TRIALS = 0.5
 # A training is started when its estimate times this fits.
-_CAUTION = 1.15
+_CAUTION = 1.1
 # Seconds around a training: building, checking, writing.
 _AROUND_S = 4.0
 
@@ -32,6 +42,7 @@ class Trials:
         journal: of what was done.
         reserve_s: kept for what follows.
         say: takes a line about each step.
+        part: chooses the training images that were scored, where there was no time for all.
         skipped: arms that did not fit, with the seconds that they would have needed.
     """
 
@@ -42,24 +53,30 @@ class Trials:
     journal: Journal
     reserve_s: float
     say: Callable[[str], None]
+    part: Sequence[str] = ()
     skipped: dict[str, float] = field(default_factory=dict)
 
     def run(self, finalists: Sequence[tuple[str, tuple[str, ...]]]) -> list[Tried]:
-        """Train until the time is up or one recipe is left and has had its epochs.
+        """Train until the time is up or one arm is left and has had its epochs.
 
         Args:
             finalists: names of backbones and what chooses them, the most promising first.
         """
         for place, (name, choice) in enumerate(finalists):
-            self._try(Arm(name, choice, FROZEN), 0, must=place == 0)  # or there would be nothing to recommend
-        arms = list(self._affordable([Arm(*finalist, recipe) for recipe in FINE_TUNING for finalist in finalists]))
-        for epochs in RUNGS:
-            scored = [
-                (arm, found.score) for arm in arms if (found := self._try(arm, epochs)) and found.score is not None
-            ]
+            arm = Arm(name, choice, FROZEN)
+            # Without the first there would be nothing to recommend: where there is no time for all images, of a part.
+            part = self.part if place == 0 and not self._fits(arm, 0) else ()
+            self._try(arm, 0, must=place == 0, part=part)
+        arms = [Arm(*finalist, recipe) for recipe in FINE_TUNING for finalist in finalists]
+        scored = self._tuned(arms)
+        for epochs in RUNGS[1:]:
+            kept = survivors(scored)
+            found = [(arm, self._try(arm, epochs)) for arm in kept]
+            scored = [(arm, one.score) for arm, one in found if one is not None and one.score is not None]
             if not scored:
+                self._as_long_as_fits(kept[:1], epochs)
                 break
-            arms = survivors([(arm, score) for arm, score in scored if score is not None])
+        self._begin_more(arms)
         return list(self.journal.tried.values())
 
     def seconds(self, arm: Arm, epochs: int) -> float:
@@ -71,60 +88,128 @@ class Trials:
         return (_AROUND_S + looks + epochs * (sizes["train"] * step + judged)) * self._correction(arm)
 
     def _correction(self, arm: Arm) -> float:
-        """How much longer than estimated trainings took, the same backbone's before others'."""
-        done = [
-            one
-            for one in self.journal.tried.values()
-            if one.estimate_s > 0 and bool(one.epochs) == bool(arm.recipe.trains)
-        ]
-        own = [one for one in done if one.backbone == arm.backbone] or done
-        return max(0.5, min(4.0, own[-1].seconds / own[-1].estimate_s)) if own else 1.0
+        """How much longer than estimated trainings took, those alike before others, the same backbone's first."""
+        done = [one for one in self.journal.tried.values() if one.estimate_s > 0]
+        alike = [one for one in done if bool(one.epochs) == bool(arm.recipe.trains)]
+        own = [one for one in alike if one.backbone == arm.backbone] or alike
+        if own:
+            return max(0.5, min(4.0, own[-1].seconds / own[-1].estimate_s))
+        # Of another kind: it tells how busy the machine is, and no more.
+        return max(1.0, min(2.0, done[-1].seconds / done[-1].estimate_s)) if done else 1.0
 
-    def _affordable(self, arms: Sequence[Arm]) -> Iterator[Arm]:
-        """In their order, as many as the first round has time for; those of earlier processes in any case."""
-        left = self.clock.left_s - self.reserve_s
-        room, some = _FIRST_ROUND * left, False
+    @property
+    def _left_s(self) -> float:
+        return self.clock.left_s - self.reserve_s
+
+    def _fits(self, arm: Arm, epochs: int) -> bool:
+        return _CAUTION * self.seconds(arm, epochs) <= self._left_s
+
+    def _points(self, arm: Arm) -> tuple[Point, ...]:
+        return arm.points({choice.lstrip("+~").partition("=")[0] for choice in self.overrides})
+
+    def _tuned(self, arms: Sequence[Arm]) -> list[tuple[Arm, float]]:
+        """As many arms as there is time for, each with the best value of equally many trials, and its score there."""
+        kept, number = self._equal(arms)
+        trials: dict[Arm, list[Trial]] = {arm: [] for arm in kept}
+        for place in range(number):
+            for arm in kept:
+                for point in self._points(arm)[place : place + 1]:
+                    found = self._try(arm.at(point), RUNGS[0])
+                    if found is not None:
+                        scores = () if found.score is None else (found.score,)
+                        runs = (Path(found.path).name,) if found.path else ()
+                        trials[arm].append(Trial(point, scores, not scores, runs, found.seconds))
+        if kept:
+            told = [(arm.label, arm.recipe.strategy, trials[arm]) for arm in kept]
+            write_json(self.journal.path.with_name(TUNING_FILE), tuning_record(told, METRIC, self._trials_study))
+        best = [(arm, trial) for arm in kept if (trial := best_trial(trials[arm], METRIC)) is not None]
+        return [(arm.at(trial.point), trial.scores[0]) for arm, trial in best]
+
+    def _equal(self, arms: Sequence[Arm]) -> tuple[list[Arm], int]:
+        """In their order, the arms that one trial each has time for, and how many trials each of them can have."""
+        room = _FOR_TRIALS * self._left_s
+        kept: list[Arm] = []
         for arm in arms:
-            needed = 0.0 if _key(arm, RUNGS[0]) in self.journal.tried else _CAUTION * self.seconds(arm, RUNGS[0])
-            if needed <= room or (not some and needed <= left):
-                room, some = room - needed, True
-                yield arm
+            needed = self._needed([arm], 1)
+            if self._needed([*kept, arm], 1) <= room or (not kept and needed <= self._left_s):
+                kept.append(arm)
             else:
-                self.skipped[arm.name] = needed
+                self.skipped[arm.label] = needed
+        most = max((len(self._points(arm)) for arm in kept), default=0)
+        fitting = [number for number in range(1, most + 1) if self._needed(kept, number) <= room]
+        return kept, max(fitting, default=min(1, most))
 
-    def _try(self, arm: Arm, epochs: int, *, must: bool = False) -> Tried | None:
+    def _needed(self, arms: Sequence[Arm], trials: int) -> float:
+        """Seconds for so many trials of each; those of earlier processes take none."""
+        planned = [arm.at(point) for arm in arms for point in self._points(arm)[:trials]]
+        return sum(_CAUTION * self.seconds(arm, RUNGS[0]) for arm in planned if not self._done(arm, RUNGS[0]))
+
+    def _as_long_as_fits(self, arms: Sequence[Arm], below: int) -> None:
+        """What is left of the time goes to one training with fewer epochs than the round would have."""
+        for arm in arms:
+            for epochs in range(below - 1, below // 2, -1):
+                if self._fits(arm, epochs):
+                    self._try(arm, epochs)
+                    return
+
+    def _begin_more(self, arms: Sequence[Arm]) -> None:
+        """Trials that a larger budget would begin with, as many as still fit; nothing is chosen by them yet."""
+        planned = [self._points(arm) for arm in arms]
+        for place in range(max(map(len, planned), default=0)):
+            for arm, points in zip(arms, planned, strict=True):
+                if place < len(points) and self._fits(arm.at(points[place]), RUNGS[0]):
+                    self._try(arm.at(points[place]), RUNGS[0])
+
+    def _done(self, arm: Arm, epochs: int) -> bool:
+        return _key(arm, epochs) in self.journal.tried
+
+    def _try(self, arm: Arm, epochs: int, *, must: bool = False, part: Sequence[str] = ()) -> Tried | None:
         """A training, or its earlier outcome; None where there is no time for it."""
-        key = _key(arm, epochs)
+        key = _key(arm, epochs, part)
         if key in self.journal.tried:
             return self.journal.tried[key]
         estimate = self.seconds(arm, epochs)
-        if not must and _CAUTION * estimate > self.clock.left_s - self.reserve_s:
-            self.skipped[f"{arm.name}, {epochs} epochs" if epochs else arm.name] = estimate
-            return None
         length = f" for {epochs} epochs" if epochs else ""
+        if not must and not self._fits(arm, epochs):
+            self.skipped[f"{arm.name}{length}"] = estimate
+            return None
         self.say(f"{self.clock.face()} training {arm.name}{length}, about {duration(estimate)}")
         started = self.clock.spent_s
-        found = self._train(arm, epochs)
+        try:
+            # A machine that others use too may take several times as long.
+            with contextlib.nullcontext() if must else ends_in(self._left_s):
+                found = self._train(arm, epochs, part)
+        except TimeUp:
+            self.skipped[f"{arm.name}{length}"] = estimate
+            self.say(f"{self.clock.face()}   stopped: it takes longer than there is time for")
+            return None
         found.seconds, found.estimate_s = self.clock.spent_s - started, estimate
         self.journal.tried[key] = found
+        self.skipped.pop(arm.label, None)
         self.journal.save(self.clock.spent_s)
         outcome = f"failed: {found.error}" if found.score is None else f"{100 * found.score:.1f} % on validation"
         self.say(f"{self.clock.face()}   {outcome} in {duration(found.seconds)}")
         return found
 
-    def _train(self, arm: Arm, epochs: int) -> Tried:
+    def _train(self, arm: Arm, epochs: int, part: Sequence[str]) -> Tried:
         """An ordinary run through the front door."""
         overrides = [*self.overrides, *arm.overrides(epochs)]
-        found = Tried(arm.name, arm.backbone, arm.recipe.name, epochs, overrides, None)
+        found = Tried(arm.name, arm.backbone, arm.recipe.name, epochs, overrides, None, part=bool(part))
+        tuned = [f"study.tuned=[{','.join(key for key, _ in arm.point)}]"] if arm.point else []
+        where = [f"name={self._trials_study}"] if epochs == RUNGS[0] else [f"name={self.study}", *tuned]
         try:
-            quiet = (f"name={self.study}", "callbacks.progress=none", "callbacks.plots=false")
             with only_copied():
-                run = train(resolve_run(compose([*overrides, *quiet])))
-            found.score, found.path = run.metrics.get("val/acc"), str(run.path)
+                quiet = ("callbacks.progress=none", "callbacks.plots=false")
+                run = train(resolve_run(compose([*overrides, *part, *where, *quiet])))
+            found.score, found.path = run.metrics.get(METRIC), str(run.path)
         except HeadstartError as error:
             found.error = str(error).partition("\n")[0]
         return found
 
+    @property
+    def _trials_study(self) -> str:
+        return f"{self.study}-tuning"
 
-def _key(arm: Arm, epochs: int) -> str:
-    return f"{arm.name} / {epochs}"
+
+def _key(arm: Arm, epochs: int, part: Sequence[str] = ()) -> str:
+    return " / ".join([arm.name, str(epochs), *part])

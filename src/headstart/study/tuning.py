@@ -1,10 +1,14 @@
-"""What a tuned study tried before it compared (``tuning.json``), and what smaller budgets would have found."""
+"""What a study's arms try before they are compared (``tuning.json``), and what smaller budgets would have found."""
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.errors import ConfigError
+from headstart.runs.result import higher_is_better
 from headstart.system.console import duration
 
 if TYPE_CHECKING:
@@ -13,6 +17,114 @@ if TYPE_CHECKING:
 
 TUNING_FILE = "tuning.json"
 _ARM = ("arm", "strategy", "chosen", "edges", "expected_best", "trials")
+
+Point = tuple[tuple[str, str], ...]
+"""Keys and the values that a trial gives them, as overrides have them."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of an arm.
+
+    Attributes:
+        point: the values.
+        scores: the metric that chooses checkpoints, of each replicate that ended well.
+        failed: whether one of them did not.
+        runs: names of the run directories.
+        seconds: that they took.
+    """
+
+    point: Point
+    scores: tuple[float, ...]
+    failed: bool
+    runs: tuple[str, ...]
+    seconds: float
+
+    @property
+    def score(self) -> float | None:
+        """The mean; None where a replicate failed: a choice that fails for one seed is none to repeat."""
+        return None if self.failed or not self.scores else sum(self.scores) / len(self.scores)
+
+
+def space_points(
+    space: Mapping[str, Any], strategy: str, *, given: Collection[str], absent: tuple[str, ...] = ()
+) -> tuple[Point, ...]:
+    """What the trials of an arm try: every combination of the space's values; one empty point where none concerns it.
+
+    Args:
+        space: values by dotted key, by strategy or ``default``.
+        strategy: the arm's.
+        given: keys that the command sets, which are not tuned.
+        absent: beginnings of keys that the arm's runs have not.
+
+    Raises:
+        ConfigError: the space is none.
+    """
+    mine = space.get(strategy, space.get("default", {}))
+    if not isinstance(mine, Mapping) or not all(isinstance(values, list) and values for values in mine.values()):
+        raise ConfigError(
+            f"study.tuning.space.{strategy}={mine} must name keys with lists of values: {{optimizer.lr: [1e-3]}}"
+        )
+    axes = [
+        [(key, _text(value)) for value in values]
+        for key, values in mine.items()
+        if key not in given and not (absent and key.startswith(absent))
+    ]
+    return tuple(itertools.product(*axes))
+
+
+def best_trial(trials: Sequence[Trial], metric: str) -> Trial | None:
+    """The best of an arm; of equal ones the one that the space names first. None where none ended well."""
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    scored = [(sign * trial.score, trial) for trial in trials if trial.score is not None]
+    return max(scored, key=lambda item: item[0])[1] if scored else None
+
+
+def edges(points: Sequence[Point], chosen: Point) -> list[str]:
+    """Keys whose chosen value is the smallest or the largest number that the trials of an arm tried."""
+    found = []
+    for key, value in chosen:
+        tried = {dict(point)[key] for point in points}
+        numbers = [_number(text) for text in tried]
+        if len(tried) > 1 and all(number is not None for number in numbers):
+            known = [number for number in numbers if number is not None]
+            if _number(value) in (min(known), max(known)):
+                found.append(key)
+    return found
+
+
+def tuning_record(arms: Sequence[tuple[str, str, Sequence[Trial]]], metric: str, study: str) -> dict[str, Any]:
+    """``tuning.json``: what was tried for each arm, what was chosen, what smaller budgets would have found.
+
+    Args:
+        arms: of each the label, the strategy and the trials; none where there was nothing to tune.
+        metric: that chose.
+        study: of the trials.
+    """
+    higher = higher_is_better(metric)
+    told = []
+    for label, strategy, trials in arms:
+        scores = [trial.score for trial in trials if trial.score is not None]
+        best = best_trial(trials, metric)
+        told.append(
+            {
+                "arm": label,
+                "strategy": strategy,
+                "chosen": dict(best.point) if best else {},
+                "edges": edges([trial.point for trial in trials], best.point) if best else [],
+                "expected_best": expected_best(scores, higher=higher),
+                "trials": [
+                    {
+                        "values": dict(trial.point),
+                        "score": trial.score,
+                        "seconds": round(trial.seconds, 3),
+                        "runs": list(trial.runs),
+                    }
+                    for trial in trials
+                ],
+            }
+        )
+    return {"metric": metric, "higher_is_better": higher, "study": study, "arms": told}
 
 
 def expected_best(scores: Sequence[float], *, higher: bool = True) -> list[float]:
@@ -83,6 +195,19 @@ def read_tuning(study: Path) -> dict[str, Any]:
                 "higher_is_better": bool(told["higher_is_better"]), "arms": arms}  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _score(value: Any) -> float | None:

@@ -13,9 +13,9 @@ from headstart.config import compose, resolve_run
 from headstart.errors import ConfigError, RunError
 from headstart.launch import tuning
 from headstart.launch.jobs import Job, Outcome
-from headstart.launch.tuning import edges, find_arms, trial_rows, tuned_jobs
+from headstart.launch.tuning import find_arms, trial_rows, tuned_jobs
 from headstart.runs.result import Cost, Result
-from headstart.study.tuning import expected_best
+from headstart.study.tuning import edges, expected_best
 
 Row = tuple[str, ...]
 
@@ -165,8 +165,8 @@ def test_a_choice_at_the_edge_is_told(launcher: Callable[..., Launcher], capsys:
     assert "strategy=full: optimizer.lr=0.01 is at the edge of what was tried; widen study.tuning.space.full" in out
     batch: list[Row] = [("strategy=full",)]
     [arm] = find_arms(made.plan(batch), batch)
-    assert edges(arm, (("optimizer.lr", "0.01"),)) == ["optimizer.lr"]
-    assert edges(arm, (("optimizer.lr", "0.001"),)) == []
+    assert edges(arm.points, (("optimizer.lr", "0.01"),)) == ["optimizer.lr"]
+    assert edges(arm.points, (("optimizer.lr", "0.001"),)) == []
 
 
 def test_a_plan_runs_nothing(launcher: Callable[..., Launcher], tmp_path: Path):

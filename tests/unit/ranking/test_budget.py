@@ -1,7 +1,11 @@
+import signal
+import threading
+import time
+
 import pytest
 
 from headstart.errors import ConfigError
-from headstart.ranking.budget import Clock, seconds_of
+from headstart.ranking.budget import Clock, Pace, TimeUp, ends_in, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -33,3 +37,41 @@ def test_the_clock_counts_what_earlier_processes_spent():
 def test_the_budget_may_count_from_before_the_clock():
     clock = Clock(60.0, now=lambda: 108.0, began=100.0)
     assert clock.spent_s == 8.0
+
+
+def test_what_takes_longer_than_it_may_is_ended_and_nothing_stays_behind():
+    before, started = signal.getsignal(signal.SIGALRM), time.monotonic()
+    with pytest.raises(TimeUp), ends_in(0.1):
+        time.sleep(20)
+    assert time.monotonic() - started < 5
+    with ends_in(0.1):
+        pass
+    time.sleep(0.2)  # no alarm is left
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_an_ended_block_is_no_failure_to_those_who_record_failures():
+    assert not issubclass(TimeUp, Exception)
+
+
+def test_beside_the_main_thread_a_block_goes_on():
+    done = []
+
+    def work() -> None:
+        with ends_in(0.01):
+            time.sleep(0.1)
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+def test_a_step_is_taken_if_it_ends_in_time_even_if_it_takes_as_long_as_the_longest():
+    times = iter([0.0, 90.0, 114.0, 120.0, 130.0])
+    pace = Pace(Clock(200.0, now=lambda: next(times)), until_s=138.0)
+    assert pace.allows()  # at 90: the first
+    assert pace.allows()  # at 114: they take 24 s
+    assert not pace.allows()  # at 120
+    assert not pace.allows()

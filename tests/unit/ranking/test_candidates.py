@@ -1,7 +1,7 @@
 import pytest
 
 from headstart.errors import ConfigError
-from headstart.ranking.candidates import default_candidates, named_candidates
+from headstart.ranking.candidates import Candidate, default_candidates, families_first, named_candidates
 from headstart.system.hardware import Hardware
 from headstart.weights.packages import installed_file, package_cards
 
@@ -42,3 +42,9 @@ def test_wrong_names_are_told():
         named_candidates(["resnet18", "resnet18"])
     with pytest.raises(ConfigError, match="names no network"):
         named_candidates([""])
+
+
+def test_one_of_each_family_comes_before_its_sisters():
+    names = ["efficientnet_lite0", "efficientnet_lite1", "resnet18", "resnet50", "vit_tiny"]
+    found = families_first([Candidate(name, ()) for name in names])
+    assert [one.name for one in found] == [names[0], names[2], names[4], names[1], names[3]]

@@ -10,6 +10,7 @@ import headstart
 from headstart.commands.cli import main
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError, DataError, WeightsError
+from headstart.ranking.rank import rank
 
 NETWORKS = ("resnet18", "resnet18:none")
 
@@ -61,6 +62,16 @@ def test_copies_of_an_image_count_once(tmp_path: Path, image_folder):
     )  # fmt: skip
     assert found.images == 16
     assert found.duplicates == 16
+
+
+def test_a_network_that_is_refused_is_told_with_the_reason(tmp_path: Path):
+    found = rank(
+        digits(tmp_path),
+        backbones=["small_cnn:none", "resnet18"],
+        refuse=lambda candidate: "too late" if candidate.name == "resnet18" else "",
+    )
+    assert [one.name for one in found.networks] == ["small_cnn:none"]
+    assert [(one.name, one.absent) for one in found.absent] == [("resnet18", "too late")]
 
 
 def test_the_command_writes_a_table_a_page_and_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
