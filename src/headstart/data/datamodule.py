@@ -145,8 +145,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         )
         self.wanted_classes = classes
         self.splitting = Splitting(val_fraction, test_fraction, split_seed, folds, fold, group_pattern)
-        self.on_leak = on_leak
-        self.shots, self.fraction = shots, fraction
+        self.on_leak, self.shots, self.fraction = on_leak, shots, fraction
         self.num_workers, self.pin_memory, self.drop_last = num_workers, pin_memory, drop_last
         self.on_bad_image, self.max_pixels = on_bad_image, max_pixels or MAX_PIXELS
         self.memory_path = memory_path
@@ -159,6 +158,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def load(self) -> Source:
         """Find the images with their labels and whatever splits the data set has; called once."""
+
+    def labelled(self, splits: dict[str, Records], source: Source) -> dict[str, Records]:
+        """The splits, with fewer training images where that is asked for; every class is in them, else a DataError."""
+        splits["train"] = some_training(
+            splits["train"], source, shots=self.shots, fraction=self.fraction, split_seed=self.split_seed
+        )
+        check_present(splits, source)
+        return splits
 
     # --- what the data are -------------------------------------------------------------------------------------
 
@@ -184,11 +191,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         splits = all_splits(source, self.splitting)
         carved = [split for split in splits if split not in source.splits]
         splits, leaked = without_leaks(splits, source.name, self.on_leak or self.usual_on_leak)
-        splits["train"] = some_training(
-            splits["train"], source, shots=self.shots, fraction=self.fraction, split_seed=self.split_seed
-        )
-        for split in splits:
-            check_present(split, splits, source)
+        splits = self.labelled(splits, source)
         if self.val_steps is not None:
             splits["val"] = some_of(splits["val"], source, self.val_steps * self.eval_batch_size, self.split_seed)
         if self.task == "regression" and source.kind == "classes":

@@ -92,6 +92,15 @@ class Records:
             None if self.masks is None else self.masks.take(positions),
         )
 
+    def plus(self, other: "Records") -> "Records":
+        """These and others, without masks."""
+        return Records(
+            [*self.images, *other.images],
+            np.concatenate((self.targets, other.targets)),
+            [*self.ids, *other.ids],
+            [*self.digests, *other.digests],
+        )
+
 
 @dataclass(frozen=True)
 class Source:

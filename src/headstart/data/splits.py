@@ -16,6 +16,8 @@ from headstart.data.leakage import check_apart, divide_groups, groups_of
 from headstart.data.records import Records, Source
 from headstart.errors import DataError
 
+_VTAB_TRAIN, _VTAB_VAL = 800, 200
+
 
 def ranked_by_class(ids: Sequence[str], targets: np.ndarray, split_seed: int) -> dict[int, list[int]]:
     """Per class the positions of its images in the order that all splits and subsets are taken from."""
@@ -233,6 +235,40 @@ def some_training(
     groups, names = _strata(train, source)
     chosen = subset(train.ids, groups, names, shots=shots, fraction=fraction, split_seed=split_seed)
     return train.take(chosen) if len(chosen) < len(train) else train
+
+
+def vtab_1k(splits: dict[str, Records], name: str, *, split_seed: int, final: bool) -> dict[str, Records]:
+    """The splits under the rule of VTAB-1k: 1,000 labelled images, whatever their classes, and the whole test split.
+
+    800 of the training split are for training and 200 of the validation split for choosing; the run that counts is
+    trained on all 1,000 with what was chosen. Which images these are is drawn by the split seed, evenly over all; the
+    paper takes the first ones in an order of TensorFlow Datasets, which is not to be had here.
+
+    Reference: Zhai et al., "A Large-scale Study of Representation Learning with the Visual Task Adaptation Benchmark",
+    arXiv:1910.04867, 2019, sections 2 and 3.
+
+    Args:
+        splits: of the data set, with what was carved.
+        name: of the data set, for messages.
+        split_seed: of the choice.
+        final: train on all of them; validation then has 200 that are trained on, and says nothing.
+
+    Raises:
+        DataError: a split has too few images.
+    """
+    found = dict(splits)
+    for split, count in (("train", _VTAB_TRAIN), ("val", _VTAB_VAL)):
+        records = splits[split]
+        if len(records) < count:
+            raise DataError(
+                f"datamodule.vtab_1k takes {count} images of the {split} split of {name}, which has {len(records)}; "
+                "leave it out" + ("" if split == "train" else ", or carve more (datamodule.val_fraction)")
+            )
+        # Not the order that splits are carved by: the lowest of what that left would be of some classes more.
+        names = [f"vtab_1k/{one}" for one in records.ids]
+        order = ranked_by_class(names, np.zeros(len(records), dtype=np.int64), split_seed)[0]
+        found[split] = records.take(np.array(sorted(order[:count]), dtype=np.int64))
+    return {**found, "train": found["train"].plus(found["val"])} if final else found
 
 
 def some_of(records: Records, source: Source, count: int, split_seed: int) -> Records:

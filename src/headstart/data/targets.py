@@ -38,12 +38,17 @@ def only_classes(source: Source, wanted: Sequence[str | int]) -> Source:
     return replace(source, splits=splits, classes=tuple(source.classes[position] for position in kept))
 
 
-def check_present(split: str, splits: Mapping[str, Records], source: Source) -> None:
+def check_present(splits: Mapping[str, Records], source: Source) -> None:
     """Every class must be in every split, and every label somewhere in train.
 
     Raises:
         DataError: one is not; names an image of it in another split.
     """
+    for split in splits:
+        _check_present(split, splits, source)
+
+
+def _check_present(split: str, splits: Mapping[str, Records], source: Source) -> None:
     records = splits[split]
     if not len(records):
         raise DataError(f"the {split} split of {source.name} has no usable image; add some.")

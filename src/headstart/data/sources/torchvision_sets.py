@@ -10,12 +10,13 @@ import numpy as np
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.folder import file_source
 from headstart.data.records import Records, Source, array_records
-from headstart.data.splits import ranked_by_class
+from headstart.data.splits import ranked_by_class, vtab_1k
+from headstart.data.targets import check_present
 from headstart.errors import DataError
 from headstart.system.digest_memory import combined_digest
 from headstart.system.folders import user_cache_dir
 from headstart.system.network import downloading
-from headstart.system.options import NotInResult
+from headstart.system.options import Later, NotInResult, checked
 
 Name = Literal[
     "aircraft", "caltech101", "cars", "cifar10", "cifar100", "dtd", "eurosat", "flowers102", "food101", "pets", "svhn"
@@ -124,6 +125,9 @@ class Torchvision(ImageDataModule):
         name: of the set.
         data_dir: where it is kept; None: ``data`` in the user's cache folder.
         download: fetch it where it is not there.
+        vtab_1k: the rule of VTAB-1k for its 1,000 labelled images (:func:`headstart.data.splits.vtab_1k`): ``choose``
+            trains on 800 and validates on 200, to choose by; ``final`` trains on all of them with what was chosen;
+            None: the whole splits.
         **choices: those of :class:`ImageDataModule`.
     """
 
@@ -131,18 +135,20 @@ class Torchvision(ImageDataModule):
     usual_on_leak = "ignore"
     name: str
 
+    @checked("datamodule", DataError)
     def __init__(
         self,
         *,
         name: Name,
         data_dir: str | Path | None = None,
         download: Annotated[bool, NotInResult] = True,
+        vtab_1k: Annotated[Literal["choose", "final"] | None, Later] = None,
         **choices: Any,
     ) -> None:
         super().__init__(**choices)
         if name not in SETS:
             raise DataError(f"datamodule.name={name} is none of {', '.join(SETS)}")
-        self.name, self.about, self.download = name, SETS[name], download
+        self.name, self.about, self.download, self.rule = name, SETS[name], download, vtab_1k
         self.data_dir = Path(data_dir).expanduser() if data_dir else user_cache_dir() / "data"
 
     def load(self) -> Source:
@@ -163,7 +169,25 @@ class Torchvision(ImageDataModule):
             source = self._file_source({split: list(_files(dataset)) for split, dataset in datasets.items()}, classes)
         if self.about.shots is not None:
             source = replace(source, splits=self._drawn(source.splits["train"], self.about.shots))
-        return replace(source, notes={**source.notes, "usual_metric": self.about.metric})
+        # VTAB's score is the share of right answers for every set.
+        return replace(source, notes={**source.notes, "usual_metric": "acc" if self.rule else self.about.metric})
+
+    def labelled(self, splits: dict[str, Records], source: Source) -> dict[str, Records]:
+        """By the rule of VTAB-1k where that is asked for; it need not leave every class in validation.
+
+        Raises:
+            DataError: there are fewer images than it takes, or ``shots`` or ``fraction`` ask for something else.
+        """
+        if self.rule is None:
+            return super().labelled(splits, source)
+        for key, value in (("shots", self.shots), ("fraction", self.fraction)):
+            if value is not None:
+                raise DataError(
+                    f"datamodule.{key}={value} and datamodule.vtab_1k={self.rule} both say how many images are "
+                    "labelled; leave one of them at null"
+                )
+        check_present(splits, source)
+        return vtab_1k(splits, self.name, split_seed=self.split_seed, final=self.rule == "final")
 
     def _opened(self) -> dict[str, Any]:
         try:

@@ -279,6 +279,57 @@ def test_svhn_and_cifar100_are_read_from_their_own_files(tmp_path: Path, monkeyp
     assert published("cifar100", tmp_path).sizes == {"train": 300, "val": 100, "test": 100}
 
 
+@pytest.fixture
+def svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in with the file format of SVHN: 2,600 digits to train on, 60 to test."""
+    from scipy.io import savemat
+
+    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda *_: True)
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 2600), ("test", 60)):
+        images = generator.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        savemat(tmp_path / f"{split}_32x32.mat", {"X": images, "y": np.arange(count)[:, None] % 10 + 1})
+    return tmp_path
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_rule_of_vtab_takes_1000_images(svhn: Path) -> None:
+    choose = published("svhn", svhn, val_fraction=0.1, vtab_1k="choose")
+    assert choose.sizes == {"train": 800, "val": 200, "test": 60}
+    whole = published("svhn", svhn, val_fraction=0.1)
+    ids = {split: set(choose.records(split).ids) for split in choose.sizes}
+    assert ids["train"] < set(whole.records("train").ids)
+    assert ids["val"] < set(whole.records("val").ids)
+    assert ids["test"] == set(whole.records("test").ids)
+    assert choose.summary()["usual_metric"] == "acc"
+    counts = np.bincount(choose.targets("train"), minlength=10)
+    # Drawn evenly over all images, so that classes differ as chance has it: hypergeometric, not ten times 80.
+    assert counts.std() > 0
+    assert np.square(counts - 80).sum() / 80 < 30
+    again = published("svhn", svhn, val_fraction=0.1, vtab_1k="choose")
+    assert again.summary() == choose.summary()
+    other = published("svhn", svhn, val_fraction=0.1, vtab_1k="choose", split_seed=1)
+    assert set(other.records("train").ids) != ids["train"]
+    final = published("svhn", svhn, val_fraction=0.1, vtab_1k="final")
+    assert set(final.records("train").ids) == ids["train"] | ids["val"]
+    assert final.sizes == {"train": 1000, "val": 200, "test": 60}
+    target = dict(zip(whole.records("val").ids, whole.targets("val").tolist(), strict=True))
+    for name, one in zip(final.records("train").ids[800:], final.targets("train")[800:].tolist(), strict=True):
+        assert target[name] == one
+    final.configure(InputSpec(height=16, width=16))
+    assert next(iter(final.train_dataloader()))["images"].shape == (2, 3, 16, 16)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_rule_of_vtab_needs_its_images(svhn: Path) -> None:
+    with pytest.raises(DataError, match=r"vtab_1k takes 200 images of the val split of svhn, which has 130; .*val_fra"):
+        published("svhn", svhn, val_fraction=0.05, vtab_1k="choose").prepare()
+    with pytest.raises(DataError, match=r"datamodule.shots=5 and datamodule.vtab_1k=final both say how many"):
+        published("svhn", svhn, val_fraction=0.1, vtab_1k="final", shots=5).prepare()
+    with pytest.raises(DataError, match=r"datamodule\.vtab_1k=1000"):
+        published("svhn", svhn, vtab_1k="1000")
+
+
 @pytest.mark.network
 @pytest.mark.slow
 def test_cifar10_is_downloaded(tmp_path: Path) -> None:
