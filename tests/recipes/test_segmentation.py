@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from headstart.execution.execute import prepare_model
 from headstart.execution.export import export_run
 from headstart.execution.load import load
 from headstart.inference.masks import WithMasks
+from headstart.runs.directory import find_runs
+from headstart.runs.result import read_result
 from headstart.training.checkpoints import load_weights
 
 SHAPES = (
@@ -49,7 +54,31 @@ def train_shapes(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("strategy", ["freeze", "partial", "full"])
+def ious(network: torch.nn.Module, batches) -> np.ndarray:
+    """Of each class, counted pixel by pixel over all batches."""
+    both, either = np.zeros(4), np.zeros(4)
+    for batch in batches:
+        with torch.no_grad():
+            outputs = network(batch["images"])
+        predicted = F.interpolate(outputs, size=(64, 64), mode="bilinear", align_corners=False).argmax(1).numpy()
+        for true, said in zip(batch["targets"].numpy(), predicted, strict=True):
+            for number in range(4):
+                counts = true != 255
+                both[number] += ((true == number) & (said == number) & counts).sum()
+                either[number] += (((true == number) | (said == number)) & counts).sum()
+    return both / either
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "freeze",
+        "partial",
+        "full",
+        pytest.param("lora", marks=pytest.mark.slow),
+        pytest.param("lp_ft", marks=pytest.mark.slow),
+    ],
+)
 def test_a_network_beats_the_answer_background(train_shapes, strategy: str):
     path, result = train_shapes(f"strategy={strategy}", "callbacks.plots=false")
     shares = result.data["class_shares"]["test"]
@@ -59,8 +88,9 @@ def test_a_network_beats_the_answer_background(train_shapes, strategy: str):
     assert result.details["monitor"] == "val/miou"
     audit = json.loads((path / "audit.json").read_text())
     drift = {stage["name"]: stage["drift_relative"] for stage in audit["stages"]}
-    moved = {"freeze": {"head"}, "partial": {"head", "block2"}, "full": {"head", "block1", "block2"}}[strategy]
+    moved = {"freeze": {"head"}, "partial": {"head", "block2"}}.get(strategy, {"head", "block1", "block2"})
     assert {name for name, amount in drift.items() if amount} == moved
+    assert result.details["phases"] == (["probe", "finetune"] if strategy == "lp_ft" else [result.details["phases"][0]])
 
 
 def test_metrics_are_those_of_the_chosen_checkpoint_in_a_loop(train_shapes, tmp_path):
@@ -69,20 +99,54 @@ def test_metrics_are_those_of_the_chosen_checkpoint_in_a_loop(train_shapes, tmp_
     resolved = resolve_run(compose([*SHAPES, f"paths.output_dir={tmp_path}/out", *overrides]))
     _, surroundings, model = prepare_model(resolved)
     load_weights(model, path / "checkpoints")
-    model.eval()
-    both, either = np.zeros(4), np.zeros(4)
-    for batch in surroundings.data.test_dataloader():
-        with torch.no_grad():
-            outputs = model(batch["images"])
-        predicted = F.interpolate(outputs, size=(64, 64), mode="bilinear", align_corners=False).argmax(1).numpy()
-        for true, said in zip(batch["targets"].numpy(), predicted, strict=True):
-            for number in range(4):
-                counts = true != 255
-                both[number] += ((true == number) & (said == number) & counts).sum()
-                either[number] += (((true == number) | (said == number)) & counts).sum()
-    for name, iou in zip(surroundings.task.classes, both / either, strict=True):
+    found = ious(model.eval(), surroundings.data.test_dataloader())
+    for name, iou in zip(surroundings.task.classes, found, strict=True):
         assert result.metrics[f"test/iou_{name}"] == pytest.approx(iou, abs=2e-3)
-    assert result.metrics["test/miou"] == pytest.approx((both / either).mean(), abs=2e-3)
+    assert result.metrics["test/miou"] == pytest.approx(found.mean(), abs=2e-3)
+
+
+@pytest.mark.slow
+def test_adapters_are_folded_into_what_predicts_masks(train_shapes):
+    path, result = train_shapes(
+        "strategy=lora", "trainer.max_epochs=2", "datamodule.images=60", "callbacks.plots=false"
+    )
+    model = load(path)
+    assert not any("lora_" in name for name, _ in model.network.named_parameters())
+    found = ious(model.network, images_to_test("datamodule.images=60"))
+    assert result.metrics["test/miou"] == pytest.approx(found.mean(), abs=2e-3)
+
+
+def images_to_test(*overrides: str):
+    """The test images of the drawn shapes, in one process."""
+    _, surroundings, _ = prepare_model(resolve_run(compose([*SHAPES, *overrides])))
+    return surroundings.data.test_dataloader()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["freeze", "full"])
+def test_two_processes_score_every_image_once(strategy: str, tmp_path: Path):
+    """15 test images are no even share for two."""
+    chosen = ["datamodule.images=75", f"strategy={strategy}", "trainer.max_epochs=2", "callbacks.plots=false"]
+    command = [sys.executable, "-m", "headstart", "train", *SHAPES, *chosen, "trainer=ddp_cpu", "trainer.devices=2"]
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [*command, f"paths.output_dir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (path,) = find_runs(tmp_path)
+    result = read_result(path)
+    assert result.data["sizes"]["test"] == 15
+    with np.load(path / "predictions_test.npz") as stored:
+        assert len(set(stored["ids"].tolist())) == 15
+        hits, pixels = stored["hits"], stored["pixels"]
+    found = ious(load(path).network, images_to_test(*chosen))
+    assert result.metrics["test/miou"] == pytest.approx(found.mean(), abs=2e-3)
+    assert result.metrics["test/acc"] == pytest.approx(hits.sum() / pixels.sum(), abs=1e-6)
 
 
 @pytest.mark.parametrize("choices", [("strategy=freeze", "datamodule.augment=light"), ("strategy=full",)])

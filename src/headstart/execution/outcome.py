@@ -166,6 +166,7 @@ def _write_predictions(
     run: RunDirectory, split: str, module: ScoredModel, data: ImageDataModule, ids: np.ndarray
 ) -> None:
     predictions = module.predictions[split]
+    kept: dict[str, Any] = module.task.kept(torch.from_numpy(predictions.outputs))
     with atomic_write(run.predictions_file(split), "wb") as file:
         np.savez_compressed(
             file,
@@ -174,6 +175,7 @@ def _write_predictions(
             targets=predictions.targets,
             probabilities=predictions.probabilities,
             classes=np.asarray(data.classes),
+            **{name: rows.numpy() for name, rows in kept.items()},
         )
 
 

@@ -42,12 +42,16 @@ class StoredPredictions:
         targets: the true class positions, ``(N,)``; of other tasks ``(N, outputs)``.
         probabilities: ``(N, C)``.
         classes: the class names, in the order of the columns.
+        hits: of masks, the right pixels of each class ``(N, C)``; targets and probabilities are shares of classes then.
+        pixels: of masks, those that count ``(N,)``.
     """
 
     ids: "np.ndarray"
     targets: "np.ndarray"
     probabilities: "np.ndarray"
     classes: tuple[str, ...]
+    hits: "np.ndarray | None" = None
+    pixels: "np.ndarray | None" = None
 
 
 @dataclass(frozen=True)
@@ -144,9 +148,17 @@ class RunRecord:
 
     def predictions(self, split: str) -> StoredPredictions | None:
         """What the run predicted for ``split``; None where it kept none, or predicts no classes."""
-        path = self.directory.predictions_file(split)
-        found = self._part(path, lambda: read_predictions(path), None)
+        found = self._stored(split)
         return found if found is not None and found.targets.ndim == 1 else None
+
+    def masks(self, split: str) -> StoredPredictions | None:
+        """The same of a run that predicts masks; None of others, and of runs that counted no pixels yet."""
+        found = self._stored(split)
+        return found if found is not None and found.hits is not None else None
+
+    def _stored(self, split: str) -> StoredPredictions | None:
+        path = self.directory.predictions_file(split)
+        return self._part(path, lambda: read_predictions(path), None)
 
     def _part(self, path: Path, read: Callable[[], Part], absent: Part) -> Part:
         if not path.is_file():
@@ -253,6 +265,7 @@ def read_predictions(path: str | Path) -> StoredPredictions:
             ids, targets = archive["ids"].astype(str), archive["targets"]
             chances = archive["probabilities"].astype(np.float64)
             classes = tuple(str(name) for name in archive["classes"])
+            hits, pixels = (archive[name].astype(np.int64) if name in archive else None for name in ("hits", "pixels"))
         one_class = targets.ndim == 1
         targets = targets.astype(np.int64 if one_class else np.float64)
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -261,8 +274,13 @@ def read_predictions(path: str | Path) -> StoredPredictions:
         raise RunError(f"{path} is damaged: {ids.shape} ids, {targets.shape} targets, {chances.shape} probabilities")
     if one_class and not 0 <= targets.min() <= targets.max() < max(len(classes), chances.shape[1]):
         raise RunError(f"{path} is damaged: targets {targets.min()} to {targets.max()} of {len(classes)} classes")
+    if (hits is None) != (pixels is None) or (
+        hits is not None and pixels is not None and (hits.shape != chances.shape or pixels.shape != ids.shape)
+    ):
+        raise RunError(f"{path} is damaged: its counts of pixels do not fit its {len(ids)} images")
     order = np.argsort(ids, kind="stable")
-    return StoredPredictions(ids[order], targets[order], chances[order], classes)
+    counts = [None if part is None else part[order] for part in (hits, pixels)]
+    return StoredPredictions(ids[order], targets[order], chances[order], classes, *counts)
 
 
 def value_text(value: Any) -> str:

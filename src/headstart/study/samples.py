@@ -15,6 +15,7 @@ from headstart.runs.reader import RunRecord
 from headstart.study.compare import drawn_few, folds_of, split_of_run
 from headstart.study.paired import Paired, paired_difference
 from headstart.study.statistics import FEWEST
+from headstart.tasks.mask_scores import over_images
 
 Cell = Mapping[str, RunRecord]
 
@@ -66,7 +67,7 @@ class Pairing:
     """Comparisons in one metric; every run's predictions are read once.
 
     Args:
-        metric: flat name; image by image it is known for plain accuracy, ``<split>/acc``.
+        metric: flat name; image by image it is known for plain accuracy, ``<split>/acc``, and for every score of masks.
     """
 
     def __init__(self, metric: str) -> None:
@@ -102,7 +103,9 @@ class Pairing:
             return paired_difference(scores[0], scores[1], overlap=share)
         grid = self._grid(cells, groups)
         drawn = drawn_share(run) if over_splits else 0.0
-        choices = {"step": 1.0, "shared": share or 1.0, "drawn": drawn}
+        # Of masks no image is just right or wrong.
+        step = 0.0 if run.masks(self.split) is not None else 1.0
+        choices = {"step": step, "shared": share or 1.0, "drawn": drawn}
         return paired_difference(scores[0], scores[1], images=grid, exact=exact, **choices)
 
     def scope(self, runs: Sequence[RunRecord]) -> Scope:
@@ -140,14 +143,17 @@ class Pairing:
 
     def _read(self, run: RunRecord) -> tuple[np.ndarray, np.ndarray] | None:
         found = run.predictions(self.split) if self._short == "acc" else None
-        if found is None:
-            return None
-        right = (two_columns(found.probabilities).argmax(axis=1) == found.targets).astype(np.float64)
+        values, rounded = None, _ROUNDED
+        if found is not None:
+            values = (two_columns(found.probabilities).argmax(axis=1) == found.targets).astype(np.float64)
+            rounded += 0.5 / len(values)
+        elif (found := run.masks(self.split)) is not None:
+            values = over_images(found, self._short)
         # An accuracy of another kind (a mean over classes, say) is no mean over images.
-        if abs(float(right.mean()) - run.metrics[self.metric]) > _ROUNDED + 0.5 / len(right):
+        if found is None or values is None or abs(float(values.mean()) - run.metrics[self.metric]) > rounded:
             return None
         columns = self._columns
-        return np.array([columns.setdefault(str(name), len(columns)) for name in found.ids]), right
+        return np.array([columns.setdefault(str(name), len(columns)) for name in found.ids]), values
 
 
 def deterministic(runs: Iterable[RunRecord]) -> bool:

@@ -132,6 +132,14 @@ class Task(ABC):
         """
         return outputs, targets
 
+    def kept(self, outputs: Tensor) -> dict[str, Tensor]:
+        """What the predictions of a split hold beside probabilities, ``(N, ...)`` by name; as a rule nothing.
+
+        Args:
+            outputs: of the split, as :meth:`rows` keeps them.
+        """
+        return {}
+
     def record(self) -> dict[str, Any]:
         """What of it came from the data, in plain values; :func:`~headstart.tasks.build_task` takes it."""
         return {} if self.temperature == 1.0 else {"temperature": self.temperature}

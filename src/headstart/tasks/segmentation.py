@@ -92,6 +92,11 @@ class Segmentation(Task):
         losses = _losses(outputs, targets).flatten(1).sum(dim=1, keepdim=True)
         return torch.cat([confusion.flatten(1).float(), losses], dim=1), shares
 
+    def kept(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Of each image the right pixels of each class (``hits``), and the pixels that count (``pixels``)."""
+        table = self._confusion(outputs).long()
+        return {"hits": table.diagonal(dim1=1, dim2=2), "pixels": table.sum(dim=(1, 2))}
+
     def evaluate(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Of the :meth:`rows` of a split: ``loss``, ``miou``, ``acc`` (share of the pixels) and ``iou_<class>``.
 

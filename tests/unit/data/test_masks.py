@@ -125,6 +125,29 @@ def test_a_wrong_mask_is_one_line_with_its_name(folder: Path, what: str, said: s
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("missing", r"list.csv, line 5: train/images/3.png has no mask train/masks/3.png in "),
+        ("size", r"list.csv, line 5: train/masks/3.png is 41 x 30 pixels and its image train/images/3.png is 40 x 30"),
+        ("value", r"list.csv, line 5: train/masks/3.png has the class number 9, and datamodule.class_names names 3"),
+        ("colour", r"list.csv, line 5: .*masks/3.png cannot be read as a mask: it has colours"),
+        ("image", r"list.csv, line 5: train/images/3.png is not in .*; set datamodule.root"),
+    ],
+)
+def test_a_wrong_mask_of_a_table_is_told_with_its_line(folder: Path, what: str, said: str):
+    lines = [f"train/images/{n}.png,train/masks/{n}.png,train" for n in range(6)]
+    (folder / "list.csv").write_text("\n".join(["path,mask,split", *lines]))
+    if what == "image":
+        (folder / "train" / "images" / "3.png").unlink()
+    spoil(folder, what)
+    for _ in range(2):
+        data = MaskTable(manifest=folder / "list.csv", class_names=["a", "b", "c"], **CHOICES)
+        with pytest.raises(DataError, match=said) as raised:
+            data.prepare()
+        assert "\n" not in str(raised.value)
+
+
 def test_what_was_looked_at_is_remembered_by_content(folder: Path):
     memory = folder / "memory"
     first = loaded(MaskFolder(root=folder, memory_path=memory, **CHOICES)).targets("train")

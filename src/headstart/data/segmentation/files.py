@@ -111,15 +111,18 @@ class MaskTable(ImageDataModule):
         """
         table = read_manifest(self.manifest, self.columns, "classes")
         masks = [table.classes[place] for place in table.targets]
-        if missing := [path for path in table.paths if not (self.root / path).is_file()]:
-            raise DataError(f"{self.manifest}: {missing[0]} is not in {self.root}; set datamodule.root")
+        lines = [f"{self.manifest}, {line}" for line in table.lines]
+        for line, path in zip(lines, table.paths, strict=True):
+            if not (self.root / path).is_file():
+                raise DataError(f"{line}: {path} is not in {self.root}; set datamodule.root")
         source = mask_source(
             self.manifest.stem,
             self.root,
             list(zip(table.splits, table.paths, masks, strict=True)),
+            lines=lines,
             class_names=self.class_names,
             memory_path=self.memory_path,
             max_pixels=self.max_pixels,
         )
         groups = None if table.groups is None else dict(zip(table.paths, table.groups, strict=True))
-        return replace(source, groups=groups)
+        return replace(source, groups=groups, places=dict(zip(table.paths, table.lines, strict=True)))

@@ -92,6 +92,7 @@ def mask_source(
     root: Path,
     listed: Sequence[tuple[str, str, str]],
     *,
+    lines: Sequence[str] | None = None,
     class_names: Sequence[str] | None,
     memory_path: str | Path | None,
     max_pixels: int,
@@ -102,6 +103,7 @@ def mask_source(
         name: of the data set.
         root: of the relative paths.
         listed: ``(split, image, mask)``.
+        lines: where each is listed, for messages; None: nowhere.
         class_names: in the order of their numbers; None: numbers up to the largest that occurs.
         memory_path: where checks are remembered.
         max_pixels: of an image or mask.
@@ -109,10 +111,12 @@ def mask_source(
     Raises:
         DataError: a mask is missing, damaged, of another size than its image or has a number that is no class.
     """
-    if missing := [mask for _, _, mask in listed if not (root / mask).is_file()]:
-        image = next(image for _, image, mask in listed if mask == missing[0])
+    where = [f"{line}: " for line in lines] if lines is not None else [""] * len(listed)
+    if missing := [place for place, (_, _, mask) in enumerate(listed) if not (root / mask).is_file()]:
+        _, image, mask = listed[missing[0]]
         raise DataError(
-            f"{image} has no mask {missing[0]} in {root}{_more(len(missing))}; add it, or take the image out"
+            f"{where[missing[0]]}{image} has no mask {mask} in {root}{_more(len(missing))}; add it, or take the image "
+            "out"
         )
     source = file_source(
         name,
@@ -136,7 +140,7 @@ def mask_source(
         raise DataError(
             f"{name} has masks of {len(classes)} class(es) {list(classes)}; a segmentation needs at least two"
         )
-    _check(listed, looked, classes)
+    _check(listed, where, looked, classes)
     splits = {}
     for split, records in source.splits.items():
         places = records.targets.tolist()
@@ -189,23 +193,28 @@ def _look(image: Path, mask: Path, max_pixels: int) -> dict[str, Any]:
 
 
 def _check(
-    listed: Sequence[tuple[str, str, str]], looked: Mapping[int, dict[str, Any]], classes: Sequence[str]
+    listed: Sequence[tuple[str, str, str]],
+    where: Sequence[str],
+    looked: Mapping[int, dict[str, Any]],
+    classes: Sequence[str],
 ) -> None:
     problems = []
     for place, found in sorted(looked.items()):
         _, image, mask = listed[place]
         above = [int(number) for number in found["counts"] if int(number) >= len(classes)]
         if found["error"]:
-            problems.append(found["error"])
+            problems.append(f"{where[place]}{found['error']}")
         elif found["image"] != found["mask"]:
             (w, h), (width, height) = found["mask"], found["image"]
             problems.append(
-                f"{mask} is {w} x {h} pixels and its image {image} is {width} x {height}; both must be alike"
+                f"{where[place]}{mask} is {w} x {h} pixels and its image {image} is {width} x {height}; both must be "
+                "alike"
             )
         elif above:
             problems.append(
-                f"{mask} has the class number {max(above)}, and datamodule.class_names names {len(classes)} classes (0 "
-                f"to {len(classes) - 1}; 255 does not count); correct the mask, or name all classes"
+                f"{where[place]}{mask} has the class number {max(above)}, and datamodule.class_names names "
+                f"{len(classes)} classes (0 to {len(classes) - 1}; 255 does not count); correct the mask, or name all "
+                "classes"
             )
     if problems:
         raise DataError(problems[0] + _more(len(problems)))
