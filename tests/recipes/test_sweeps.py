@@ -189,6 +189,22 @@ def test_two_jobs_at_a_time_and_the_same_run_twice(command: Command):
 
 
 @pytest.mark.slow
+def test_a_search_looks_for_the_metric_that_chooses_checkpoints(command: Command):
+    arguments = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.per=null", "hydra.sweeper.report=false", "study.trials=1")
+    arguments += ("callbacks.checkpoint.monitor=val/loss", "optimizer.lr=tag(log,interval(1e-4,1e-1))")
+    code, out = command(*arguments, "trainer.max_epochs=1")
+    assert code == 0, out
+    rows = list(csv.DictReader((command.study() / "search.csv").read_text().splitlines()))
+    assert len(rows) == 1
+    for row in rows:
+        result = json.loads((command.study() / row["run"] / "result.json").read_text())
+        assert float(row["val/loss"]) == pytest.approx(result["metrics"]["val/loss"])
+    code, out = command(*arguments, "trainer.max_epochs=1", "hydra.sweeper.objectives={val/f1: maximize}")
+    assert code == 0, out
+    assert "val/f1" in (command.study() / "search.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_and_gives_each_strategy_its_budget(command: Command):
     arguments = ("-m", "hydra/sweeper=optuna", "strategy=freeze,full", "optimizer.lr=tag(log,interval(1e-4,1e-1))")
     arguments += ("trainer.max_epochs=2", "study.trials=2", "hydra.sweeper.report=false")

@@ -16,7 +16,7 @@ from headstart.launch.pool import JobPool, Running, interruptible
 from headstart.launch.progress import SweepProgress
 from headstart.launch.space import Space
 from headstart.launch.sweep import record
-from headstart.runs.result import Result, read_metrics_csv
+from headstart.runs.result import Result, higher_is_better, read_metrics_csv
 from headstart.system.atomic import atomic_write
 from headstart.system.console import show
 from headstart.system.digests import digest
@@ -30,6 +30,7 @@ STORAGE_FILE = "search.db"
 TRIALS_FILE = "search.csv"
 _LOCK_FILE = ".search.lock"
 _MISTAKES_IN_A_ROW = 3
+_OF_TASK = {"multilabel": "val/map", "segmentation": "val/miou", "regression": "val/loss"}
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,17 @@ def open_storage(path: Path) -> "optuna.storages.BaseStorage":
     import optuna
 
     return optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+def usual_objectives(task: str, monitor: str | None) -> dict[str, str]:
+    """What a search looks for where nothing else is said: the metric of validation that chooses checkpoints.
+
+    Args:
+        task: of the runs; ``auto`` is some kind of classes. Of numbers it is the loss, which orders as their errors do.
+        monitor: ``callbacks.checkpoint.monitor``.
+    """
+    name = monitor or _OF_TASK.get(task, "val/acc")
+    return {name: "maximize" if higher_is_better(name) else "minimize"}
 
 
 @contextmanager

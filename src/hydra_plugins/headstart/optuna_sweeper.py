@@ -57,7 +57,7 @@ class OptunaSweeper(Sweeper):
                 "hydra/sweeper=optuna learns from trials that have ended, so it must not start all of them at once: "
                 "say how many run at a time with hydra.launcher.n_jobs, such as 4"
             )
-        from headstart.launch.search import Search, SearchSettings
+        from headstart.launch.search import Search, SearchSettings, usual_objectives
         from headstart.launch.search_summary import raise_unless_found, show_search
         from headstart.launch.space import build_space
         from headstart.launch.sweep import write_reports
@@ -70,7 +70,12 @@ class OptunaSweeper(Sweeper):
             [job] = launcher.plan([overrides], number, label=label)
             return job
 
-        search = Search(space, SearchSettings(**self.settings), self.folder, make_job)
+        settings = dict(self.settings)
+        if settings.get("objectives") is None:
+            run = make_job([*space.fixed, *filter(None, space.arms[:1])], 0, "what is looked for").run
+            monitor = None if run is None else run.settings.callbacks.checkpoint.monitor
+            settings["objectives"] = usual_objectives("auto" if run is None else run.settings.task, monitor)
+        search = Search(space, SearchSettings(**settings), self.folder, make_job)
         search.run(launcher.pool())
         show_search(search)
         if self.report:

@@ -10,7 +10,7 @@ from launch_testing import dies, fails, finishes
 
 from headstart.errors import ConfigError, RunError
 from headstart.launch.pool import JobPool, PoolSettings
-from headstart.launch.search import Search, SearchSettings, objective_value, only_one
+from headstart.launch.search import Search, SearchSettings, objective_value, only_one, usual_objectives
 from headstart.launch.search_summary import best_overrides, raise_unless_found, show_search
 from headstart.launch.space import build_space
 from headstart.runs.result import Cost, Result
@@ -217,6 +217,22 @@ def test_names_of_objectives():
     assert objective_value(result, "params/trainable") == 3
     with pytest.raises(ConfigError, match="a run has val/acc"):
         objective_value(result, "val/accuracy")
+
+
+@pytest.mark.parametrize(
+    ("task", "monitor", "objectives"),
+    [
+        ("auto", None, {"val/acc": "maximize"}),
+        ("multiclass", "val/f1", {"val/f1": "maximize"}),
+        ("auto", "val/loss", {"val/loss": "minimize"}),
+        ("multilabel", None, {"val/map": "maximize"}),
+        ("segmentation", None, {"val/miou": "maximize"}),
+        ("regression", None, {"val/loss": "minimize"}),
+        ("regression", "val/rmse", {"val/rmse": "minimize"}),
+    ],
+)
+def test_a_search_looks_for_what_chooses_checkpoints(task, monitor, objectives):
+    assert usual_objectives(task, monitor) == objectives
 
 
 @pytest.mark.parametrize("choice", [{"sampler": "grid"}, {"pruner": "all"}, {"budget": "runs"}])
