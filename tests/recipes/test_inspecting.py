@@ -1,15 +1,20 @@
 """``headstart inspect``: what is wrong with a data set is told before anything is trained on it."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from headstart.commands.cli import main
-from headstart.inspection.page import inspect
+from headstart.data import Folder
+from headstart.errors import RunError
+from headstart.inspection.page import inspect, inspect_runs
+from headstart.runs.directory import find_runs
 
 CHOICES = ["backbone=small_cnn", "backbone.weights=none", "datamodule.image_size=32"]
 
@@ -97,3 +102,63 @@ def test_numbers_have_no_classes_to_count(image_folder: Callable[..., Path], tmp
     found = inspect(choices, tmp_path / "page")
     assert found.counts == {}
     assert "images" in (tmp_path / "page" / "data.html").read_text()
+
+
+@pytest.fixture
+def mislabelled(image_folder: Callable[..., Path]) -> tuple[Path, set[str]]:
+    """Two classes of 20 images, four of which are in the other's folder."""
+    root = image_folder(splits={"": 20})
+    for number in range(2):
+        for one, other in (("ant", "bee"), ("bee", "ant")):
+            (root / one / f"{number:03d}.png").rename(root / other / f"wrong{number}.png")
+    return root, {f"{name}/wrong{number}.png" for name in ("ant", "bee") for number in range(2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["freeze", "full"])
+def test_a_run_names_the_training_images_that_are_labelled_wrongly(
+    mislabelled: tuple[Path, set[str]],
+    strategy: str,
+    train: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    root, wrong = mislabelled
+    run = train(f"strategy={strategy}", "datamodule.flip=false", root=root).run.path
+    assert main(["inspect", str(run), "--out", str(tmp_path / "page")]) == 0
+    assert "labels surprise models that have not seen them" in " ".join(capsys.readouterr().out.split())
+    with (tmp_path / "page" / "suspects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    training = {name for name in wrong if name in _training_images(root)}
+    assert training
+    assert {row["image"] for row in rows[: len(training)]} == training
+    assert all(row["label"] != row["predicted"] for row in rows)
+    page = (tmp_path / "page" / "data.html").read_text()
+    assert "Labels to look at" in page
+    assert all(name in page for name in training)
+
+
+def _training_images(root: Path) -> set[str]:
+    data = Folder(root=root, batch_size=1, seed=0, val_fraction=0.2)
+    return set(data.records("train").ids)
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_cross_validation_name_all_images_that_are_labelled_wrongly(
+    mislabelled: tuple[Path, set[str]], train: Callable[..., Any], tmp_path: Path
+):
+    root, wrong = mislabelled
+    for fold in range(3):
+        train("strategy=freeze", "head=logreg", "datamodule.augment=none", "datamodule.folds=3",
+              f"datamodule.fold={fold}", root=root)  # fmt: skip
+    _, named = inspect_runs(find_runs(tmp_path / "outputs"), tmp_path / "page")
+    assert {one.image for one in named[: len(wrong)]} == wrong
+    with pytest.raises(RunError, match="lack fold 0, 2 of 3"):
+        inspect_runs([path for path in find_runs(tmp_path / "outputs") if "fold1" in path.name], tmp_path / "other")
+
+
+def test_a_run_beside_something_else_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("{}")
+    assert main(["inspect", str(tmp_path / "run"), "datamodule.image_size=32"]) == 1
+    assert "after runs there can be further runs only" in capsys.readouterr().err

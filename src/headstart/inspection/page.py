@@ -12,8 +12,12 @@ from headstart.config import compose, resolve_run
 from headstart.config.settings import Component
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.transforms import to_picture
+from headstart.errors import RunError
 from headstart.inspection.facts import Inspection, Pair, Place, inspect_data
+from headstart.inspection.misleading import Misleading
+from headstart.inspection.suspects import Suspect, data_of, judge, suspects
 from headstart.plots.style import SERIES, Plot, canvas, finish, legend_above, shorten
+from headstart.runs.reader import read_run
 from headstart.study.page import Cell, Section, bullets, document, figures, gallery, heading, paragraph, table
 from headstart.study.thumbnails import thumbnail
 from headstart.system.atomic import atomic_write
@@ -48,10 +52,39 @@ def inspect(overrides: Sequence[str], out: Path | None = None) -> Inspection:
     image_size = chosen.arguments.get("image_size")
     backbone = build_backbone(settings.backbone, resolved.weights, seed=settings.seed, image_size=image_size)
     data.configure(backbone.input_spec)
+    return _told(data, Path(settings.paths.output_dir), out)
+
+
+def inspect_runs(runs: Sequence[Path], out: Path | None = None) -> tuple[Inspection, list[Suspect]]:
+    """Look at the data of finished runs, and at the images that most mislead them.
+
+    Args:
+        runs: one run, or those of a cross-validation.
+        out: folder of the page and of ``suspects.csv``; None: as of :func:`inspect`, beside the first run's study.
+
+    Raises:
+        HeadstartError: a run is not finished, or the data cannot be used any more.
+    """
+    records = [read_run(path) for path in runs]
+    if odd := next((record for record in records if record.status != "done"), None):
+        raise RunError(f"{odd.path} is not finished: {odd.reason}; look at finished runs, or finish it first")
+    data = data_of(records[0])
+    judged = judge(records, data)
+    named = suspects(judged)
+    return _told(data, records[0].path.parent.parent, out, Misleading(judged, named)), named
+
+
+def _told(
+    data: ImageDataModule, output_dir: Path, out: Path | None, misleading: Misleading | None = None
+) -> Inspection:
     found = inspect_data(data)
     print_inspection(found)
-    folder = out or Path(settings.paths.output_dir) / "inspection" / re.sub(r"[^\w.-]+", "_", found.name)
-    show(str(write_page(found, data, folder)))
+    folder = out or output_dir / "inspection" / re.sub(r"[^\w.-]+", "_", found.name)
+    page = write_page(found, data, folder, misleading)
+    if misleading is not None:
+        show(Text(misleading.sentence(), style="yellow"))
+        show(str(misleading.write(folder)))
+    show(str(page))
     return found
 
 
@@ -76,19 +109,21 @@ def print_inspection(found: Inspection) -> None:
         show(Text(warning, style="yellow"))
 
 
-def write_page(found: Inspection, data: ImageDataModule, folder: Path) -> Path:
+def write_page(found: Inspection, data: ImageDataModule, folder: Path, misleading: Misleading | None = None) -> Path:
     """``data.html`` in ``folder``, with its plots beside it.
 
     Args:
         found: of :func:`headstart.inspection.facts.inspect_data`.
         data: the same data, configured with what the network expects.
         folder: made if need be.
+        misleading: images that should be looked at, where runs were asked.
     """
     plots = folder / PLOTS
     plots.mkdir(parents=True, exist_ok=True)
     images = _Images(data)
     sections = [
         Section("summary", "Summary", _summary(found)),
+        *([Section("suspects", "Labels to look at", misleading.html(data))] if misleading else []),
         Section("classes", "Classes and splits", _classes(found, plots)),
         Section("samples", "What the network sees", _samples(found, data, images)),
         *([Section("pairs", "The same picture twice", _pairs(found, images))] if found.pairs else []),

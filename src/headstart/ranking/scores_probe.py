@@ -1,6 +1,6 @@
 """Scores by simple classifiers on the features, each image judged by a classifier that has not seen it.
 
-Every function gives ``(N,)`` numbers, 1 where the image's class was found and 0 elsewhere; their mean is the score.
+A score is ``(N,)`` numbers, 1 where the image's class was found and 0 elsewhere; their mean counts.
 """
 
 from dataclasses import dataclass
@@ -126,7 +126,13 @@ def solve_ridge(data: Labelled) -> RidgeSolution:
 
 
 def logistic(data: Labelled, *, folds: int = FOLDS) -> Array:
-    """Multinomial logistic regression in stratified cross-validation.
+    """Whether the most probable class of :func:`logistic_probabilities` is the image's."""
+    found: Array = (logistic_probabilities(data, folds=folds).argmax(axis=1) == data.targets).astype(np.float64)
+    return found
+
+
+def logistic_probabilities(data: Labelled, *, folds: int = FOLDS) -> Array:
+    """``(N, C)`` by multinomial logistic regression in stratified cross-validation.
 
     The penalty is the one with the lowest loss on the first fold, used for all: one number from a path of eleven.
 
@@ -136,7 +142,7 @@ def logistic(data: Labelled, *, folds: int = FOLDS) -> Array:
         data: features and classes.
         folds: how many.
     """
-    right = np.zeros(len(data))
+    found = np.empty((len(data), data.classes))
     length, fold_of = float(data.power.sum() / len(data)), folds_of(data.targets, folds)
     penalties: tuple[float, ...] = _LOGISTIC
     for fold in range(folds):
@@ -151,9 +157,9 @@ def logistic(data: Labelled, *, folds: int = FOLDS) -> Array:
             if loss >= least:
                 break  # the loss along the path has one minimum
             least, chosen = loss, (penalty,)
-            right[out] = logits.argmax(dim=1).numpy() == data.targets[out]
+            found[out] = logits.softmax(dim=1).numpy()
         penalties = chosen
-    return right
+    return found
 
 
 def _part(spectrum: Spectrum, rows: np.ndarray) -> Spectrum:
