@@ -1,15 +1,19 @@
 """Run directories, weights, images and tables that want to run something, fill the memory or never end."""
 
+import io
 import itertools
 import json
 import os
 import pickle
 import random
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
 from PIL import Image
 from soak_process import TINY, Tally, command
@@ -31,6 +35,9 @@ def run(tally: Tally, folder: Path, chance: random.Random, count: int) -> None:
         "weights": _weights(folder),
         "images": _images(folder),
         "table": _tables(folder),
+        "tar files": _shards(folder),
+        "masks": _masks(folder),
+        "features": _features(folder, good),
     }
     for kind, trials in kinds.items():
         for name, arguments in itertools.islice(trials, max(1, count // len(kinds)) if count < 100 else None):
@@ -179,3 +186,96 @@ def _tables(folder: Path) -> Iterator[Trial]:
         (root / f"{name}.csv").write_bytes(data)
         task = ["task=regression"] if name == "infinite" else []
         yield name, [*common, f"datamodule.manifest={root / name}.csv", *task]
+
+
+def _png(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), (number * 20, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _shards(folder: Path) -> Iterator[Trial]:
+    bomb = (folder / "bomb.png").read_bytes()
+    members: dict[str, bytes] = {}
+    for number in range(12):
+        members |= {f"{number:02}.png": _png(number), f"{number:02}.cls": b"%d" % (number % 2)}
+    changes: dict[str, dict[str, bytes]] = {
+        "bomb": {"03.png": bomb},
+        "eps": {"03.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n"},
+        "pickle": {"03.cls": _pickle(folder)},
+        "deep": {f"{n:02}.json": b"[" * 100_000 for n in range(12)},
+        "outside": {"../../../outside.png": _png(1), "/absolute.png": _png(1)},
+        "long": {"04.cls": b"x" * 200_000},
+    }
+    for name in (*changes, "link", "device", "backwards", "sparse", "pipe", "cut", "gz"):
+        root = folder / f"shards-{name}"
+        root.mkdir()
+        _write_shard(root / "0.tar", members | changes.get(name, {}), name)
+        choices = [f"datamodule.root={root}", "datamodule.shots=null"]
+        choices += ["datamodule.target=json.label"] if name == "deep" else []
+        yield name, [*TINY, "datamodule=webdataset", *choices, "trainer.max_epochs=1"]
+
+
+def _write_shard(path: Path, members: dict[str, bytes], how: str) -> None:
+    kinds = {"link": tarfile.SYMTYPE, "device": tarfile.CHRTYPE, "sparse": tarfile.GNUTYPE_SPARSE}
+    if how == "pipe":
+        os.mkfifo(path.with_name("1.tar"))
+    with tarfile.open(path, "w:gz" if how == "gz" else "w") as file:
+        for name, content in sorted(members.items()):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            if name == "03.png" and how in kinds:
+                info.type, info.linkname = kinds[how], "/dev/zero"
+            file.addfile(info, io.BytesIO(content))
+    whole = bytearray(path.read_bytes())
+    if how == "backwards":  # a member of less than no bytes leads back to itself
+        whole[124:136] = (-1024).to_bytes(12, "big", signed=True)
+        whole[148:156] = b" " * 8
+        whole[148:156] = f"{sum(whole[:512]):06o}\0 ".encode()
+    path.write_bytes(whole[: len(whole) // 2 + 100] if how == "cut" else whole)
+
+
+def _masks(folder: Path) -> Iterator[Trial]:
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n(" + str(folder / "executed").encode() + b") (w) file\n"
+    for name in ("eps", "bomb", "pipe", "zero", "loop", "colours", "none", "text"):
+        root = folder / f"masks-{name}"
+        for kind in ("images", "masks"):
+            (root / kind).mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (32, 32), (number, 0, 0)).save(root / "images" / f"{number}.png")
+            Image.new("L", (32, 32), number % 2).save(root / "masks" / f"{number}.png")
+        place = root / "masks" / "3.png"
+        place.unlink()
+        if name in ("eps", "text"):
+            place.write_bytes(eps if name == "eps" else b"P1\n" + b"# text\n" * 100_000)
+        elif name == "bomb":
+            shutil.copy(folder / "bomb.png", place)
+        elif name == "pipe":
+            os.mkfifo(place)
+        elif name in ("zero", "loop"):
+            place.symlink_to("/dev/zero" if name == "zero" else place)
+        elif name == "colours":
+            Image.new("RGB", (32, 32)).save(place)
+        choices = [f"datamodule.root={root}", "datamodule.shots=null", "task=segmentation", "head=dense"]
+        yield name, [*TINY, "datamodule=masks", *choices, "trainer.max_epochs=1"]
+
+
+def _features(folder: Path, run: Path) -> Iterator[Trial]:
+    """Files that `headstart similar` is to look through."""
+    named = folder / "stored"
+    named.mkdir()
+    objects = np.array([{}], dtype=object)
+    whole: dict[str, Any] = {"ids": np.array(["a"]), "features": np.ones((1, 8), np.float32), "source": np.array("x")}
+    np.savez(named / "objects.npz", **(whole | {"ids": objects}))
+    np.savez(named / "nan.npz", **(whole | {"features": np.full((1, 8), np.nan)}))
+    np.savez(named / "names.npz", **(whole | {"ids": np.array(["/dev/zero\0"])}))
+    (named / "pickle.npz").write_bytes(_pickle(folder))
+    (named / "cut.npz").write_bytes((named / "nan.npz").read_bytes()[:300])
+    shape = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }"
+    header = b"\x93NUMPY\x01\x00v\x00" + shape.ljust(117) + b"\n"
+    with zipfile.ZipFile(named / "huge.npz", "w") as archive:
+        for name in whole:
+            archive.writestr(f"{name}.npy", header)
+    os.mkfifo(named / "pipe.npz")
+    for path in sorted(named.iterdir()):
+        yield path.stem, ["similar", str(run), "new", "--among", str(path), "--output", str(folder / "near.html")]

@@ -40,7 +40,13 @@ TRAININGS: dict[str, tuple[str, ...]] = {
     "with plots": ("strategy=freeze", "callbacks.plots=true"),
     "logreg": ("strategy=freeze", "head=logreg"),
     "ncm": ("strategy=freeze", "head=ncm"),
+    "calibrated": ("strategy=freeze", "calibrate=temperature", "datamodule.sampler=balanced"),
+    "segmentation": (
+        *("strategy=freeze", "datamodule=shapes", "datamodule.images=20", "datamodule.shots=null"),
+        *("task=segmentation", "head=dense"),
+    ),
 }
+EVALUATED = ("datamodule=digits", "datamodule.shots=3", "datamodule.test_fraction=0.05")
 SWEEP = (*TINY, "-m", "name=swept", "strategy=freeze,full", "seed=1", "trainer.max_epochs=1")
 SWEEPS: dict[str, tuple[str, ...]] = {
     "jobs": (*SWEEP, "hydra/launcher=process", "hydra.launcher.n_jobs_cpu=2"),
@@ -86,7 +92,12 @@ def victims() -> list[Victim]:
             "predict", "predict", ("predict", SOURCE, "new", "--output", "new.csv"), lambda at: digests(at, "*.csv")
         ),
     ]
-    return [*found, *others, others[1], others[0], others[2]]
+    evaluate = ("evaluate", SOURCE, *EVALUATED, "--output", "out")
+    further = [
+        Victim("features", "features", ("features", SOURCE, "new", "--output", "new.npz"), stored),
+        Victim("evaluate", "evaluate", evaluate, lambda at: digests(at / "out")),
+    ]
+    return [*found, *others, *further, others[1], others[0], others[2]]
 
 
 def first_half(tally: Tally, folder: Path, chance: random.Random, count: int) -> None:
@@ -193,6 +204,15 @@ def runs(study: Path) -> dict[str, Any]:
             found |= {str(file.relative_to(study)): arrays(file) for file in path.parent.glob("predictions_*.npz")}
             found |= {f"{path.parent.name}/{name}": value for name, value in digests(path.parent, "export.*").items()}
     return found
+
+
+def stored(at: Path) -> dict[str, Any]:
+    """What a file of features holds; an archive bears the time of its making."""
+    path = at / "new.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as file:
+        return {name: file[name].tolist() for name in file.files}
 
 
 def arrays(path: Path) -> list[Any]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import headstart
+from headstart.commands.arguments import check_output_place
 from headstart.commands.export import main as export
 from headstart.commands.predict import main as predict
 from headstart.errors import CacheError, ConfigError, RunError
@@ -247,3 +248,19 @@ def test_what_cannot_be_written_to_is_said_before_the_work(tmp_path: Path, capsy
     with pytest.raises(RunError, match="device=nothing: there is no such device"):
         find_device("nothing")
     assert find_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_output_is_looked_at_before_the_work(folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "file"
+    file.write_text("x")
+    check_output_place(tmp_path / "new" / "place", folder=folder)
+    check_output_place(tmp_path if folder else file, folder=folder)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ConfigError, match="is a file; give a folder" if folder else "is a folder; give a file in it"):
+        check_output_place(file if folder else tmp_path, folder=folder)
+    with pytest.raises(ConfigError, match=r"/file is no folder; give another place"):
+        check_output_place(file / "new" / "place", folder=folder)
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # nothing is forbidden to root
+    with pytest.raises(ConfigError, match="cannot be written to; give another place"):
+        check_output_place(tmp_path / "new" / "place", folder=folder)

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import math
+import os
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +18,24 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from headstart.config.foreign import foreign_component
+from headstart.data import WebDataset
 from headstart.data.input_spec import InputSpec
 from headstart.data.manifest import Columns, Kind, read_manifest
-from headstart.errors import DataError, HeadstartError, RunError, WeightsError
+from headstart.data.segmentation.masks import read_mask
+from headstart.errors import CacheError, DataError, HeadstartError, RunError, WeightsError
 from headstart.execution.load import load
+from headstart.inference.features import read_features
+from headstart.inference.inputs import find_images
+from headstart.ranking.journal import Journal
+from headstart.runs.directory import RunDirectory
 from headstart.runs.reader import read_config, read_predictions, read_run
 from headstart.runs.result import read_metrics_csv, read_result
+from headstart.store.entry import Meta
+from headstart.training.checkpoints import _read as read_checkpoint
+from headstart.weights.cards import header_card, read_card
 from headstart.weights.loading import read_state
 
 bounded = settings(
@@ -247,3 +259,138 @@ def test_weights_that_are_some_other_archive(tmp_path: Path, names: list[str], c
         for place, name in enumerate(names):
             archive.writestr(f"{place}/{name}".encode("utf-8", "replace").decode(), content)
     survives(lambda: read_state(path), WeightsError)
+
+
+DEEP = b"[" * 100_000
+
+
+def test_what_is_nested_too_deeply_to_read(tmp_path: Path) -> None:
+    for name in ("weights.json", "entry.json", "journal.json"):
+        (tmp_path / name).write_bytes(DEEP)
+    (tmp_path / "weights.safetensors").write_bytes(safetensors(DEEP))
+    assert header_card(tmp_path / "weights.safetensors") == {}
+    assert survives(lambda: read_state(tmp_path / "weights.safetensors"), WeightsError) is None
+    assert survives(lambda: read_card(tmp_path / "weights.json"), WeightsError) is None
+    assert survives(lambda: Meta.read(tmp_path / "entry.json"), CacheError) is None
+    assert Journal.open(tmp_path / "journal.json", "x").tried == {}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def shard() -> bytes:
+    """A tar file of six images with classes."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for number in range(6):
+            members = {"png": png(np.full((4, 4, 3), 9 * number, np.uint8)), "cls": b"%d" % (number % 2)}
+            for suffix, content in members.items():
+                info = tarfile.TarInfo(f"{number}{chr(0xE4) * (number == 3)}.{suffix}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+SHARD = shard()
+
+
+@bounded
+@given(st.data())
+def test_a_tar_file_of_any_bytes(tmp_path: Path, data: st.DataObject) -> None:
+    """Numbers in its headers are what it is read by: most changes are there."""
+    content = bytearray(data.draw(damaged(SHARD) | st.just(SHARD)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        header = 512 * data.draw(st.integers(0, len(content) // 512))
+        content[header + 124 : header + 136] = data.draw(st.binary(min_size=12, max_size=12))
+        content[header + 156 : header + 157] = data.draw(st.sampled_from([b"0", b"5", b"x", b"g", b"L", b"S"]))
+        content[header + 148 : header + 156] = b" " * 8
+        total = f"{sum(content[header : header + 512]) % 0o777777:06o}\0 "
+        content[header + 148 : header + 156] = total.encode()
+    (tmp_path / "0.tar").write_bytes(content)
+    choices = {"batch_size": 4, "seed": 0, "num_workers": 0, "memory_path": tmp_path / "memory"}
+    survives(lambda: WebDataset(root=tmp_path, **choices).prepare(), DataError)
+
+
+@bounded
+@given(st.data())
+def test_a_mask_of_any_bytes(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "mask.png"
+    path.write_bytes(data.draw(damaged(png(np.eye(9, dtype=np.uint8))) | st.binary()))
+    mask = survives(lambda: read_mask(path), DataError)
+    assert mask is None or (mask.dtype == np.uint8 and mask.ndim == 2)
+
+
+@bounded
+@given(st.data())
+def test_a_table_of_images_to_predict_of_any_bytes(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "table.csv"
+    whole = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]).map("path;n\na.png;1\n\u00e4.png;2\n".encode))
+    path.write_bytes(data.draw(damaged(whole) | st.binary()))
+    survives(lambda: list(find_images([path])), DataError)
+
+
+@bounded
+@given(st.data())
+def test_stored_features_of_any_bytes(tmp_path: Path, data: st.DataObject) -> None:
+    whole = io.BytesIO()
+    np.savez(whole, ids=np.array(["a", "b"]), features=np.eye(2, dtype=np.float32), source=np.array("x"))
+    path = tmp_path / "features.npz"
+    path.write_bytes(data.draw(damaged(whole.getvalue()) | st.binary()))
+    survives(lambda: read_features(path), DataError)
+
+
+@pytest.mark.parametrize("place", [6, 8])
+def test_an_archive_that_is_encrypted_or_packed_otherwise(tmp_path: Path, place: int) -> None:
+    """Bits of its flags, or its method, in the header of each member and in the directory at the end."""
+    whole = io.BytesIO()
+    np.savez(whole, ids=np.array(["a"]), features=np.eye(1), source=np.array("x"), targets=np.array([0]))
+    content = bytearray(whole.getvalue())
+    for mark, further in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        at = content.find(mark)
+        while at >= 0:
+            content[at + place + further] |= 1
+            at = content.find(mark, at + 4)
+    path = tmp_path / "features.npz"
+    path.write_bytes(content)
+    for read, error in ((read_features, DataError), (read_predictions, RunError)):
+        assert survives(lambda read=read: read(path), error) is None
+
+
+NO_FILES = ("result.json", "config.yaml", "metrics.csv", "audit.json", "attempts.json", "predictions_val.npz")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    """A pipe gives nothing, and /dev/zero never ends."""
+
+    def place(name: str) -> Path:
+        path = tmp_path / name
+        path.unlink(missing_ok=True)
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+        return path
+
+    for name in NO_FILES:
+        for part, content in (parts() | {"result.json": json.dumps(RESULT).encode()}).items():
+            (tmp_path / part).unlink(missing_ok=True)
+            (tmp_path / part).write_bytes(content)
+        place(name)
+        read_everything(tmp_path)
+        survives(lambda: RunDirectory(tmp_path, "0123456789").attempts(), RunError)
+    for name, read, error in (
+        ("result.json", read_result, RunError),
+        ("config.yaml", lambda path: read_config(path.parent), RunError),
+        ("metrics.csv", read_metrics_csv, RunError),
+        ("predictions_val.npz", read_predictions, RunError),
+        ("features.npz", read_features, DataError),
+        ("table.csv", lambda path: list(find_images([path])), DataError),
+        ("table.csv", lambda path: read_manifest(path, Columns(), "classes"), DataError),
+        ("card.json", read_card, WeightsError),
+        ("entry.json", Meta.read, CacheError),
+        ("best.ckpt", read_checkpoint, RunError),
+    ):
+        with pytest.raises(error, match=f"is a {kind}, not a file"):
+            read(place(name))
+    assert header_card(place("card.safetensors")) == {}

@@ -45,6 +45,7 @@ TORCH_FREE = (
     "system.interpreter",
     "system.locks",
     "system.names",
+    "system.regular",
     "runs.directory",
     "runs.reader",
     "runs.ranks",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from headstart.commands.choices import own_choices
 from headstart.system.console import duration, show
+from headstart.system.names import override
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "backbones=A,B: only these networks",
     )
     choices = list(parser.parse_args(argv).choices)
-    if choices and "=" not in choices[0] and not Path(choices[0]).name.startswith("~"):
-        choices[:1] = ["datamodule=folder", f"datamodule.root={choices[0]}"]
+    if choices and (Path(choices[0]).is_dir() or _names_a_folder(choices[0])):
+        choices[:1] = ["datamodule=folder", override("datamodule.root", choices[0])]
     own, overrides = own_choices(choices, ("backbones", "budget"))
     from headstart.ranking.advice_page import write_advice
     from headstart.ranking.advice_words import points, recommendation
@@ -45,3 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show(advice.command)
     show(f"{write_advice(advice)} ({duration(advice.spent_s)} of {duration(advice.budget_s)} used)")
     return 0
+
+
+def _names_a_folder(choice: str) -> bool:
+    return "=" not in choice and not Path(choice).name.startswith("~")

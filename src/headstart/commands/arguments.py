@@ -1,8 +1,10 @@
 """Arguments that several commands have."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.errors import ConfigError
@@ -26,6 +28,23 @@ def add_batches(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
         "--batch-size", type=at_least_one, default=batch_size, help=f"images at a time (default: {batch_size})"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+
+
+def check_output_place(output: str | Path, *, folder: bool = False) -> None:
+    """Hold before the work that a file, or a folder, can be written at ``--output``.
+
+    Raises:
+        ConfigError: there is something else, or it may not be written to.
+    """
+    path = Path(output)
+    if path.exists() and path.is_dir() != folder:
+        words = "a file; give a folder" if folder else "a folder; give a file in it"
+        raise ConfigError(f"--output={output} is {words}")
+    there = next((place for place in (path, *path.absolute().parents) if place.exists()), Path())
+    if there != path and not there.is_dir():
+        raise ConfigError(f"--output={output}: {there} is no folder; give another place")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"--output={output}: {there} cannot be written to; give another place")
 
 
 def add_images(parser: argparse.ArgumentParser, what: str) -> None:

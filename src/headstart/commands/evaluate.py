@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.commands.arguments import add_batches
+from headstart.commands.arguments import add_batches, check_output_place
 from headstart.config.foreign import add_trust, trust
 from headstart.errors import ConfigError
 from headstart.runs.reader import find_finished
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     resolved = resolve_run(compose([*options.choices, "backbone.weights=none"], config_dir=options.config_dir))
     name = Path(str(resolved.settings.datamodule.arguments.get("root") or resolved.choices["datamodule"])).name
     folder = Path(options.output or Path("evaluations") / f"{directory.name}-{name}")
+    check_output_place(folder, folder=True)
 
     from headstart.execution.load import load
     from headstart.inference.evaluate import evaluate, show_evaluation

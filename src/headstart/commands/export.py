@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from headstart.config.foreign import add_trust, trust
 from headstart.runs.reader import find_finished
+from headstart.system.names import override
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +67,8 @@ def _hint(path: Path, form: str) -> list[str]:
 
 def _usage(path: Path) -> list[str]:
     card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    lines = [f"  python train.py backbone={card['architecture']} backbone.weights={path.parent}"]
+    weights = override("backbone.weights", path.parent)
+    lines = [f"  python train.py backbone={card['architecture']} {shlex.quote(weights)}"]
     timm = card.get("timm")
     if timm and timm["strict"]:
         lines.append(f"  {timm['create']}.load_state_dict(safetensors.torch.load_file({str(path)!r}))")

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.commands.arguments import add_batches, add_images, extractor_of
+from headstart.commands.arguments import add_batches, add_images, check_output_place, extractor_of
 from headstart.config.foreign import add_trust, trust
 from headstart.inference.inputs import find_images
 from headstart.inference.rows import check_output
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from headstart.inference.features import FORMATS, write_features
 
     check_output(choices.output, FORMATS)
+    check_output_place(choices.output)
     extractor, rest = extractor_of(choices.given, precision=choices.precision)
     images = find_images(rest, column=choices.column)
     written = write_features(

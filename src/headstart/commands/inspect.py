@@ -1,9 +1,10 @@
 """``headstart inspect``: look at a data set before anything is trained on it."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from headstart.system.names import override
 
 _HELP = """usage: headstart inspect PATH [key=value ...] [--out DIR]
        headstart inspect datamodule=csv datamodule.manifest=FILE [key=value ...] [--out DIR]
@@ -39,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         inspect_runs(found, Path(out) if out else None)
         return 0
     if "=" not in choices[0] or Path(choices[0]).is_dir():
-        # In quotes, so that any character may be in a path; before a quote, and only there, a backslash is doubled.
-        quoted = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), choices[0])
-        choices[:1] = ["datamodule=folder", f"datamodule.root='{quoted}'"]
+        choices[:1] = ["datamodule=folder", override("datamodule.root", choices[0])]
     from headstart.inspection.page import inspect
 
     inspect(choices, Path(out) if out else None)

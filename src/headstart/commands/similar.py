@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.commands.arguments import add_batches, add_images, at_least_one, extractor_of
+from headstart.commands.arguments import add_batches, add_images, at_least_one, check_output_place, extractor_of
 from headstart.config.foreign import add_trust, trust
 from headstart.inference.inputs import find_images
 from headstart.system.console import show
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_trust(parser)
     choices = parser.parse_args(argv)
     trust(choices.trust)
+    check_output_place(choices.output)
     stored = [path for path in choices.among if path.endswith(".npz")]
     if stored and len(choices.among) > 1:
         parser.error(f"--among {stored[0]} stands alone; give only the file, or only images")

@@ -19,7 +19,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headstart.data.tar_files import read_within
 from headstart.errors import DataError
-from headstart.system.digest_memory import UNREADABLE, DigestMemory, check_regular, file_digests, in_threads
+from headstart.system.digest_memory import UNREADABLE, DigestMemory, file_digests, in_threads
+from headstart.system.regular import check_regular
 
 logger = logging.getLogger(__name__)
 

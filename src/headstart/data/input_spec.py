@@ -1,9 +1,12 @@
 """What a set of weights expects of its input. It travels with the weights, from the backbone to the data."""
 
+import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+CropMode = Literal["center", "squash", "border"]
+_RESIZING = (*get_args(Interpolation), "box", "hamming", "lanczos")  # of other people's weights too
 Fit = Literal["crop", "squash", "pad"]
 
 
@@ -32,7 +35,7 @@ class InputSpec:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     crop_pct: float = 0.875
-    crop_mode: Literal["center", "squash", "border"] = "center"
+    crop_mode: CropMode = "center"
 
     def fitted(self, fit: Fit | None) -> "InputSpec":
         """With another way from an image of any shape to the network's: what ``crop_mode`` says, by its plain name.
@@ -55,6 +58,25 @@ class InputSpec:
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON and fingerprints."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def checked(self) -> "InputSpec":
+        """The same, where it makes sense; it may come from a file of anybody's.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if not all(type(size) is int and size > 0 for size in self.shape):
+            raise ValueError(f"channels, height and width are {self.shape}, not whole numbers above 0")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            numbers = isinstance(values, tuple) and all(isinstance(value, int | float) for value in values)
+            if not numbers or len(values) != self.channels or not all(map(math.isfinite, values)):
+                raise ValueError(f"{key} is {values}, not one number a channel")
+        if min(self.std) <= 0 or not 0 < self.crop_pct <= 1:
+            raise ValueError(f"std {self.std} must be above 0, crop_pct {self.crop_pct} above 0 and at most 1")
+        for value, valid in ((self.interpolation, _RESIZING), (self.crop_mode, get_args(CropMode))):
+            if value not in valid:
+                raise ValueError(f"{value!r} is none of {', '.join(valid)}")
+        return self
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InputSpec":

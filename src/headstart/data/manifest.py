@@ -16,6 +16,7 @@ import numpy as np
 from headstart.data.scan import split_of
 from headstart.errors import DataError
 from headstart.system.extras import require_extra
+from headstart.system.regular import check_regular
 
 Kind = Literal["classes", "labels", "values"]
 
@@ -175,6 +176,7 @@ def _parquet_rows(file: Path, separator: str) -> tuple[Rows, list[str]]:
     from pyarrow import parquet
 
     try:
+        check_regular(file)
         table = parquet.read_table(file)
     except (OSError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
@@ -209,6 +211,7 @@ def cell(value: Any, separator: str) -> str:
 def _text(file: Path) -> str:
     """The whole table as text, a single line feed between its lines: UTF-8, or UTF-16 where it says so."""
     try:
+        check_regular(file)
         data = file.read_bytes()
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = data.decode("utf-16" if wide else "utf-8-sig")

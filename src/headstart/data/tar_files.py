@@ -9,6 +9,7 @@ from threading import Lock
 
 from headstart.data.scan import IMG_EXTENSIONS
 from headstart.errors import DataError
+from headstart.system.regular import check_regular
 
 TAR = ".tar"
 """Suffix of the files; compressed ones cannot be read in place."""
@@ -25,14 +26,15 @@ def members(tar: Path) -> Iterator[tuple[str, int, int]]:
         DataError: it is damaged, compressed or no tar file.
     """
     try:
+        check_regular(tar)
         whole = tar.stat().st_size
         with tarfile.open(tar, "r:") as file:
             for info in file:
                 file.members = []  # type: ignore[attr-defined]  # the library would keep all of them
                 if not info.isfile():
                     continue
-                if info.offset_data + info.size > whole:
-                    raise EOFError(f"{info.name} ends after the file")
+                if info.size < 0 or info.offset_data + info.size > whole:
+                    raise EOFError(f"{info.name} does not end within the file")
                 yield PurePosixPath(info.name).as_posix(), info.offset_data, info.size
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{tar} is damaged, or no plain tar file: {error}") from None

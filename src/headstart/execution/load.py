@@ -182,7 +182,7 @@ def load(path: str | Path) -> Model:
     chosen = {group: foreign_component(config, group, path) for group in ("backbone", "head", "strategy")}
     check_file(path / CONFIG_FILE, result)
     try:
-        spec = InputSpec.from_dict(result.details["input_spec"])
+        spec = InputSpec.from_dict(result.details["input_spec"]).checked()
         classes = tuple(result.data["classes"])
         task = build_task(result.details["task"], classes, record=result.details.get("task_record"))
         seed, size = config["seed"], (spec.height, spec.width)

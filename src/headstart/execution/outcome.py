@@ -23,6 +23,7 @@ from headstart.runs.result import Result, read_metrics_csv, to_plain, write_resu
 from headstart.store.activations import CachedData
 from headstart.system.atomic import atomic_write, write_json
 from headstart.system.console import show
+from headstart.system.names import override
 from headstart.tasks import Task
 from headstart.tasks.predictions import Predictions, ScoredModel, check_numbers
 from headstart.tracking.loggers import log_outcome, measurements
@@ -134,7 +135,7 @@ def write_down(
     if resolved.settings.export:
         assert data.spec is not None
         path = export_model(run.path, module.model, module.task, result, resolved.config, data.spec)
-        show(f"Exported: backbone.weights={path.parent}")
+        show(f"Exported: {override('backbone.weights', path.parent)}")
     write_result(run.path, result)
     show_result(result, run.path)
     return result

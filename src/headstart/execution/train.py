@@ -20,6 +20,7 @@ from headstart.system.atomic import atomic_write
 from headstart.system.console import copied_to, show
 from headstart.system.digests import digest
 from headstart.system.interpreter import collector_at_rest
+from headstart.system.names import override
 from headstart.weights.sources import EXPORT_NAME
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _return_finished(run: RunDirectory, *, export: bool) -> Result:
     if export and not (run.path / EXPORT_NAME).exists():
         from headstart.execution.export import export_run
 
-        show(f"Exported: backbone.weights={export_run(run.path).parent}")
+        show(f"Exported: {override('backbone.weights', export_run(run.path).parent)}")
     return result
 
 

@@ -5,6 +5,7 @@ much the answer would rise with each. Integrated gradients (Sundararajan et al. 
 gray image on, where it ends in tokens or a vector. Either is of the network alone and says nothing of the world.
 """
 
+import os
 from hashlib import blake2b
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from headstart.system.extras import require_extra
 
 _STEPS = 24
 _SHOWN = 0.5
+_LONGEST_NAME = 200  # bytes, of the 255 that file systems allow
 _MAPS = ("NCHW", "NHWC")
 
 
@@ -59,7 +61,8 @@ class Explained(Following):
 def picture_name(path: str) -> str:
     """Of an image's explanation: the same in every call, and another for each path."""
     key = blake2b(path.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-    return f"{Path(path).stem}-{key}.png"
+    stem = os.fsdecode(os.fsencode(Path(path).stem)[:_LONGEST_NAME])
+    return f"{stem}-{key}.png"
 
 
 def explanation(model: Model, image: Picture, place: int, *, device: str = "auto") -> Image.Image:

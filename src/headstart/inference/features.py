@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,10 @@ from headstart.heads.pool import Pool
 from headstart.inference.arithmetic import PLAIN, Computation, stored_rows
 from headstart.inference.part import PartFile, say
 from headstart.inference.rows import grouped, utf8
+from headstart.runs.reader import DAMAGED_ARRAYS
 from headstart.system.atomic import atomic_path, atomic_write
 from headstart.system.folders import user_cache_dir
+from headstart.system.regular import check_regular
 from headstart.training.assemble import build_backbone
 
 FORMATS = (".npz", ".parquet")
@@ -186,10 +188,18 @@ def read_features(path: Path) -> Features:
         DataError: it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Features(file["ids"].tolist(), file["features"], str(file["source"]))
-    except (OSError, ValueError, KeyError) as error:
+        check_regular(path)
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            ids, vectors, source = file["ids"], file["features"], str(file["source"])
+    except DAMAGED_ARRAYS as error:
         raise DataError(f"{path} holds no features of `headstart features --output FILE.npz` ({error})") from error
+    fit = ids.ndim == 1 and ids.dtype.kind == "U" and vectors.ndim == 2 and vectors.dtype.kind == "f"
+    if not fit or len(ids) != len(vectors) or not np.isfinite(vectors).all():
+        raise DataError(
+            f"{path} is damaged: {ids.shape} ids ({ids.dtype}), {vectors.shape} features ({vectors.dtype}), or some "
+            "are no numbers; write it again with `headstart features`"
+        )
+    return Features(ids.tolist(), vectors, source)
 
 
 def _lines(part: Path) -> Iterator[tuple[str, bytes]]:
@@ -201,12 +211,11 @@ def _lines(part: Path) -> Iterator[tuple[str, bytes]]:
 
 def _write_npz(part: Path, path: Path, size: int, count: int, source: str) -> None:
     ids: list[str] = []
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
-        raw = Path(place) / "vectors"
-        with raw.open("wb") as file:
-            for name, vector in _lines(part):
-                ids.append(name)
-                file.write(vector)
+    with TemporaryFile(dir=path.parent) as raw:  # it has no name, so that a kill leaves nothing
+        for name, vector in _lines(part):
+            ids.append(name)
+            raw.write(vector)
+        raw.flush()
         vectors = np.memmap(raw, np.float32, "r", shape=(count, size))
         with atomic_write(path, "wb") as file:
             np.savez(file, ids=np.asarray(ids), features=vectors, source=np.asarray(source))

@@ -1,17 +1,22 @@
 """Which images: files, folders, tar files, patterns, tables and standard input, listed as they are wanted; no torch."""
 
+import codecs
 import csv
 import glob
 import io
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
+from typing import IO
 
 from headstart.data.scan import IMG_EXTENSIONS, iterate_images
 from headstart.data.tar_files import TAR, images_in, leads_into
 from headstart.errors import DataError
+from headstart.system.names import legible
+from headstart.system.regular import check_regular
 
 STANDARD_INPUT = "-"
 _TABLES = (".csv", ".tsv")
@@ -87,15 +92,29 @@ def _from_standard_input() -> Iterator[str]:
     return (name for name in (line.rstrip("\r\n") for line in sys.stdin) if name.strip())
 
 
+def _as_text(table: Path) -> IO[str]:
+    """As text: UTF-8, whose names may hold other bytes, or UTF-16 where it says so."""
+    try:
+        check_regular(table)
+    except OSError as error:
+        raise DataError(f"{table} cannot be read: {error}") from None
+    with table.open("rb") as file:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+    return table.open(encoding=encoding, errors=errors, newline="")
+
+
 def _from_table(table: Path, column: str) -> Iterator[str]:
-    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        header = file.readline()
-        mark = "\t" if table.suffix.lower() == ".tsv" else next((mark for mark in ",;\t" if mark in header), ",")
+    with _as_text(table) as file:
+        header, skipped = file.readline(), 1
+        if declared := re.fullmatch(r"sep=(.)\s*", header):  # what a spreadsheet writes for itself
+            header, skipped = file.readline(), 2
+        given = declared.group(1) if declared else "\t" if table.suffix.lower() == ".tsv" else ""
+        mark = given or next((mark for mark in ",;\t" if mark in header), ",")
         names = [name.strip() for name in next(csv.reader([header], delimiter=mark), [])]
         if column not in names:
-            raise DataError(
-                f"{table} has no column {column}, only {', '.join(names)}; name that of the paths: --column"
-            )
+            found = legible(", ".join(names))
+            raise DataError(f"{table} has no column {column}, only {found}; name that of the paths: --column")
         place, rows = names.index(column), csv.reader(file, delimiter=mark, skipinitialspace=True)
         try:
             for row in rows:
@@ -103,7 +122,9 @@ def _from_table(table: Path, column: str) -> Iterator[str]:
                     continue
                 name = row[place].strip().replace("\\", "/") if place < len(row) else ""
                 if not name:
-                    raise DataError(f"{table}, line {rows.line_num + 1}: {column} is empty; give the path of an image")
+                    raise DataError(
+                        f"{table}, line {rows.line_num + skipped}: {column} is empty; give the path of an image"
+                    )
                 yield (table.parent / name).as_posix()
         except csv.Error as error:
-            raise DataError(f"{table} cannot be read, line {rows.line_num + 1}: {error}") from None
+            raise DataError(f"{table} cannot be read, line {rows.line_num + skipped}: {error}") from None

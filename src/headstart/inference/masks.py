@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from headstart.errors import ConfigError
+from headstart.data.images import DECODE_ERRORS, open_image
+from headstart.errors import ConfigError, DataError
 from headstart.execution.predict import Prediction
 from headstart.inference.predict import Following, Predictor
 from headstart.system.atomic import atomic_path
 from headstart.system.colours import palette
+from headstart.system.digests import digest
+from headstart.system.regular import check_regular
+
+_MARK = "headstart:image"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class WithMasks(Following):
     def follow(self, prediction: Prediction, device: str) -> Prediction:
         """The same, after its mask is written."""
         if prediction.mask is not None:
-            write_mask(self.folder / mask_name(prediction.path), prediction.mask)
+            write_mask(self.folder / mask_name(prediction.path), prediction.mask, image=prediction.path)
         return prediction
 
 
@@ -46,10 +52,36 @@ def mask_name(image: str) -> Path:
     return Path(*parts).with_suffix(".png")
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    """A mask ``(H, W)`` of class numbers as a palette PNG, whose pixels are those numbers and look different."""
-    image = Image.fromarray(mask)
-    image.putpalette(palette().ravel().tolist())
+def write_mask(path: Path, mask: np.ndarray, *, image: str) -> None:
+    """A mask ``(H, W)`` of class numbers as a palette PNG, whose pixels are those numbers and look different.
+
+    Args:
+        path: of the PNG.
+        mask: unsigned bytes.
+        image: that it is of, whose digest the PNG bears.
+
+    Raises:
+        DataError: there is a file of that name which is no predicted mask of this image.
+    """
+    key = digest(str(Path(image).absolute()).encode("utf-8", "surrogateescape"))
+    if path.exists() and _image_of(path) != key:
+        raise DataError(
+            f"--masks: {path} is there already and no predicted mask of {image}; give an empty folder, and predict "
+            "images whose names differ only in their endings into a folder each"
+        )
+    picture = Image.fromarray(mask)
+    picture.putpalette(palette().ravel().tolist())
+    about = PngInfo()
+    about.add_text(_MARK, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=about)
+
+
+def _image_of(path: Path) -> str | None:
+    try:
+        check_regular(path)
+        with open_image(path) as picture:
+            return picture.info.get(_MARK)
+    except (*DECODE_ERRORS, DataError):
+        return None

@@ -59,10 +59,10 @@ def nearest(
         if isinstance(found, DataError):
             raise found
         wanted.append(found)
-    queries, own = _unit(np.array(wanted)), [Path(path).resolve() for path in images]
+    queries, own = _unit(np.array(wanted)), [_place(path) for path in images]
     skipped: list[str] = []
     if isinstance(among, Features):
-        if among.source != extractor.source:
+        if among.source != extractor.source or among.vectors.shape[1] != queries.shape[1]:
             raise RunError(f"the features are of {among.source}, not of {extractor.source}; make them again with it")
         blocks = _stored(among)
     else:
@@ -72,7 +72,7 @@ def nearest(
         for place, row in enumerate(queries @ _unit(vectors).T):
             # One more than asked for, as the image itself may be among them.
             near = np.argsort(-row, kind="stable")[: count + 1]
-            new = [Neighbour(names[at], float(row[at])) for at in near if Path(names[at]).resolve() != own[place]]
+            new = [Neighbour(names[at], float(row[at])) for at in near if _place(names[at]) != own[place]]
             best[place] = sorted([*best[place], *new], key=lambda one: -one.cosine)[:count]
     if not all(best):
         raise DataError("there is no other image to look through" + (f": {skipped[0]}" if skipped else ""))
@@ -93,6 +93,14 @@ def write_page(path: Path, source: str, images: Sequence[str], found: Sequence[S
 
 def _caption(one: Neighbour) -> str:
     return f"{one.cosine:.3f} {Path(one.path).parent.name}/{Path(one.path).name}"
+
+
+def _place(name: str) -> Path:
+    """Where a file really is; of what can be none, its name."""
+    try:
+        return Path(name).resolve()
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a NUL
+        return Path(name)
 
 
 def _small(path: str) -> Thumbnail | None:

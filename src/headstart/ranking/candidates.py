@@ -10,7 +10,7 @@ from headstart.config.catalog import options
 from headstart.config.compose import conf_dir
 from headstart.errors import ConfigError, WeightsError
 from headstart.system.hardware import detect
-from headstart.system.names import suggestion
+from headstart.system.names import override, suggestion
 from headstart.weights.hub import hub_entry, hub_reachable
 from headstart.weights.sources import resolve_weights
 
@@ -90,4 +90,4 @@ def _named(given: str, known: Sequence[str]) -> Candidate:
         chosen = ["backbone=timm", f"backbone.name={name}"]
     else:
         raise ConfigError(f"backbones={name} is no network of conf/backbone or timm{suggestion(name, known)}")
-    return Candidate(given, (*chosen, *([f"backbone.weights={weights}"] if weights else [])))
+    return Candidate(given, (*chosen, *([override("backbone.weights", weights)] if weights else [])))

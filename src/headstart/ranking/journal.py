@@ -70,7 +70,7 @@ class Journal:
             speeds = {name: Speed(**speed) for name, speed in found["speeds"].items()}
             tried = {name: Tried(**values) for name, values in found["tried"].items()}
             return cls(path, about, float(found["spent_s"]), speeds, tried)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return cls(path, about)
 
     def save(self, spent_s: float) -> None:

@@ -28,6 +28,7 @@ from headstart.errors import RunError
 from headstart.runs.result import AUDIT_FILE, CONFIG_FILE, METRICS_FILE, RESULT_FILE, Cost, Result, read_result
 from headstart.system.atomic import copy_file, remove_leftovers, write_json
 from headstart.system.locks import FileLock, is_held
+from headstart.system.regular import check_regular
 
 State = Literal["new", "partial", "done", "failed"]
 Action = Literal["train", "resume", "return"]
@@ -288,6 +289,7 @@ def find_runs(output_dir: str | Path) -> list[Path]:
 
 def _read_attempts(path: Path) -> dict[str, Any]:
     try:
+        check_regular(path)
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}

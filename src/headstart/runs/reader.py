@@ -21,6 +21,7 @@ from headstart.runs.directory import RunDirectory, find_runs
 from headstart.runs.result import CONFIG_FILE, RESULT_FILE, Cost, Result, check_file, read_metrics_csv, read_result
 from headstart.system.digests import digest
 from headstart.system.names import leaves
+from headstart.system.regular import check_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -243,6 +244,7 @@ def read_config(run: str | Path) -> dict[str, Any]:
 
     path = Path(run) / CONFIG_FILE
     try:
+        check_regular(path)
         # LibYAML reads the same in a tenth of the time where it is there.
         values = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -250,6 +252,13 @@ def read_config(run: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RunError(f"{path} holds no choices; copy the run directory again, or run it again")
     return values
+
+
+DAMAGED_ARRAYS = (
+    *(OSError, KeyError, ValueError, TypeError, EOFError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy raises on an ``.npz`` that is damaged, encrypted, packed otherwise or said to be larger than memory."""
 
 
 def read_predictions(path: str | Path) -> StoredPredictions:
@@ -261,6 +270,7 @@ def read_predictions(path: str | Path) -> StoredPredictions:
     import numpy as np
 
     try:
+        check_regular(path)
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             ids, targets = archive["ids"].astype(str), archive["targets"]
             chances = archive["probabilities"].astype(np.float64)
@@ -268,7 +278,7 @@ def read_predictions(path: str | Path) -> StoredPredictions:
             hits, pixels = (archive[name].astype(np.int64) if name in archive else None for name in ("hits", "pixels"))
         one_class = targets.ndim == 1
         targets = targets.astype(np.int64 if one_class else np.float64)
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED_ARRAYS as error:
         raise _damaged(Path(path), error) from None
     if ids.ndim != 1 or chances.ndim != 2 or not len(ids) == len(targets) == len(chances) > 0:
         raise RunError(f"{path} is damaged: {ids.shape} ids, {targets.shape} targets, {chances.shape} probabilities")
@@ -299,6 +309,7 @@ def value_text(value: Any) -> str:
 
 def _drift(path: Path) -> list[tuple[str, float]]:
     try:
+        check_regular(path)
         stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
         return [
             (str(stage["name"]), drift)

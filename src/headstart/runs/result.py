@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from headstart.errors import RunError
 from headstart.system.atomic import write_json
 from headstart.system.digests import digest
+from headstart.system.regular import check_regular
 
 RESULT_FILE = "result.json"
 CONFIG_FILE, METRICS_FILE, AUDIT_FILE = "config.yaml", "metrics.csv", "audit.json"
@@ -152,6 +153,7 @@ def read_result(run: str | Path) -> Result:
     if path.suffix != ".json":
         path = path / RESULT_FILE
     try:
+        check_regular(path)
         values = json.loads(path.read_text(encoding="utf-8"))
         recorded = values.pop(_DIGEST, None) if isinstance(values, dict) else None
         altered = recorded is not None and recorded != digest(values)
@@ -189,6 +191,7 @@ def read_metrics_csv(path: str | Path) -> list[dict[str, float | str | None]]:
     """
     rows: dict[Any, dict[str, float | str | None]] = {}
     try:
+        check_regular(path)
         with Path(path).open(encoding="utf-8", newline="") as file:
             for number, row in enumerate(csv.DictReader(file)):
                 if None in row or None in row.values():

@@ -12,6 +12,7 @@ from headstart.errors import CacheError
 from headstart.system.atomic import write_json
 from headstart.system.digests import digest
 from headstart.system.locks import FileLock
+from headstart.system.regular import check_regular
 
 FORMAT = 1
 """Part of every key; raised when entries of an earlier version must not be read."""
@@ -92,6 +93,7 @@ class Meta:
             CacheError: the file is missing, torn or altered.
         """
         try:
+            check_regular(path)
             values = json.loads(path.read_text(encoding="utf-8"))
             check = values.pop("check")
             if check != digest(values) or values["format"] != FORMAT:
@@ -99,7 +101,7 @@ class Meta:
             shards = tuple(Shard(*shard) for shard in values["shards"])
             shape = tuple(values["shape"])
             return cls(values["key"], values["dtype"], shape, shards, values["build_seconds"], values["about"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CacheError(f"{path} cannot be read ({error})") from error
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from headstart.store.entry import IMAGES, Entry
 from headstart.store.extract import Kind
 from headstart.store.store import Store
-from headstart.system.digest_memory import check_regular
+from headstart.system.regular import check_regular
 
 _log = logging.getLogger(__name__)
 _SHA256 = "S32"

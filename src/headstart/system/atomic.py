@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from headstart.system.names import cell, legible
+from headstart.system.regular import check_regular
+
+_LONGEST_NAME = 200
+"""Bytes of a file's name that its temporary one repeats; file systems allow 255 in all."""
 
 
 @contextmanager
@@ -34,7 +38,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path`` to write a file under, for libraries that want a name; else as above."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    known = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
+    temporary = path.with_name(f".{known}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         _give_usual_rights(temporary)
@@ -58,6 +63,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_note(path: str | Path) -> Any:
     """What :func:`write_json` wrote; an empty dict where there is nothing, or nothing legible."""
     try:
+        check_regular(path)
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}

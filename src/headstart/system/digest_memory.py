@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import sqlite3
-import stat as stat_kinds
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import TypeVar
 
 from headstart.system.folders import user_cache_dir
 from headstart.system.hardware import usable_cores
+from headstart.system.regular import check_regular
 
 logger = logging.getLogger(__name__)
 
@@ -174,19 +174,6 @@ class DigestMemory:
 
 def _key(path: Path) -> str:
     return str(path.absolute()).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def check_regular(path: str | Path) -> None:
-    """Refuse what is no file: to read a pipe, a socket or a device may never end.
-
-    Raises:
-        OSError: it is none, or cannot be looked at.
-    """
-    mode = Path(path).stat().st_mode
-    if not stat_kinds.S_ISREG(mode):
-        kinds = {stat_kinds.S_ISDIR: "a folder", stat_kinds.S_ISFIFO: "a pipe", stat_kinds.S_ISSOCK: "a socket"}
-        found = next((words for test, words in kinds.items() if test(mode)), "a device")
-        raise OSError(f"it is {found}, not a file")
 
 
 def _read(path: Path) -> tuple[str, os.stat_result]:

@@ -6,6 +6,8 @@ from difflib import SequenceMatcher
 from typing import Any
 
 _SIMILAR = 0.6
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
+_NO_TEXT = re.compile(r"null|true|false|[+-]?(nan|inf|[\d._]+(e[+-]?\d+)?)", re.IGNORECASE)
 _ILLEGIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -28,6 +30,16 @@ def cell(text: str) -> str:
     except ValueError:
         return f"'{text}"
     return text
+
+
+def override(key: str, value: object) -> str:
+    """``key=value`` of a text as Hydra takes it: in quotes where its grammar would read something else, or nothing."""
+    text = str(value)
+    if _PLAIN.fullmatch(text) and not _NO_TEXT.fullmatch(text):
+        return f"{key}={text}"
+    # Before a quote, and only there, a backslash is doubled.
+    quoted = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"{key}='{quoted}'"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

@@ -11,6 +11,9 @@ from torch.nn import functional as F  # noqa: N812
 from headstart.data.records import IGNORED
 from headstart.tasks.contract import Task
 
+_AT_ONCE = 1 << 26
+"""Numbers that a prediction holds at once: 256 MB."""
+
 
 class Segmentation(Task):
     """A class for each pixel: cross-entropy over all pixels of a batch, mean intersection over union over a split.
@@ -65,8 +68,16 @@ class Segmentation(Task):
         return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).float() + broken[:, None]
 
     def masks(self, outputs: Tensor, size: tuple[int, int]) -> Tensor:
-        """The most probable class of each pixel, ``(B, *size)`` bytes."""
-        return enlarged(outputs, size).argmax(dim=1).to(torch.uint8)
+        """The most probable class of each pixel, ``(B, *size)`` bytes; of large ones class by class, to save memory."""
+        if len(outputs) * outputs.shape[1] * math.prod(size) <= _AT_ONCE:
+            return enlarged(outputs, size).argmax(dim=1).to(torch.uint8)
+        best = enlarged(outputs[:, :1], size).clone()
+        found = torch.zeros_like(best, dtype=torch.uint8)
+        for place in range(1, outputs.shape[1]):
+            one = enlarged(outputs[:, place : place + 1], size)
+            found[one > best] = place
+            torch.maximum(best, one, out=best)
+        return found[:, 0]
 
     def right(self, rows: Tensor) -> Tensor:
         """Of :meth:`rows` the share of each image's pixels that is right, ``(N,)``; 1 where none counts."""

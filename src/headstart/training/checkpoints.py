@@ -19,6 +19,7 @@ from headstart.errors import RunError
 from headstart.model.transfer_model import TransferModel
 from headstart.system.atomic import atomic_path, atomic_write, copy_file
 from headstart.system.digests import digest
+from headstart.system.regular import check_regular
 
 BEST, LAST = "best", "last"
 FINAL_FILE = "final.safetensors"
@@ -193,6 +194,7 @@ def load_final(model: TransferModel, folder: Path) -> bool:
     if not path.exists():
         return False
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             recorded = (file.metadata() or {}).get(_DIGEST)
         state = load_file(path)
@@ -207,6 +209,7 @@ def load_final(model: TransferModel, folder: Path) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint whose every part has the checksum that PyTorch wrote with it, and does not check itself."""
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
@@ -225,6 +228,7 @@ def _static(folder: Path, recorded: str) -> dict[str, Tensor]:
     found = [path for path in (folder / name, folder.parent.parent / SHARED / name) if path.exists()]
     for path in found:
         try:
+            check_regular(path)
             state = load_file(path)
         except Exception:
             continue

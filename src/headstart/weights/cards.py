@@ -12,6 +12,7 @@ from typing import Any
 
 from headstart.data.input_spec import InputSpec
 from headstart.errors import WeightsError
+from headstart.system.regular import check_regular
 
 Card = Mapping[str, Any]
 
@@ -25,8 +26,9 @@ def read_card(path: Path) -> dict[str, Any]:
         WeightsError: it cannot be read, or is no JSON object.
     """
     try:
+        check_regular(path)
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: the card of the weights cannot be read ({error}); repair or remove it") from error
     if not isinstance(card, dict):
         raise WeightsError(f"{path}: the card of the weights is not a JSON object; repair or remove it")
@@ -38,12 +40,13 @@ def header_card(path: Path) -> dict[str, Any]:
     if path.suffix != ".safetensors":
         return {}
     try:
+        check_regular(path)
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= _HEADER_LIMIT:
                 return {}
             header = json.loads(file.read(length))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # Loading the file says what is wrong with it.
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     return dict(metadata) if isinstance(metadata, dict) else {}
@@ -102,7 +105,7 @@ def input_spec(card: Card) -> InputSpec | None:
     try:
         given = card.get("input_spec")
         if given is not None:
-            return _checked(InputSpec.from_dict(json.loads(given) if isinstance(given, str) else dict(given)))
+            return InputSpec.from_dict(json.loads(given) if isinstance(given, str) else dict(given)).checked()
         if "input_size" not in card:
             return None
         channels, height, width = (int(value) for value in _numbers(card["input_size"]))
@@ -117,22 +120,11 @@ def input_spec(card: Card) -> InputSpec | None:
         values["crop_mode"] = card.get("crop_mode", spec.crop_mode)
         if card.get("crop") == "none":
             values |= {"crop_pct": 1.0, "crop_mode": "squash"}
-        return _checked(InputSpec.from_dict(values))
-    except (TypeError, ValueError, KeyError) as error:
+        return InputSpec.from_dict(values).checked()
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise WeightsError(
             f"the card of the weights describes their input wrongly: {error}; repair or remove it"
         ) from error
-
-
-def _checked(spec: InputSpec) -> InputSpec:
-    if not all(isinstance(size, int) and size > 0 for size in spec.shape):
-        raise ValueError(f"channels, height and width are {spec.shape}, not whole numbers above 0")
-    for key, values in (("mean", spec.mean), ("std", spec.std)):
-        if len(values) != spec.channels or not all(isinstance(value, int | float) for value in values):
-            raise ValueError(f"{key} is {values}, not one number a channel")
-    if min(spec.std) <= 0 or not 0 < spec.crop_pct <= 1:
-        raise ValueError(f"std {spec.std} must be above 0, crop_pct {spec.crop_pct} above 0 and at most 1")
-    return spec
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -148,6 +148,14 @@ def test_a_wrong_mask_of_a_table_is_told_with_its_line(folder: Path, what: str, 
         assert "\n" not in str(raised.value)
 
 
+def test_two_images_of_one_mask_are_told(folder: Path):
+    Image.new("RGB", (40, 30)).save(folder / "train" / "images" / "3.jpg")
+    with pytest.raises(
+        DataError, match=r"train/images/3\.\w+ and train/images/3\.\w+ have one mask by name, train/masks/3"
+    ):
+        MaskFolder(root=folder, **CHOICES).prepare()
+
+
 def test_what_was_looked_at_is_remembered_by_content(folder: Path):
     memory = folder / "memory"
     first = loaded(MaskFolder(root=folder, memory_path=memory, **CHOICES)).targets("train")

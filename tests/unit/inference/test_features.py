@@ -157,3 +157,39 @@ def test_stored_features_stand_alone(capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit):
         similar(["run", "a.png", "--among", "f.npz", "photos"])
     assert "--among f.npz stands alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"features": np.zeros((3, 3), np.float32)}, "is damaged"),
+        ({"features": np.full((1, 3), np.nan, np.float32)}, "or some are no numbers"),
+        ({"features": np.zeros((1, 3), np.int64)}, "is damaged"),
+        ({"ids": np.arange(1)}, "is damaged"),
+        ({"ids": np.array([["a"]])}, "is damaged"),
+        ({"ids": np.array([{}])}, "holds no features"),
+    ],
+)
+def test_a_file_of_anybodys_is_checked(changed: dict, said: str, tmp_path: Path):
+    whole = {"ids": np.array(["a"]), "features": np.zeros((1, 3), np.float32), "source": np.array("colours")}
+    np.savez(tmp_path / "whole.npz", **whole)
+    assert read_features(tmp_path / "whole.npz").ids == ["a"]
+    np.savez(tmp_path / "x.npz", **(whole | changed))
+    with pytest.raises(DataError, match=said):
+        read_features(tmp_path / "x.npz")
+
+
+def test_features_of_another_length_and_names_that_are_no_files(
+    extractor: Extractor, photos: list[str], tmp_path: Path
+):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    names = np.array(["a\0b", str(tmp_path / "loop")])
+    for length in (3, 4):
+        np.savez(tmp_path / "x.npz", ids=names, features=np.ones((2, length), np.float32), source=extractor.source)
+        if length == 4:
+            with pytest.raises(RunError, match="make them again"):
+                nearest(extractor, photos[:1], read_features(tmp_path / "x.npz"), device="cpu")
+        else:
+            [found], _ = nearest(extractor, photos[:1], read_features(tmp_path / "x.npz"), device="cpu")
+            assert {one.path for one in found} == set(names)
+            write_page(tmp_path / "page.html", extractor.source, photos[:1], [found])

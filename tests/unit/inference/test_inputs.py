@@ -61,6 +61,18 @@ def test_a_table_names_images_relative_to_its_folder(folder: Path, mark: str):
         list(find_images([table]))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("declared", ["", "sep=;\r\n"])
+def test_a_table_is_read_as_spreadsheets_write_it(folder: Path, encoding: str, declared: str):
+    (folder / "\u00e4,1.png").write_bytes(b"x")
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (folder / "t.csv").write_text(f"{mark}{declared}n;path\r\n1;\u00e4,1.png\r\n2;a.png\r\n3;\r\n", encoding=encoding)
+    found = find_images([folder / "t.csv"])
+    assert [Path(next(found)).name, Path(next(found)).name] == ["\u00e4,1.png", "a.png"]
+    with pytest.raises(DataError, match=f"line {5 if declared else 4}: path is empty"):
+        next(found)
+
+
 def test_a_line_without_a_path_is_named(folder: Path):
     table = folder / "t.csv"
     table.write_text("path,x\na.png,1\n,2\n")

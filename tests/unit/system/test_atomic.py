@@ -104,3 +104,11 @@ def test_a_library_that_keeps_a_file_to_its_owner_is_overruled(tmp_path: Path, u
         os.umask(before)
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u00e4" * 127, "\udce4" * 255])
+def test_the_longest_names_can_be_written(tmp_path: Path, name: str):
+    with atomic_write(tmp_path / name) as file:
+        file.write("1")
+    assert (tmp_path / name).read_text() == "1"
+    assert len(list(tmp_path.iterdir())) == 1

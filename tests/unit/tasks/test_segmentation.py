@@ -144,3 +144,12 @@ def test_balanced_weights_follow_the_pixels():
     shares = np.array([[0.9, 0.1, 0.0], [0.7, 0.3, 0.0]], dtype=np.float32)
     task = build_task("segmentation", CLASSES, class_weights="balanced", train_targets=shares)
     assert task.class_weights.tolist() == pytest.approx([2 / (3 * 1.6), 2 / (3 * 0.4), 0.0])
+
+
+def test_large_masks_are_made_class_by_class_and_are_the_same(task: Segmentation, monkeypatch: pytest.MonkeyPatch):
+    outputs, _ = some()
+    outputs[:, 1, :3] = outputs[:, 0, :3]  # where two are alike the first counts
+    whole = task.masks(outputs, (33, 50))
+    monkeypatch.setattr("headstart.tasks.segmentation._AT_ONCE", 100)
+    assert torch.equal(task.masks(outputs, (33, 50)), whole)
+    assert torch.equal(task.masks(outputs, (6, 5)), outputs.argmax(dim=1).to(torch.uint8))

@@ -55,6 +55,12 @@ class MaskFolder(ImageDataModule):
                 listed.append((split, f"{prefix}images/{name}", f"{prefix}masks/{mask}"))
         if not listed:
             raise DataError(f"datamodule.root={self.root} holds no images; lay them out as {_LAYOUT}")
+        images = {mask: image for _, image, mask in listed}
+        if both := next(((image, images[mask], mask) for _, image, mask in listed if images[mask] != image), None):
+            raise DataError(
+                f"datamodule.root={self.root}: {both[0]} and {both[1]} have one mask by name, {both[2]}; rename one of "
+                "them, or list both with their masks in a table (datamodule=masks_csv)"
+            )
         return mask_source(
             self.root.resolve().name or "masks",
             self.root,

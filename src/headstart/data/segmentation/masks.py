@@ -12,7 +12,8 @@ from headstart.data.folder import file_source
 from headstart.data.images import DECODE_ERRORS, MAX_PIXELS, open_image, reason
 from headstart.data.records import IGNORED, Source
 from headstart.errors import DataError
-from headstart.system.digest_memory import DigestMemory, check_regular, file_digests, in_threads
+from headstart.system.digest_memory import DigestMemory, file_digests, in_threads
+from headstart.system.regular import check_regular
 
 _READER = "mask-1"
 """Of remembered checks; raise the number when what is found in a mask changes."""

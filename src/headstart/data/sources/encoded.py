@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.data.images import READER, decode, error_in, open_image
+from headstart.data.images import READER, decode, error_in, open_image, reason
 from headstart.data.records import Records
 from headstart.system.digest_memory import DigestMemory, in_threads
 
@@ -47,7 +47,10 @@ def looked_at(
     reader = f"{READER}-{max_pixels}-within"
 
     def look(image: Encoded) -> tuple[str, str]:
-        content = image.content()
+        try:
+            content = image.content()
+        except (OSError, TypeError, ValueError) as error:  # the file that a row names, or no name at all
+            return "", reason(error)
         return hashlib.sha256(content).hexdigest(), error_in(content, max_pixels)
 
     with DigestMemory(memory_path) as memory:

@@ -17,6 +17,7 @@ from headstart.errors import DataError
 from headstart.system.digest_memory import combined_digest, file_digests
 from headstart.system.extras import require_extra
 from headstart.system.network import reachable
+from headstart.system.regular import check_regular
 
 _USUAL_LABELS = ("label", "labels", "target", "class")
 
@@ -38,8 +39,10 @@ class Row(Encoded):
     def content(self) -> bytes:
         """Of the row, or of the file that it names."""
         [value] = self.table[self.index].values()
-        content = value["bytes"]
-        return Path(value["path"]).read_bytes() if content is None else content
+        if value["bytes"] is not None:
+            return value["bytes"]
+        check_regular(value["path"])
+        return Path(value["path"]).read_bytes()
 
 
 class HuggingFace(ImageDataModule):

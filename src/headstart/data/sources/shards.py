@@ -199,7 +199,7 @@ def _text(content: bytes, field: str, separator: str, where: str) -> str:
         if not field:
             return text
         value = json.loads(text)[field]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         reason = f"has no field {field}" if isinstance(error, KeyError) else f"cannot be read ({error})"
         raise DataError(f"{where} {reason}; name the targets with datamodule.target") from None
     return separator.join(map(str, value)) if isinstance(value, list) else str(value)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 from headstart.data import HuggingFace, InputSpec
+from headstart.data.sources.encoded import looked_at
+from headstart.data.sources.huggingface import Row
 from headstart.errors import DataError
 
 
@@ -145,3 +148,15 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "datasets" else found(name))
     with pytest.raises(DataError, match=r"needs datasets: pip install 'headstart\[hf\]'"):
         data(root=tmp_path).prepare()
+
+
+def test_a_row_that_names_no_file_is_left_out(tmp_path: Path):
+    """A table from anywhere may name a pipe, a device or nothing."""
+    picture(0).save(tmp_path / "good.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    names = [str(tmp_path / "good.png"), str(tmp_path / "pipe.png"), "/dev/zero", str(tmp_path / "none.png"), None]
+    rows = [Row([{"image": {"bytes": None, "path": name}} for name in names], place, 1000) for place in range(5)]
+    (_, good), *others = looked_at(rows, None, None, 1000)
+    assert not good
+    assert [error for _, error in others[:2]] == ["it is a pipe, not a file", "it is a device, not a file"]
+    assert all(error for _, error in others)

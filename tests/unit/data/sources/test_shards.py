@@ -109,6 +109,7 @@ def test_damaged_images_and_other_members_are_left_out(tmp_path: Path):
         ({"0.cls": b"1"}, {}, "its 1 tar files have no images"),
         ({"0.png": picture(0), "0.cls": b"\xff"}, {}, "0.cls cannot be read"),
         ({"0.png": picture(0), "0.json": b"{}"}, {"target": "json.label"}, "0.json has no field label"),
+        ({"0.png": picture(0), "0.json": b"[" * 100_000}, {"target": "json.label"}, "0.json cannot be read"),
         ({"0.png": picture(0), "0.cls": b"old"}, {"task": "regression"}, "0 in a.tar: cls=old is not a finite number"),
     ],
 )
@@ -129,4 +130,19 @@ def test_what_is_no_set_of_shards_is_told(tmp_path: Path):
     content = (tmp_path / "train-0.tar").read_bytes()
     (tmp_path / "train-0.tar").write_bytes(content[: 512 + 100])
     with pytest.raises(DataError, match="is damaged, or no plain tar file"):
+        data(tmp_path).prepare()
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_member_of_less_than_no_bytes_ends_the_reading(tmp_path: Path, place: int):
+    """Followed, its size leads back to where it began."""
+    shard = write_shard(tmp_path / "a.tar", samples(0, 4))
+    content = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as file:
+        header = file.getmembers()[place].offset
+    content[header + 124 : header + 136] = (-1024).to_bytes(12, "big", signed=True)
+    content[header + 148 : header + 156] = b" " * 8
+    content[header + 148 : header + 156] = f"{sum(content[header : header + 512]):06o}\0 ".encode()
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.tar is damaged, or no plain tar file"):
         data(tmp_path).prepare()
