@@ -88,6 +88,13 @@ def terminated(process: subprocess.Popen) -> str:
     return out
 
 
+def other_process(process: subprocess.Popen) -> int:
+    """The one that the first process of a distributed run has started."""
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    [other] = map(int, children.stdout.split())
+    return other
+
+
 @pytest.mark.parametrize("module", ["headstart.commands.cli", "hydra", "omegaconf", "headstart.config.resolve"])
 @pytest.mark.parametrize("entry", ["train.py", "-m headstart train", "headstart train", "scripts/report.py outputs"])
 def test_ctrl_c_in_the_first_seconds_is_one_line(entry: str, module: str, tmp_path: Path, repository: Path):
@@ -143,8 +150,7 @@ def test_sigterm_ends_a_rank_that_waits_for_one_that_does_not_come(start: Start,
     """It waits in a library, where Python hears of no signal."""
     process = start("strategy=full", "trainer=ddp_cpu", "trainer.max_epochs=100000")
     until(process, "Epoch ")
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
-    [other] = map(int, children.stdout.split())
+    other = other_process(process)
     os.kill(other, signal.SIGSTOP)
     time.sleep(2)
     process.terminate()
@@ -154,6 +160,44 @@ def test_sigterm_ends_a_rank_that_waits_for_one_that_does_not_come(start: Start,
     assert process.returncode == 130
     os.kill(other, signal.SIGCONT)
     process.communicate(timeout=LIMIT_S)  # the pipe closes when the other has gone too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_costs_one_line_and_what_came_after_the_last_checkpoint(
+    rank: int, start: Start, tmp_path: Path
+):
+    choices = ("strategy=full", "trainer=ddp_cpu", "trainer.max_epochs=8")
+    whole, _ = start(*choices, "name=whole").communicate(timeout=300)
+    process = start(*choices, "name=struck")
+    out = until(process, "Epoch 2/8")
+    os.kill(other_process(process) if rank else process.pid, signal.SIGKILL)
+    out += process.communicate(timeout=2 * LIMIT_S)[0]  # the pipe closes when both have gone
+    assert "Traceback" not in out
+    [line] = [line for line in out.splitlines() if "error: " in line]
+    who, how = ("", "1 of this run was killed (SIGKILL") if rank else ("[rank 1] ", "0 of this run has ended")
+    assert line.startswith(f"{who}error: process {how}"), line
+    assert line.endswith("; the same command goes on from the last checkpoint")
+    assert process.returncode == (1 if rank else -signal.SIGKILL)
+
+    again, _ = start(*choices, "name=struck").communicate(timeout=300)
+    assert "Epoch 1/8" not in again
+    found = [
+        json.loads(next(tmp_path.glob(f"outputs/{name}/*/result.json")).read_text()) for name in ("whole", "struck")
+    ]
+    assert found[0]["metrics"] == found[1]["metrics"], whole
+
+
+@pytest.mark.slow
+def test_a_process_that_never_comes_is_told(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('LOCAL_RANK') == '1': os._exit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    process = start("strategy=full", "trainer=ddp_cpu", "trainer.max_epochs=1")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in out
+    [line] = [line for line in out.splitlines() if "error: " in line]
+    assert line.startswith("error: process 1 of this run ended with exit code 3; what it said stands above; the same")
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from headstart.execution.assemble import (
 )
 from headstart.execution.batches import check_batches, check_phases_ran, cut_short
 from headstart.execution.outcome import Scored, build_result, count_parameters, device_name, prove, write_down
+from headstart.execution.peers import FOLLOWED, among_peers, watch_peers
 from headstart.execution.summary import data_notice, views_notice
 from headstart.execution.surroundings import build_surroundings
 from headstart.frozen.closed_form import PHASE, answers, collect, solve_head
@@ -159,7 +160,7 @@ def build_trainer(
         switches["strategy"] = "ddp_find_unused_parameters_true"
     if loaders.phases_differ:
         switches["reload_dataloaders_every_n_epochs"] = 1
-    return pl.Trainer(
+    trainer = pl.Trainer(
         **switches,
         default_root_dir=run.path,
         logger=loggers or False,
@@ -170,6 +171,8 @@ def build_trainer(
         enable_checkpointing=True,
         enable_progress_bar=False,
     )
+    watch_peers(trainer)
+    return trainer
 
 
 def fit(trainer: pl.Trainer, module: TransferModule, loaders: CachedData, run: RunDirectory, *, resume: bool) -> None:
@@ -189,11 +192,14 @@ def _stopped_by_signals(trainer: pl.Trainer) -> Iterator[None]:
     """Ctrl-C and SIGTERM while Lightning runs end in a KeyboardInterrupt.
 
     Lightning exits after the first, and looks out for the second between two batches only: one that came during the
-    last would go unheard.
+    last would go unheard. Where another process of the run ends too early, this one ends as well.
     """
     try:
-        yield
-    except SystemExit:
+        with among_peers(trainer):
+            yield
+    except SystemExit as asked:
+        if asked.code == FOLLOWED:
+            raise
         raise KeyboardInterrupt from None
     if trainer.received_sigterm:
         raise KeyboardInterrupt

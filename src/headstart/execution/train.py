@@ -13,7 +13,7 @@ from headstart.config import ResolvedRun
 from headstart.errors import HeadstartError, RunError
 from headstart.execution.summary import show_result
 from headstart.runs.directory import Action, RunDirectory
-from headstart.runs.ranks import agree, decided, find_place
+from headstart.runs.ranks import LostRankError, agree, decided, find_place
 from headstart.runs.reader import read_runs
 from headstart.runs.result import RESULT_FILE, Result, failed_result, write_result
 from headstart.system.atomic import atomic_write
@@ -189,11 +189,14 @@ def record_failure(error: Exception, resolved: ResolvedRun, run: RunDirectory) -
 
 
 def of_environment(error: BaseException) -> BaseException | None:
-    """What of the machine's ended a run, by which its checkpoints are as good as before: no disk space, no memory."""
+    """What of the machine's ended a run, by which its checkpoints are as good as before.
+
+    No disk space, no memory, or another of its processes that is gone.
+    """
     seen: BaseException | None = error
     while seen is not None:
         text = str(seen)
-        if isinstance(seen, MemoryError) or any(words in text for words in (*_DISK, *_MEMORY)):
+        if isinstance(seen, MemoryError | LostRankError) or any(words in text for words in (*_DISK, *_MEMORY)):
             return seen
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
@@ -202,6 +205,8 @@ def of_environment(error: BaseException) -> BaseException | None:
 def _how_to_go_on(cause: BaseException, run: RunDirectory) -> str:
     reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
     start = "from the last checkpoint" if run.last_checkpoint.exists() else "from the start"
+    if isinstance(cause, LostRankError):
+        return f"{reason}; the same command goes on {start}"
     if any(words in reason for words in _DISK):
         return f"{run.path} cannot be written to ({reason}); once it can, the same command goes on {start}"
     return (

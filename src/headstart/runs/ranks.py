@@ -27,6 +27,10 @@ _TIMEOUT_S = 600.0
 _SHELLS = ("bash", "interactive")
 
 
+class LostRankError(Exception):
+    """Another process of this run is gone, and with it what was done since the last checkpoint."""
+
+
 @dataclass(frozen=True)
 class ProcessPlace:
     """This process among those of its run.
