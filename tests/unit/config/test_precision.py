@@ -56,7 +56,10 @@ def test_what_was_asked_for_is_kept():
     ],
 )
 def test_names_say_what_a_network_is_made_of(name: str, depthwise: bool):
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name)
+    except RuntimeError:  # older versions of timm read numbers while they build
         network = timm.create_model(name)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     share = sum(1 < layer.groups == layer.in_channels for layer in layers) / len(layers)
