@@ -125,10 +125,10 @@ def _images(folder: Path) -> Iterator[Trial]:
     content = {"eps.jpg": eps, "text.png": b"P1\n" + b"# text\n" * 100_000, "svg.png": b"<svg/>", "empty.jpg": b""}
     for name in (*content, "bomb.png", "pipe.png", "zero.png", "loop.png", "b\udce4r.png", "class.png"):
         root = folder / f"images-{len(list(folder.glob('images-*')))}"
-        for label in ("a", "b"):
+        for shade, label in enumerate("ab"):
             (root / label).mkdir(parents=True)
             for number in range(8):
-                Image.new("RGB", (32, 32), (number, 0, 0)).save(root / label / f"{number}.png")
+                Image.new("RGB", (32, 32), (number, shade, 0)).save(root / label / f"{number}.png")
         place = root / "a" / name
         if name in content:
             place.write_bytes(content[name])

@@ -192,7 +192,13 @@ def command(folder: Path, *arguments: str, limit_s: float = LIMIT_S) -> Done:
 
 
 def left_behind(folder: Path, patience_s: float = 10.0) -> list[int]:
-    """Processes that commands in ``folder`` started and that are still there after a while; they are ended."""
+    """Processes that commands in ``folder`` started and that are still there after a while; they are ended.
+
+    Args:
+        folder: where the commands worked.
+        patience_s: seconds on a machine with a processor for each that wants one; on a busier one more.
+    """
+    patience_s *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     mark, until = f"{MARK}={folder}".encode(), time.monotonic() + patience_s
     while found := [pid for pid in _processes() if mark in _environment(pid)]:
         if time.monotonic() > until:
