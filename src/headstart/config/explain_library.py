@@ -10,6 +10,7 @@ _FIXES = {
     errno.EROFS: "give a folder that can be written",
     errno.EACCES: "give one that you may use, or change its permissions",
     errno.EPERM: "give one that you may use, or change its permissions",
+    errno.ENOENT: "nothing is there, and nothing can be made there; give another, or see that it stays",
     errno.ENOTDIR: "a part of it is a file; give a folder",
     errno.EISDIR: "it is a folder; give a file",
     errno.EEXIST: "there is something of that name; give another",

@@ -21,6 +21,8 @@ def test_an_error_of_the_system_says_where_what_and_the_fix(tmp_path: Path) -> N
     )
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/last.ckpt")
     assert explain_library(full) == ("/x/last.ckpt: no space left on device; free some space, or give another folder")
+    gone = OSError(errno.ENOENT, os.strerror(errno.ENOENT), "/proc/x")  # where nobody can make anything
+    assert (explain_library(gone) or "").startswith("/proc/x: no such file or directory; nothing is there, and nothing")
     long = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "x" * 5000)
     assert len(explain_library(long) or "") < 250
 
