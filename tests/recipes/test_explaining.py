@@ -55,7 +55,7 @@ def test_a_trained_transformer_shows_what_decides(train: Callable, tmp_path: Pat
         inside = (columns - x) ** 2 + (rows - y) ** 2 <= (1.3 * _RADIUS) ** 2
         shares.append(heat[inside].sum() / heat.sum() / inside.mean())
         hottest.append(inside[np.unravel_index(heat.argmax(), heat.shape)])
-    assert np.median(shares) > 4  # times as much as evenly spread
+    assert np.median(shares) > 3  # times as much as evenly spread; integrated gradients reach 2.5
     assert np.mean(hottest) > 0.6
 
     assert main([str(trained.run.path), str(path), "--explain", str(tmp_path / "why"), "--device", "cpu"]) == 0
