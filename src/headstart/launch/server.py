@@ -118,7 +118,10 @@ class Server:
     def _load(self, entry: str) -> None:
         if not self._loaded:
             started = time.perf_counter()
+            # While it imports it hears nothing, and has no jobs yet that it would have to end first.
+            _on_death_of_parent(signal.SIGKILL)
             preload(entry.partition(":")[0])
+            _on_death_of_parent(0)
             self._loaded = True
             self._send({"ready": round(time.perf_counter() - started, 3)})
 
@@ -223,11 +226,16 @@ def _redirect(path: str) -> None:
 
 def die_with_parent() -> None:
     """Where Linux offers it: the job goes with the server even if the server is killed itself."""
+    _on_death_of_parent(signal.SIGKILL)
+    if sys.platform == "linux" and os.getppid() == 1:
+        os._exit(1)
+
+
+def _on_death_of_parent(number: int) -> None:
+    """Which signal this process then gets, where Linux offers it; 0: none."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == 1:
-            os._exit(1)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def _signal_group(pid: int, number: int) -> None:
