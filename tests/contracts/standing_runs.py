@@ -40,7 +40,7 @@ SINGLE: dict[str, tuple[str, ...]] = {
     "freeze": ("strategy=freeze",),
     "freeze light": ("strategy=freeze", "datamodule.augment=light", "cache.views=0"),
     "freeze mlp": ("strategy=freeze", "head=mlp", "head.hidden=[32]"),
-    "freeze logreg": ("strategy=freeze", "head=logreg"),
+    "freeze logreg": ("strategy=freeze", "head=logreg", "head.refit=true"),
     "full": ("strategy=full",),
     "scratch": ("strategy=scratch", "backbone.weights=auto"),
     "partial": ("strategy=partial", "strategy.k=2", "optimizer=sgd", "optimizer.lr=0.01"),

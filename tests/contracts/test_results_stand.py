@@ -25,6 +25,8 @@ ONE_IMAGE = 1 / 179
 TOGETHER = {"acc": ONE_IMAGE, "loss": 1e-3}
 #: On another processor or another torch the last bits differ, and small trainings amplify them.
 ELSEWHERE = {"acc": 0.06, "loss": 0.1}
+#: There they also choose another penalty among those of equal accuracy, and the loss is that penalty's.
+CHOSEN_ELSEWHERE = {"acc": 0.06, "loss": 0.3}
 
 
 def test_the_record_is_complete():
@@ -55,5 +57,5 @@ def test_results_stand(name: str, output: Path):
 def _tolerance(name: str, metric: str) -> float:
     kind = "loss" if metric.endswith("loss") else "acc"
     if runs.machine() != RECORD["machine"]:
-        return ELSEWHERE[kind]
+        return (CHOSEN_ELSEWHERE if name == "freeze logreg" else ELSEWHERE)[kind]
     return TOGETHER[kind] if name == "fused sweep" else 1e-6
