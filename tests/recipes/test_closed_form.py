@@ -25,7 +25,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_the_command_leaves_a_complete_run(call, tiny, tmp_path: Path):
-    choices = [*tiny, "head=logreg", "export=true", "callbacks.plots=true", "head.l2=[1,0.01]"]
+    choices = [*tiny, "head=logreg", "head.refit=true", "export=true", "callbacks.plots=true", "head.l2=[1,0.01]"]
     done = call(*choices)
     assert done.returncode == 0, done.stderr
     (path,) = find_runs(tmp_path / "outputs")
