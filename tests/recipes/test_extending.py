@@ -8,6 +8,7 @@ from headstart.runs.result import read_metrics_csv
 CONSTANT = ("scheduler=none", "scheduler.warmup_epochs=0", "strategy=full")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_extended_equals_one_that_was_long_from_the_start(train):
     short = train(*CONSTANT, "trainer.max_epochs=1")
     extended = train(*CONSTANT, "trainer.max_epochs=2", "extend=true")

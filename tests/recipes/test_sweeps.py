@@ -20,6 +20,7 @@ def command(tmp_path: Path, repository: Path) -> Command:
     return Command(tmp_path, repository)
 
 
+@pytest.mark.slow
 def test_each_failure_is_told_and_the_others_finish(command: Command):
     code, out = command("-m", "experiment=good,raises,killed,diverges,nothing", "strategy=full", "trainer.max_epochs=2")
     assert code == 1, out
@@ -59,6 +60,7 @@ def test_a_mistake_in_every_job_starts_nothing(command: Command):
     assert not command.study().exists()
 
 
+@pytest.mark.slow
 def test_what_is_there_is_returned_without_a_process(command: Command):
     assert command("trainer.max_epochs=1")[0] == 0  # a single run
     (command.folder / "sitecustomize.py").write_text(

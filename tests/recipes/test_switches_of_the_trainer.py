@@ -49,6 +49,7 @@ def test_one_image_in_the_last_batch_is_no_matter_where_nothing_normalises_it(tr
     assert train(*choices).result.status == "done"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_is_marked_and_kept_out_of_comparisons(train, tmp_path, capsys):
     train("strategy=freeze", "seed=1")
     train("strategy=full", "seed=1")
@@ -83,6 +84,7 @@ def test_a_training_that_ends_before_its_last_phase_says_so(train, switch):
         train("strategy=lp_ft", "datamodule.batch_size=80", switch)
 
 
+@pytest.mark.slow
 def test_a_run_that_predicts_no_numbers_fails_and_costs_the_others_nothing(train, tmp_path):
     for choices in (["strategy=freeze"], ["strategy=full"]):
         train("trainer.max_epochs=1", *choices)
