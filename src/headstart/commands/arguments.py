@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from headstart.errors import ConfigError
 from headstart.runs.reader import find_finished
+from headstart.system.folders import nearest_existing
 
 if TYPE_CHECKING:
     from headstart.inference.features import Extractor
@@ -40,7 +41,7 @@ def check_output_place(output: str | Path, *, folder: bool = False) -> None:
     if path.exists() and path.is_dir() != folder:
         words = "a file; give a folder" if folder else "a folder; give a file in it"
         raise ConfigError(f"--output={output} is {words}")
-    there = next((place for place in (path, *path.absolute().parents) if place.exists()), Path())
+    there = nearest_existing(path)
     if there != path and not there.is_dir():
         raise ConfigError(f"--output={output}: {there} is no folder; give another place")
     if not os.access(there, os.W_OK):

@@ -24,7 +24,7 @@ from headstart.errors import ConfigError
 from headstart.runs.directory import RunDirectory
 from headstart.runs.reader import find_finished, outcome
 from headstart.system.digests import digest
-from headstart.system.folders import user_cache_dir
+from headstart.system.folders import nearest_existing, user_cache_dir
 from headstart.system.hardware import detect, resolve_accelerator, resolve_devices, resolve_precision
 from headstart.system.names import leaves
 from headstart.system.options import Later
@@ -305,7 +305,7 @@ def _check_folder(key: str, folder: Path) -> None:
     long = next((part for part in folder.parts if len(os.fsencode(part)) > _LONGEST_NAME), None)
     if long is not None:
         raise ConfigError(f"{key}: {long[:40]}... has {len(long):,} characters, more than a name can have; shorten it")
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = nearest_existing(folder)
     if not there.is_dir():
         raise ConfigError(f"{key}={folder}: {there} is no folder; give another")
 

@@ -247,9 +247,7 @@ class Stack:
             head.fit_seconds += seconds / len(self.running)
             metrics = {f"train/{name}": value for name, value in train[place].items()}
             metrics |= {f"val/{name}": value for name, value in scores[place].items()}
-            task = head.recipe.task
-            if task.monitor == "val/acc":
-                head.choice.note(task.hits(outputs[place], targets))
+            head.choice.see(head.recipe.task, outputs[place], targets)
             if head.end_epoch(metrics, position, partial(self._state, place), step=self._step, seconds=seconds):
                 places.append(place)
             else:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from headstart.config.settings import Component
 from headstart.data.dataset import ImageDataset
+from headstart.data.manifest import KIND_OF_TASK
 from headstart.data.records import Records, Source
 from headstart.data.targets import as_numbers, only_classes
 from headstart.errors import DataError, RunError
@@ -197,7 +198,8 @@ def _source(model: Model, choice: Component) -> Source:
     if model.task.name == "regression" and source.kind == "classes":
         source, splits = as_numbers(source, source.splits)
         source = replace(source, splits=splits)
-    kind = {"multilabel": "labels", "regression": "values", "segmentation": "masks"}.get(model.task.name, "classes")
+    name = model.task.name
+    kind = "masks" if name == "segmentation" else KIND_OF_TASK.get(name, "classes")
     if source.kind != kind:
         raise DataError(f"{source.name} has {source.kind}, and the model of task={model.task.name} is scored on {kind}")
     return source

@@ -20,6 +20,7 @@ from headstart.config.settings import Component
 from headstart.config.weights import resolve_backbone_weights
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.input_spec import InputSpec
+from headstart.data.manifest import KIND_OF_TASK
 from headstart.errors import RunError
 from headstart.execution.load import load
 from headstart.model.features import pooled_features
@@ -140,7 +141,7 @@ def _of_folds(runs: Sequence[RunRecord]) -> Judged:
             values[str(name)].append(row)
             targets[str(name)] = target
     ids = sorted(targets)
-    kind = {"multilabel": "labels", "regression": "values"}.get(first.details["task"], "classes")
+    kind = KIND_OF_TASK.get(first.details["task"], "classes")
     how = f"{len(runs)} runs of a cross-validation, each on the images of its own fold"
     means = np.stack([np.mean(values[name], axis=0) for name in ids])
     return Judged(ids, np.stack([targets[name] for name in ids]), means, tuple(first.data["classes"]), kind, how)

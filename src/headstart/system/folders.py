@@ -1,4 +1,4 @@
-"""Where the user's files go when no folder is named."""
+"""Where the user's files go when no folder is named, and what is there of one that is."""
 
 import os
 import sys
@@ -14,3 +14,8 @@ def user_cache_dir() -> Path:
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "headstart" / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "headstart"
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself if it is there, else the nearest folder above it that is."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())

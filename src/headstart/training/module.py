@@ -257,8 +257,8 @@ class TransferModule(pl.LightningModule):
         if self.trainer.sanity_checking:
             return
         self._validated_epoch, found = self.current_epoch, self.predictions["val"]
-        if self.trainer.state.fn == "fit" and self.task.monitor == "val/acc":
-            self.choice.note(self.task.hits(torch.from_numpy(found.outputs), torch.from_numpy(found.targets)))
+        if self.trainer.state.fn == "fit":
+            self.choice.see(self.task, torch.from_numpy(found.outputs), torch.from_numpy(found.targets))
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/…``."""
