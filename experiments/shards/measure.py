@@ -160,7 +160,7 @@ def main() -> None:
         writer.writerow(["process", "second", "megabytes"])
         writer.writerows((part, second, round(size)) for part, samples in parts.items() for second, size in samples)
     print(f"{args.images} images, {args.epochs} epochs, test/acc {result.metrics['test/acc']:.3f}")
-    print(f"epochs in metrics.csv: {', '.join(epochs)}; {result.cost['images_seen']} images seen")
+    print(f"epochs in metrics.csv: {', '.join(epochs)}; {result.cost.images_seen} images seen")
     for part, samples in parts.items():
         print(told(part, samples))
     print(f"{len(found)} rows of {len(set(found))} images")

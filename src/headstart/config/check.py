@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from headstart.config.rules import Choices, broken, devices_fit
@@ -55,7 +56,15 @@ class _Known:
 
     def inside(self, key: str) -> list[str]:
         """Keys of the YAML files in the group of this name."""
-        return sorted(name for name in self.defaults if name.startswith(f"{key}."))
+        return self._groups.get(key, [])
+
+    @cached_property
+    def _groups(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        for name in sorted(self.defaults):
+            for group in _above(name):
+                groups.setdefault(group, []).append(name)
+        return groups
 
 
 def check(
@@ -151,6 +160,7 @@ def _not_in_place(config: Mapping[str, Any], reference: Mapping[str, Any]) -> li
 def _missing(config: Mapping[str, Any], reference: Mapping[str, Any], known: _Known) -> list[str]:
     """Groups, keys that the code relies on and that were deleted with ``~``, and classes that there are not."""
     present = leaves(config)
+    groups = {group for name in present for group in _above(name)}
     gone = [
         f"{group} was removed; leave it as it is, or choose another {group}"
         for group in reference
@@ -158,7 +168,7 @@ def _missing(config: Mapping[str, Any], reference: Mapping[str, Any], known: _Kn
     ]
     for key, value in leaves(reference).items():
         group = key.partition(".")[0]
-        held = any(name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.") for name in present)
+        held = key in present or key in groups or any(parent in present for parent in _above(key))
         relied = key in SPEC or (group in COMPONENTS and group != "strategy" and known.annotation(key) is not None)
         if relied and group in config and group != "logger" and not held:
             gone.append(f"{key} was removed; leave it out of the command to get its default ({shown(value)})")
@@ -167,6 +177,12 @@ def _missing(config: Mapping[str, Any], reference: Mapping[str, Any], known: _Kn
         if takes is None and target.startswith("headstart."):
             gone.append(f"{prefix}._target_={target}: there is no such {prefix.rpartition('.')[2]}")
     return gone
+
+
+def _above(key: str) -> list[str]:
+    """The groups that a dotted key is in: ``a`` and ``a.b`` of ``a.b.c``."""
+    parts = key.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _repeats(value: Any, default: Any, values: Mapping[str, Any]) -> bool:

@@ -86,12 +86,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         omegaconf.errors.MissingMandatoryValue: a required value was not given.
     """
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    OmegaConf.set_readonly(own, False)
-    with open_dict(own):
-        container = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    values = ((str(key), config[key]) for key in config if key != "hydra")
+    return {
+        key: OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+        for key, value in values
+    }
 
 
 def chosen(node: DictConfig, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,8 @@ _STEPS_REVISION = 2
 
 _GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
 _KEY_LENGTH = 96
+# Of a datamodule: what decides which files its content is.
+_WHAT_IS_READ = ("_target_", "root", "manifest", "path_column", "mask_column", "extensions")
 # Files beside images that make up a data set of these kinds.
 _STORED: Mapping[str, tuple[str, ...]] = {
     "headstart.data.HuggingFace": (".arrow", ".parquet", ".json", ".jsonl", ".csv", ".zip", ".tar"),
@@ -121,11 +123,13 @@ class ResolvedRun:
         }
 
 
-def resolve_run(config: DictConfig) -> ResolvedRun:
+def resolve_run(config: DictConfig, known: dict[str, dict[str, str]] | None = None) -> ResolvedRun:
     """Check a composed configuration and decide what it leaves open.
 
     Args:
         config: from Hydra's main function, or from :func:`headstart.config.compose`.
+        known: what the runs that one command resolves share, so that it looks through a data set once: digests of
+            content, filled here.
 
     Raises:
         ConfigError: unknown keys, wrong types, impossible combinations, absent devices or folders.
@@ -154,7 +158,7 @@ def resolve_run(config: DictConfig) -> ResolvedRun:
     scratch = strategy is not None and strategy.starts_from_random_weights
     weights = resolve_backbone_weights(values, scratch=scratch)
     values["backbone"]["weights"] = weights.choice
-    described = _described(values, weights)
+    described = _described(values, weights, {} if known is None else known)
     extendable = {key: value for key, value in described.items() if key != "trainer.max_epochs"}
     return ResolvedRun(
         config=values,
@@ -212,7 +216,9 @@ def _notable(config: Mapping[str, Any], defaults: Mapping[str, Any], choices: Ma
         yield f"{_safe(key.rpartition('.')[2])}{_safe(value)}"
 
 
-def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[str, Any]:
+def _described(
+    config: Mapping[str, Any], weights: "ResolvedWeights", known: dict[str, dict[str, str]]
+) -> dict[str, Any]:
     """The choices that change the result; data and weights as digests of their content."""
     hidden, later = not_in_result(config), marked(Later, config)
     described = {
@@ -227,11 +233,10 @@ def _described(config: Mapping[str, Any], weights: "ResolvedWeights") -> dict[st
         described["steps"] = _STEPS_REVISION
     described["backbone.weights"] = weights_content(weights)
     for prefix, datamodule in _datamodules(config).items():
-        if datamodule.get("manifest"):
-            described[f"{prefix}.root"] = _listed_content(datamodule)
-            described[f"{prefix}.manifest"] = content_digest(datamodule["manifest"])
-        elif datamodule.get("root"):
-            described[f"{prefix}.root"] = content_digest(datamodule["root"], extensions=_extensions(datamodule))
+        place = digest({name: datamodule.get(name) for name in _WHAT_IS_READ})
+        if place not in known:
+            known[place] = _data_content(datamodule)
+        described |= {f"{prefix}.{name}": content for name, content in known[place].items()}
     for name, run in _references(config).items():
         described[f"strategy.{name}"] = outcome(Path(run))
     return described
@@ -250,12 +255,17 @@ def _datamodules(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"datamodule": config["datamodule"], **others}
 
 
-def _listed_content(datamodule: Mapping[str, Any]) -> str:
-    """Digest of the images that a table lists."""
-    from headstart.data.manifest import listed_paths
+def _data_content(datamodule: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the images and of the table that lists them; none of data that are in a package."""
+    if datamodule.get("manifest"):
+        from headstart.data.manifest import listed_paths
 
-    columns = (datamodule["path_column"], datamodule.get("mask_column"))
-    return content_digest(datamodule["root"], listed_paths(datamodule["manifest"], *columns))
+        columns = (datamodule["path_column"], datamodule.get("mask_column"))
+        images = content_digest(datamodule["root"], listed_paths(datamodule["manifest"], *columns))
+        return {"root": images, "manifest": content_digest(datamodule["manifest"])}
+    if datamodule.get("root"):
+        return {"root": content_digest(datamodule["root"], extensions=_extensions(datamodule))}
+    return {}
 
 
 def _extensions(datamodule: Mapping[str, Any]) -> Sequence[str]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from headstart.runs.mask_scores import over_images
 from headstart.runs.reader import RunRecord
 from headstart.study.compare import drawn_few, folds_of, split_of_run
 from headstart.study.paired import Paired, paired_difference
 from headstart.study.statistics import FEWEST
-from headstart.tasks.mask_scores import over_images
 
 Cell = Mapping[str, RunRecord]
 

@@ -33,9 +33,11 @@ def plan_jobs(
     fixed = single_run_arguments(config)
 
     composer = SweepComposer(loader, config)
+    known: dict[str, dict[str, str]] = {}
 
     def plan(place: int, overrides: list[str]) -> Job:
-        return _plan(composer, config, overrides, first + place, fixed, label or _label(overrides, common))
+        job = Job(first + place, label or _label(overrides, common), (*fixed, *overrides), None)
+        return _decided(job, composer, config, overrides, known)
 
     rows = [list(row) for row in batch]
     jobs = [plan(place, row) for place, row in enumerate(rows)]
@@ -108,27 +110,27 @@ def on_one_machine(job: Job) -> Job:
     return replace(job, run=None, problem=problem)
 
 
-def _plan(
-    composer: SweepComposer, config: DictConfig, overrides: list[str], number: int, fixed: list[str], label: str
+def _decided(
+    job: Job, composer: SweepComposer, config: DictConfig, overrides: list[str], known: dict[str, dict[str, str]]
 ) -> Job:
+    """A job with its run, or with its problem."""
     from headstart.config import resolve_run
     from headstart.config.explain import explain
     from headstart.launch.study_weights import remembered_weights
 
-    arguments = (*fixed, *overrides)
     try:
         composed = composer.compose(overrides)
         with open_dict(composed):
             composed.hydra.mode = "RUN"
-            composed.hydra.job.id, composed.hydra.job.num = str(number), number
+            composed.hydra.job.id, composed.hydra.job.num = str(job.number), job.number
         study = Path(str(composed.paths.output_dir)).expanduser() / str(composed.name)
         with remembered_weights(study, OmegaConf.to_container(composed.backbone, resolve=True)) as remember:
-            run = resolve_run(composed)
+            run = resolve_run(composed, known)
             remember(run.weights.choice)
     except Exception as error:
         problem = explain(error, overrides, _folders(config)) or f"{type(error).__name__}: {error}"
-        return Job(number, label or "the only job", arguments, None, problem)
-    return Job(number, label or run.key, arguments, run)
+        return replace(job, label=job.label or "the only job", problem=problem)
+    return replace(job, label=job.label or run.key, run=run)
 
 
 def _label(overrides: Sequence[str], common: set[str]) -> str:

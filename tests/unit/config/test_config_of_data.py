@@ -52,7 +52,7 @@ def test_keys_that_came_later_leave_earlier_runs_theirs():
     from headstart.config.resolve import _described
 
     run = resolve()
-    described = _described(run.config, run.weights)
+    described = _described(run.config, run.weights, {})
     later = {"datamodule.classes", "datamodule.shear_range", "datamodule.steps_per_epoch", "datamodule.val_steps"}
     assert later <= {f"datamodule.{key}" for key in run.config["datamodule"]}
     assert not later & set(described)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.runs.mask_scores import over_images
 from headstart.runs.reader import StoredPredictions, read_runs
 from headstart.study.samples import Pairing
 from headstart.study.verdict import verdicts
 from headstart.tasks import Segmentation
-from headstart.tasks.mask_scores import over_images
 
 if TYPE_CHECKING:
     from conftest import StudyWriter
