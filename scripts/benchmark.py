@@ -204,7 +204,7 @@ def bench_freeze(bench: Bench) -> list[Row]:
         lambda i: bench.seconds(bench.train(*options, cache=f"cold{i}")),
         lambda _: bench.seconds(bench.loop("limit")),
     )
-    against = "decode once, one bf16 forward, linear head"
+    against = "decode once, one forward pass, linear head"
     return [Row("freeze, 30 epochs, first time (s)", against, first, limit, "<= 1.3x", TIMES)]
 
 
@@ -292,7 +292,7 @@ def bench_throughput(bench: Bench) -> list[Row]:
         return bench.epoch_seconds()
 
     found = bench.pairs(ours, lambda _: float(bench.output(bench.loop("bare"))), repeats=max(5, bench.repeats))
-    work, against = "full, one epoch of 244 images at 224 px (s)", "bare loop, bf16, channels_last, in memory"
+    work, against = "full, one epoch of 244 images at 224 px (s)", "bare loop, channels_last, in memory"
     return [Row(work, against, *found, ">= 0.95x as fast", FASTER)]
 
 
@@ -373,7 +373,7 @@ def bench_rank(bench: Bench) -> list[Row]:
     again = bench.pairs(
         lambda _: bench.seconds(command("rank0")), lambda _: bench.seconds([sys.executable, "-c", IMPORTS])
     )
-    against = "decode and one bf16 forward pass of each network"
+    against = "decode and one forward pass of each network"
     return [
         Row("rank of 4 networks, first time (s)", against, *first, "<= 1.2x", TIMES),
         Row("the same, again (s)", IMPORTS, *again, "<= + a few s", LONGER),

@@ -28,10 +28,16 @@ import headstart
 from headstart.data.images import read_image
 from headstart.inference.ensemble import Ensemble
 from headstart.inference.predict import predict_to_file
+from headstart.system.hardware import detect
 
 BATCH = 32
 PREDICT_BLOCKS, PREDICT_BLOCK = 16, 640
 SYNTHETIC_BATCH, SYNTHETIC_STEPS = 128, 60
+
+
+def fastest_type() -> torch.autocast:
+    """bfloat16 on a CPU that is faster in it, as ``trainer.precision=auto`` has it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=detect().cpu_bf16)
 
 
 def images_of(root: str, split: str) -> ImageFolder:
@@ -57,14 +63,14 @@ def in_memory(data: ImageFolder) -> tuple[Tensor, Tensor]:
 
 
 def limit(root: str, weights: str) -> None:
-    """Decode once, one bf16 forward pass, thirty epochs of a linear head on the features."""
+    """Decode once, one forward pass, thirty epochs of a linear head on the features."""
     import pytorch_lightning  # noqa: F401 - the product cannot do without it
 
     model = resnet18(weights, 0).eval()
     found = {}
     for split in ("train", "val"):
         images, targets = in_memory(images_of(root, split))
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), fastest_type():
             features = torch.cat([model(batch) for batch in images.split(BATCH)])
         found[split] = features.float().clone(), targets
     (x, y), (v, t) = found["train"], found["val"]
@@ -81,7 +87,7 @@ def limit(root: str, weights: str) -> None:
 
 
 def bare(root: str, weights: str) -> None:
-    """Fine-tune on images in memory: bf16, channels last; the median epoch after the first."""
+    """Fine-tune on images in memory, channels last; the median epoch after the first."""
     images, targets = in_memory(images_of(root, "train"))
     model = resnet18(weights, 2).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -90,7 +96,7 @@ def bare(root: str, weights: str) -> None:
         start = time.perf_counter()
         for batch in torch.randperm(len(images)).split(BATCH):
             optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16):
+            with fastest_type():
                 loss = F.cross_entropy(model(images[batch]), targets[batch])
             loss.backward()
             optimizer.step()
@@ -153,13 +159,13 @@ def predict(run: str, folder: str, output: str) -> None:
 
 
 def passes(root: str, *names: str) -> None:
-    """Decode the training images and compute features, for each of timm's networks; bf16, channels last."""
+    """Decode the training images and compute features, for each of timm's networks, channels last."""
     import pytorch_lightning  # noqa: F401 - the product cannot do without it
 
     for name in names:
         model = timm.create_model(name, num_classes=0).eval().to(memory_format=torch.channels_last)
         images, _ = in_memory(images_of(root, "train"))
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), fastest_type():
             print(name, torch.cat([model(batch) for batch in images.split(BATCH)]).shape)
 
 

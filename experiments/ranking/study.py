@@ -21,7 +21,7 @@ import headstart
 from headstart.ranking.scores import MEANINGS
 from headstart.system.atomic import write_rows
 
-# Small images and few of them: the study is to run on one core of a laptop within an hour.
+# Small images and few of them: the study is to run on two cores within an hour.
 SIZE, EPOCHS = 64, 4
 TRAINED = ("resnet18", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 RANDOM = ("resnet18:none", "efficientnet_lite0:none")
@@ -38,7 +38,7 @@ ROUNDS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("full 1e-3", RANDOM, (*_ANEW, "optimizer.lr=1e-3")),
 )
 # Images a class: of two classes more than of ten.
-SHOTS = {2: {"train": 60, "val": 40, "test": 80}, 10: {"train": 20, "val": 15, "test": 40}}
+SHOTS = {2: {"train": 80, "val": 40, "test": 80}, 10: {"train": 40, "val": 30, "test": 100}}
 SPLITS = {
     "hymenoptera": {"train": "train", "val": "train", "test": "val"},
     "clothing": {"train": "train", "val": "validation", "test": "test"},
@@ -49,7 +49,7 @@ _RESAMPLES = 2000
 
 def data_sets(data: Path, out: Path) -> dict[str, list[str]]:
     """Choices of each data set, which `headstart advise` is given too; writes the tables of the folders."""
-    made = {"digits": ["datamodule=digits", "datamodule.shots=20", "datamodule.val_fraction=0.1"]}
+    made = {"digits": ["datamodule=digits", "datamodule.shots=40", "datamodule.val_fraction=0.2"]}
     for name in SPLITS:
         write_rows(out / f"{name}.csv", chosen_images(data / name, SPLITS[name]))
         made[name] = ["datamodule=csv", f"datamodule.manifest={out / name}.csv", f"datamodule.root={data / name}"]

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 Forward = Callable[[Any, Tensor], Any]
+_Node = Any
+"""A step of autograd's graph (``torch.autograd.graph.Node``, which does not tell that leaves have a variable)."""
 
 # Neither 1 nor 2, so that a cut checked with two images notices a shape that does not follow the batch.
 _BATCH = 3
@@ -94,18 +96,22 @@ def _run(root: nn.Module, forward: Forward, shape: tuple[int, int, int], *, meta
     parameters = dict(model.named_parameters())
     like = next((p for p in parameters.values() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand((_BATCH, *shape), generator=generator).to(like.device, like.dtype)
-    with torch.enable_grad():
-        # Which parameters matter, by what the result can be derived with respect to.
-        learnable = {name: p.requires_grad_() for name, p in parameters.items() if p.is_floating_point()}
-        result = forward(model, images)
-        used = _used(result, learnable)
-        # What follows from the images, by what can be derived with respect to them.
-        for parameter in parameters.values():
-            parameter.requires_grad_(False)
-        with _followed(model) as calls:
-            forward(model, images.requires_grad_() * 1.0)
-    return Trace(tuple(calls), tuple(result.shape[1:]) if isinstance(result, Tensor) else None, used)
+    images = torch.rand((_BATCH, *shape), generator=generator).to(like.device, like.dtype).requires_grad_()
+    for parameter in parameters.values():
+        parameter.requires_grad_(parameter.is_floating_point())
+    # What comes of what is in the graph that autograd keeps of one pass.
+    with torch.enable_grad(), _followed(model) as calls:
+        result = forward(model, images * 1.0)
+    known: dict[_Node, bool] = {}
+    for call, nodes in calls:
+        call.from_images = any(_follows(node, images, known) for node in nodes)
+    reached: dict[_Node, bool] = {}
+    for node in _nodes(result):
+        _follows(node, images, reached)
+    leaves = {id(node.variable) for node in reached if hasattr(node, "variable")}
+    used = frozenset(name for name, parameter in parameters.items() if id(parameter) in leaves)
+    output = tuple(result.shape[1:]) if isinstance(result, Tensor) else None
+    return Trace(tuple(call for call, _ in calls), output, used)
 
 
 def _shell(root: nn.Module, *, meta: bool) -> nn.Module:
@@ -124,33 +130,45 @@ def _shell(root: nn.Module, *, meta: bool) -> nn.Module:
     return copy.deepcopy(root, memo).eval()
 
 
-def _used(result: Any, learnable: dict[str, Tensor]) -> frozenset[str]:
-    total = sum(tensor.sum() for tensor in _tensors(result) if tensor.requires_grad)
-    if not isinstance(total, Tensor):
-        return frozenset()
-    gradients = torch.autograd.grad(total, list(learnable.values()), allow_unused=True)
-    return frozenset(name for name, gradient in zip(learnable, gradients, strict=True) if gradient is not None)
+def _nodes(output: Any) -> list[_Node]:
+    """The last step of how each tensor was computed; none of one that is no result of anything that learns."""
+    return [tensor.grad_fn for tensor in _tensors(output) if tensor.grad_fn is not None]
+
+
+def _follows(start: _Node, source: Tensor, known: dict[_Node, bool]) -> bool:
+    """Whether the steps up to ``start`` begin at ``source``; ``known`` is of all steps seen, these included."""
+    waiting = [start]
+    while waiting:
+        node = waiting[-1]
+        before = [earlier for earlier, _ in node.next_functions if earlier is not None]
+        new = [] if node in known else [earlier for earlier in before if earlier not in known]
+        if not new:
+            waiting.pop()
+            known.setdefault(node, getattr(node, "variable", None) is source or any(known[one] for one in before))
+        waiting.extend(new)
+    return known[start]
 
 
 @contextmanager
-def _followed(root: nn.Module) -> Iterator[list[Call]]:
-    calls: list[Call] = []
-    open_calls: list[Call] = []
+def _followed(root: nn.Module) -> Iterator[list[tuple[Call, list[_Node]]]]:
+    """Within the block, every call of a module is noted, with the last steps of how its output was computed."""
+    calls: list[tuple[Call, list[_Node]]] = []
+    open_calls: list[tuple[Call, list[_Node]]] = []
     clock = iter(range(1 << 62))
 
     def started(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any) -> None:
-            call = Call(name, next(clock))
-            calls.append(call)
-            open_calls.append(call)
+            noted: tuple[Call, list[_Node]] = (Call(name, next(clock)), [])
+            calls.append(noted)
+            open_calls.append(noted)
 
         return hook
 
     def ended(module: nn.Module, inputs: Any, output: Any) -> None:
-        call = open_calls.pop()
+        call, nodes = open_calls.pop()
         call.ended = next(clock)
         call.output = _map(output, lambda tensor: Shape(tuple(tensor.shape)))
-        call.from_images = any(tensor.requires_grad for tensor in _tensors(output))
+        nodes += _nodes(output)
 
     handles = []
     for name, module in root.named_modules():

@@ -23,7 +23,8 @@ from headstart.errors import ConfigError
 ASSUMED_VARIABLE = "HEADSTART_HARDWARE"
 _CUDA_PROBE_TIMEOUT_S = 30
 _BF16_CAPABILITY = (8, 0)
-_CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+# AVX512_BF16 alone is slower than float32: the table is in headstart.config.precision.
+_CPU_BF16_FLAG = "amx_bf16"
 
 # Prints [[major, minor], ...] of the visible devices; cuDeviceGetAttribute 75 and 76 are the compute capability.
 _CUDA_PROBE = """
@@ -49,7 +50,7 @@ class Hardware:
     Attributes:
         cuda: compute capability of each visible CUDA device.
         mps: an Apple GPU that torch can use.
-        cpu_bf16: the CPU multiplies bfloat16 natively, which makes it faster than float32.
+        cpu_bf16: the CPU multiplies whole tiles of bfloat16 (AMX), which makes it faster than float32.
         cores: CPU cores that this process may use.
     """
 
@@ -271,7 +272,7 @@ def _has_cpu_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     except OSError:
         return False
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return bool(_CPU_BF16_FLAGS & set(flags))
+    return _CPU_BF16_FLAG in flags
 
 
 def _cgroup_cores(root: Path) -> float | None:
