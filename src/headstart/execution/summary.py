@@ -16,6 +16,8 @@ from headstart.weights.report import weights_notice
 
 _MOST_COLUMNS = 6
 _MOST_CLASSES = 10
+# Datamodules of images that someone brings.
+_OWN_IMAGES = ("folder", "csv", "hf", "webdataset")
 
 
 def end_table(metrics: dict[str, float | None]) -> Table:
@@ -110,12 +112,24 @@ def result_summary(result: Result) -> Group:
         lines.append(Text(f"Trainable parameters: {params['trainable']:,} of {params['total']:,} ({share:.2%})"))
     if result.weights:
         lines.append(weights_notice(result.weights))
+        if hint := _of_other_weights(result):
+            lines.append(Text(hint, style="dim"))
     if skipped := len(result.data.get("skipped", ())):
         images = "1 unreadable image was" if skipped == 1 else f"{skipped:,} unreadable images were"
         lines.append(Text(f"{images} skipped; result.json names what and why.", style="yellow"))
     if cut := result.details.get("cut_short"):
         lines.append(Text(f"Cut short, so in no comparison: {'; '.join(cut)}", style="yellow"))
     return Group(*lines)
+
+
+def _of_other_weights(result: Result) -> str:
+    """Where other weights are, for a run on someone's own images from the bundled ones."""
+    if not result.weights["source"].startswith("bundled:") or result.config.get("datamodule") not in _OWN_IMAGES:
+        return ""
+    return (
+        "These weights are of 64-pixel photographs; backbone=efficientnet_lite0 has ImageNet's, which mostly score "
+        "higher (experiments/ranking). `headstart advise` compares the networks at hand on your images."
+    )
 
 
 def cost_text(cost: Cost) -> str:

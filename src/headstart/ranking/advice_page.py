@@ -98,11 +98,17 @@ def _trainings(advice: Advice) -> str:
             Cell(one.arm, one.error),
             Cell(str(one.epochs) if one.epochs else "solved for", number=True),
             Cell("failed" if one.score is None else f"{100 * one.score:.1f}", number=True),
+            Cell("" if one.estimate is None else f"{100 * one.estimate:.1f}", number=True),
             Cell(duration(one.seconds), number=True),
         ]
         for one in advice.tried
     ]
-    text = table(["training", "epochs", "validation %", "time"], rows)
+    text = table(["training", "epochs", "validation %", "estimate %", "time"], rows) + paragraph(
+        "Trainings are compared by their estimates: the accuracy on the validation images, less what the same "
+        "network's frozen features seem to gain by that choice of images, as their cross-validation on the training "
+        "images tells.",
+        "note",
+    )
     if advice.skipped:
         listed = bullets(f"{name}: about {duration(seconds)}" for name, seconds in advice.skipped.items())
         text += paragraph("There was no time for:", "note") + listed

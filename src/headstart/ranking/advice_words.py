@@ -64,14 +64,14 @@ def _alternatives(advice: Advice) -> Iterator[str]:
     tuned = [one for one in advice.tried if one.score is not None and one.epochs]
     if not frozen or not tuned:
         return
-    best, gain = tuned[0], (tuned[0].score or 0.0) - (frozen[0].score or 0.0)
+    best, gain = tuned[0], (tuned[0].estimate or 0.0) - (frozen[0].estimate or 0.0)
     images = advice.result.data["sizes"]["val"]
     if abs(gain) < max(_POINT, 1 / images):
-        yield "Fine-tuning and frozen features were level on validation; frozen features take a fraction of the time."
+        yield "Fine-tuning and frozen features were level; frozen features take a fraction of the time."
     elif gain > 0:
-        yield f"Fine-tuning was worth it: {100 * gain:.1f} points on {images:,} validation images ({best.arm})."
+        yield f"Fine-tuning was worth it: {100 * gain:.1f} points by the estimates of both ({best.arm})."
     else:
-        yield f"Fine-tuning was not worth it: {-100 * gain:.1f} points fewer on validation at best ({best.arm})."
+        yield f"Fine-tuning was not worth it: {-100 * gain:.1f} points fewer at best ({best.arm})."
 
 
 def _more_images(advice: Advice) -> str:

@@ -48,7 +48,7 @@ class Advice:
         data: name of the data set.
         inspection: what a look at its images found.
         ranking: of the networks.
-        tried: all trainings, the best on validation first; those that failed last.
+        tried: all trainings, the best by their estimates first; those that failed last.
         chosen: the best.
         result: of its run.
         expected: accuracy on new images; None where there is no test split.
@@ -114,7 +114,9 @@ def advise(
         say(sentence)
     ranking, part = _ranking(clock, there, overrides, data, journal, say)
     curves = {one.name: learning_curve(one.examples) for one in ranking.as_good()[:FINALISTS]}
-    trials = Trials(overrides, folder.name, data, clock, journal, _reserve(clock, ranking, folder), say, part)
+    probed = {one.name: one.values["logistic"].value for one in ranking.networks}
+    reserve = _reserve(clock, ranking, folder)
+    trials = Trials(overrides, folder.name, data, clock, journal, reserve, say, part, probed, ranking.images)
     names = {one.name for one in ranking.networks}
     try:
         # An earlier call may have tried networks that this one does not compare.
@@ -123,7 +125,7 @@ def advise(
     finally:
         journal.save(clock.spent_s)  # of an interruption, too
     chosen = best_of(tried, clock)
-    say(f"{clock.face()} looking at the test images of the best")
+    say(f"{clock.face()} looking at the test images of the best, {chosen.arm}")
     result = read_result(Path(chosen.path))
     seen = next(one for one in ranking.networks if one.name == chosen.backbone)
     curve = curves[seen.name] if seen.name in curves else learning_curve(seen.examples)
@@ -132,7 +134,7 @@ def advise(
         data.source_name,
         found,
         ranking,
-        tuple(sorted(tried, key=lambda one: -math.inf if one.score is None else one.score, reverse=True)),
+        tuple(sorted(tried, key=lambda one: -math.inf if one.estimate is None else one.estimate, reverse=True)),
         chosen,
         result,
         expected_score(result, curve),
@@ -187,7 +189,7 @@ def _reserve(clock: Clock, ranking: Ranking, folder: Path) -> float:
 
 
 def best_of(tried: Sequence[Tried], clock: Clock) -> Tried:
-    """The best on validation; of equal ones one that saw all training images, and the cheapest.
+    """The best by its estimate; of equal ones one that saw all training images, and the cheapest.
 
     Raises:
         WeightsError: nothing could be trained.
@@ -199,7 +201,7 @@ def best_of(tried: Sequence[Tried], clock: Clock) -> Tried:
             f"nothing could be trained within budget={clock.budget_s:.0f}s"
             f"{f' ({reasons[0]})' if reasons else ''}; give a larger budget"
         )
-    return max(done, key=lambda one: (one.score or 0.0, not one.part, -one.seconds))
+    return max(done, key=lambda one: (one.estimate or 0.0, not one.part, -one.seconds))
 
 
 def expected_score(result: Result, curve: LearningCurve | None) -> Value | None:

@@ -22,6 +22,7 @@ class Tried:
         epochs: that it was given; 0 where it was solved for.
         overrides: that repeat it.
         score: on validation; None where it failed.
+        estimate: the same, corrected by :meth:`headstart.ranking.trials.Trials.luck`; trainings are compared by it.
         seconds: that it took.
         estimate_s: that it was thought to take.
         path: its run directory; empty where it failed.
@@ -40,6 +41,7 @@ class Tried:
     path: str = ""
     error: str = ""
     part: bool = False
+    estimate: float | None = None
 
 
 @dataclass

@@ -80,6 +80,9 @@ def score_all(data: Labelled, probabilities: Array | None = None, *, names: Sequ
     """
     wanted = MEANINGS if names is None else names
     with threads_for(data.features.size * min(data.features.shape)):
+        rank = len(data.power)
+    # What follows are thousands of products with the classes, and the subsamples' spectra.
+    with threads_for(len(data) * rank * data.classes):
         return _score_all(data, probabilities, wanted)
 
 

@@ -6,7 +6,7 @@ each halves the arms and doubles their epochs.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Trials:
         reserve_s: kept for what follows.
         say: takes a line about each step.
         part: chooses the training images that were scored, where there was no time for all.
+        probed: accuracy of frozen features in cross-validation on the training images, by backbone.
+        probed_images: how many those are.
         skipped: arms that did not fit, with the seconds that they would have needed.
     """
 
@@ -54,6 +56,8 @@ class Trials:
     reserve_s: float
     say: Callable[[str], None]
     part: Sequence[str] = ()
+    probed: Mapping[str, float] = field(default_factory=dict)
+    probed_images: int = 0
     skipped: dict[str, float] = field(default_factory=dict)
 
     def run(self, finalists: Sequence[tuple[str, tuple[str, ...]]]) -> list[Tried]:
@@ -72,12 +76,35 @@ class Trials:
         for epochs in RUNGS[1:]:
             kept = survivors(scored)
             found = [(arm, self._try(arm, epochs)) for arm in kept]
-            scored = [(arm, one.score) for arm, one in found if one is not None and one.score is not None]
+            scored = [(arm, self._estimate(one)) for arm, one in found if one is not None and one.score is not None]
             if not scored:
                 self._as_long_as_fits(kept[:1], epochs)
                 break
         self._begin_more(arms)
-        return list(self.journal.tried.values())
+        tried = list(self.journal.tried.values())
+        for one in tried:
+            one.estimate = None if one.score is None else self._estimate(one)
+        return tried
+
+    def luck(self, backbone: str) -> float:
+        """What a backbone gains by the choice of the validation images, as far as its frozen features tell.
+
+        They were judged on the training images too, in cross-validation, so how good they are is better known than
+        from either, and the trainings of one backbone get the same images right: its frozen features are a control
+        variate (Lavenberg and Welch, "A Perspective on the Use of Control Variables", 1981). Of a backbone without
+        them it is what it is of the others on average. Within one backbone it changes no order.
+        """
+        images = self.probed_images + self.data.sizes["val"]
+        gains = {
+            one.backbone: self.probed_images / images * (one.score - self.probed[one.backbone])
+            for one in self.journal.tried.values()
+            if one.recipe == FROZEN.name and one.score is not None and one.backbone in self.probed
+        }
+        return gains[backbone] if backbone in gains else sum(gains.values()) / max(len(gains), 1)
+
+    def _estimate(self, one: Tried) -> float:
+        assert one.score is not None
+        return one.score - self.luck(one.backbone)
 
     def seconds(self, arm: Arm, epochs: int) -> float:
         """Estimated, of a training; corrected by how long the earlier ones took."""
@@ -123,7 +150,7 @@ class Trials:
             told = [(arm.label, arm.recipe.strategy, trials[arm]) for arm in kept]
             write_json(self.journal.path.with_name(TUNING_FILE), tuning_record(told, METRIC, self._trials_study))
         best = [(arm, trial) for arm in kept if (trial := best_trial(trials[arm], METRIC)) is not None]
-        return [(arm.at(trial.point), trial.scores[0]) for arm, trial in best]
+        return [(arm.at(trial.point), trial.scores[0] - self.luck(arm.backbone)) for arm, trial in best]
 
     def _equal(self, arms: Sequence[Arm]) -> tuple[list[Arm], int]:
         """In their order, the arms that one trial each has time for, and how many trials each of them can have."""

