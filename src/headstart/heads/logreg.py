@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from headstart.backbones.contract import FeatureSpec
-from headstart.heads.closed_form import Examples, Penalised, Spectrum
+from headstart.heads.closed_form import Examples, Penalised, Spectrum, threads_for
 from headstart.system.options import Above, AtLeast, checked
 from headstart.tasks.contract import Task
 
@@ -76,9 +76,10 @@ class LogisticProblem:
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """From a start to the minimum; the variables are scaled anew after every stretch of iterations."""
         done, converged = 0, False
-        while done < max_iterations and not converged:
-            weight, bias, taken, converged = self._descend(weight, bias, l2, min(_STRETCH, max_iterations - done))
-            done += max(taken, 1)
+        with threads_for(self.spectrum.scores.numel() * self.classes):
+            while done < max_iterations and not converged:
+                weight, bias, taken, converged = self._descend(weight, bias, l2, min(_STRETCH, max_iterations - done))
+                done += max(taken, 1)
         return weight, bias, {"iterations": done, "converged": converged}
 
     def _descend(self, weight: Tensor, bias: Tensor, l2: float, iterations: int) -> tuple[Tensor, Tensor, int, bool]:

@@ -60,11 +60,14 @@ class Trials:
     probed_images: int = 0
     skipped: dict[str, float] = field(default_factory=dict)
 
-    def run(self, finalists: Sequence[tuple[str, tuple[str, ...]]]) -> list[Tried]:
+    def run(
+        self, finalists: Sequence[tuple[str, tuple[str, ...]]], others: Sequence[tuple[str, tuple[str, ...]]] = ()
+    ) -> list[Tried]:
         """Train until the time is up or one arm is left and has had its epochs.
 
         Args:
             finalists: names of backbones and what chooses them, the most promising first.
+            others: likewise; their frozen features are tried with what time the finalists leave.
         """
         for place, (name, choice) in enumerate(finalists):
             arm = Arm(name, choice, FROZEN)
@@ -81,6 +84,8 @@ class Trials:
                 self._as_long_as_fits(kept[:1], epochs)
                 break
         self._begin_more(arms)
+        for other in others:
+            self._try(Arm(*other, FROZEN), 0)
         tried = list(self.journal.tried.values())
         for one in tried:
             one.estimate = None if one.score is None else self._estimate(one)

@@ -184,6 +184,13 @@ def test_luck_with_the_validation_images_is_taken_off_before_backbones_are_compa
     assert {one.backbone for one in tried if one.epochs == RUNGS[0]} == {"small", "large"}
 
 
+def test_what_time_is_left_goes_to_the_frozen_features_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    world = World(tmp_path / "advice.json", 3000.0)
+    world.trials(monkeypatch).run(FINALISTS[:1], FINALISTS[1:])
+    assert world.trained[-1] == ("large, frozen features", 0)
+    assert {name.partition(",")[0] for name, _ in world.trained[:-1]} == {"small"}
+
+
 def test_without_cross_validation_validation_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trials = World(tmp_path / "advice.json", 3000.0).trials(monkeypatch)
     tried = trials.run(FINALISTS)
