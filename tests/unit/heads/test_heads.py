@@ -76,6 +76,7 @@ def test_the_global_seed_decides_the_initial_weights(head: Head) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_first_outputs_are_nearly_those_of_guessing(head: Head) -> None:
+    torch.manual_seed(0)
     spec = FeatureSpec(256, (256, 2, 2), "NCHW")
     with torch.no_grad():
         probabilities = head(spec, 10)(features(spec, 32)).softmax(dim=1)
