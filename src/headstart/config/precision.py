@@ -19,10 +19,13 @@ On one with AVX512_BF16 and no AMX, where ``auto`` is float32 for all:
 two cores           training       forward
 ..                  bf16     fp32  bf16    fp32
 ==================  =============  ============
-ResNet-18             67       45  21.9    13.9
-ResNet-50            182      166  53.4    71.3
-ConvNeXt-Atto         44       24  10.0     6.5
-ViT-Tiny              63       36  18.8    11.8
+ResNet-18             67       42  21.3    12.7
+ResNet-50            170      139  53.5    39.6
+EfficientNet-Lite0    84       58  12.5    17.1
+EfficientNet-Lite2   106       70  13.4    12.7
+MobileNetV3-small     18        8   1.8     1.6
+ConvNeXt-Atto         46       26  10.8     7.8
+ViT-Tiny              65       37  19.3    12.2
 ==================  =============  ============
 """
 
