@@ -109,7 +109,7 @@ def test_in_a_process_of_somebody_else_imports_stay_collectable(tmp_path: Path, 
 
 
 TERMINATED = """
-import ctypes, os, signal, sys, time
+import ctypes, os, signal, sys, threading, time
 from headstart.system import interpreter
 
 interpreter.DEAF_S = 0.5
@@ -124,7 +124,7 @@ def waits_in_a_library():  # for itself, as a rank for others that do not come; 
 
 try:
     with interpreter.terminable():
-        print("ready", flush=True)
+        threading.Timer(0.5, print, ["ready"], {{"flush": True}}).start()  # when the wait has begun
         {wait}()
 except KeyboardInterrupt:
     print("unwound")
