@@ -103,12 +103,12 @@ def _run(root: nn.Module, forward: Forward, shape: tuple[int, int, int], *, meta
     with torch.enable_grad(), _followed(model) as calls:
         result = forward(model, images * 1.0)
     known: dict[_Node, bool] = {}
+    for node in _nodes(result):
+        _follows(node, images, known)
+    # So far these are the steps to the result and no others.
+    leaves = {id(node.variable) for node in known if hasattr(node, "variable")}
     for call, nodes in calls:
         call.from_images = any(_follows(node, images, known) for node in nodes)
-    reached: dict[_Node, bool] = {}
-    for node in _nodes(result):
-        _follows(node, images, reached)
-    leaves = {id(node.variable) for node in reached if hasattr(node, "variable")}
     used = frozenset(name for name, parameter in parameters.items() if id(parameter) in leaves)
     output = tuple(result.shape[1:]) if isinstance(result, Tensor) else None
     return Trace(tuple(call for call, _ in calls), output, used)

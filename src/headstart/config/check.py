@@ -193,8 +193,7 @@ def _repeats(value: Any, default: Any, values: Mapping[str, Any]) -> bool:
 
 def _problem(key: str, value: Any, known: _Known) -> str | None:
     prefix = known.component(key)
-    parts = key.split(".")
-    parents = [".".join(parts[:n]) for n in range((prefix or "").count(".") + 2 if prefix else 1, len(parts))]
+    parents = _above(key)[prefix.count(".") + 1 if prefix else 0 :]
     for parent in parents:
         # A mapping stands where there is a single value.
         annotation = known.annotation(parent)

@@ -119,9 +119,7 @@ def advise(
     trials = Trials(overrides, folder.name, data, clock, journal, reserve, say, part, probed, ranking.images)
     names = {one.name for one in ranking.networks}
     # On images unlike the source's, frozen features say little of fine-tuning: one that is behind may come out ahead.
-    good = {one.name for one in ranking.as_good()}
-    networks = sorted(ranking.networks, key=lambda one: one.name not in good)
-    arms = [(one.name, one.candidate.overrides) for one in networks]
+    arms = [(one.name, one.candidate.overrides) for one in ranking.promising()]
     try:
         # An earlier call may have tried networks that this one does not compare.
         tried = [one for one in trials.run(arms[:FINALISTS], arms[FINALISTS:]) if one.backbone in names]

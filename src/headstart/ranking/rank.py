@@ -95,6 +95,10 @@ class Ranking:
         """The best and those that these images cannot tell from it: the interval of the difference holds 0."""
         return tuple(other for other in self.networks if not self._behind(other))
 
+    def promising(self) -> tuple[Ranked, ...]:
+        """All of them: first those of :meth:`as_good`, then the others, each in their order."""
+        return tuple(sorted(self.networks, key=self._behind))
+
     def rows(self) -> list[dict[str, Any]]:
         """A flat mapping for each network, in their order."""
         return [_row(network) for network in self.networks] + [

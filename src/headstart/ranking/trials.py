@@ -79,7 +79,8 @@ class Trials:
         for epochs in RUNGS[1:]:
             kept = survivors(scored)
             found = [(arm, self._try(arm, epochs)) for arm in kept]
-            scored = [(arm, self._estimate(one)) for arm, one in found if one is not None and one.score is not None]
+            done = [(arm, one.score) for arm, one in found if one is not None and one.score is not None]
+            scored = [(arm, self._estimate(arm.backbone, score)) for arm, score in done]
             if not scored:
                 self._as_long_as_fits(kept[:1], epochs)
                 break
@@ -88,7 +89,7 @@ class Trials:
             self._try(Arm(*other, FROZEN), 0)
         tried = list(self.journal.tried.values())
         for one in tried:
-            one.estimate = None if one.score is None else self._estimate(one)
+            one.estimate = None if one.score is None else self._estimate(one.backbone, one.score)
         return tried
 
     def luck(self, backbone: str) -> float:
@@ -107,9 +108,8 @@ class Trials:
         }
         return gains[backbone] if backbone in gains else sum(gains.values()) / max(len(gains), 1)
 
-    def _estimate(self, one: Tried) -> float:
-        assert one.score is not None
-        return one.score - self.luck(one.backbone)
+    def _estimate(self, backbone: str, score: float) -> float:
+        return score - self.luck(backbone)
 
     def seconds(self, arm: Arm, epochs: int) -> float:
         """Estimated, of a training; corrected by how long the earlier ones took."""
@@ -155,7 +155,7 @@ class Trials:
             told = [(arm.label, arm.recipe.strategy, trials[arm]) for arm in kept]
             write_json(self.journal.path.with_name(TUNING_FILE), tuning_record(told, METRIC, self._trials_study))
         best = [(arm, trial) for arm in kept if (trial := best_trial(trials[arm], METRIC)) is not None]
-        return [(arm.at(trial.point), trial.scores[0] - self.luck(arm.backbone)) for arm, trial in best]
+        return [(arm.at(trial.point), self._estimate(arm.backbone, trial.scores[0])) for arm, trial in best]
 
     def _equal(self, arms: Sequence[Arm]) -> tuple[list[Arm], int]:
         """In their order, the arms that one trial each has time for, and how many trials each of them can have."""

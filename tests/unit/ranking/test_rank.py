@@ -2,6 +2,8 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import headstart
 from headstart.commands.cli import main
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError, DataError, WeightsError
-from headstart.ranking.rank import rank
+from headstart.ranking.intervals import Value
+from headstart.ranking.rank import Ranking, rank
 
 NETWORKS = ("resnet18", "resnet18:none")
 
@@ -62,6 +65,16 @@ def test_copies_of_an_image_count_once(tmp_path: Path, image_folder):
     )  # fmt: skip
     assert found.images == 16
     assert found.duplicates == 16
+
+
+def test_those_as_good_as_the_best_come_before_those_behind_it():
+    def network(name: str, low: float, high: float) -> Any:
+        return SimpleNamespace(name=name, values={"logme": Value((low + high) / 2, low, high)}, right={})
+
+    networks = (network("best", 0.7, 0.9), network("behind", 0.5, 0.6), network("uncertain", 0.2, 0.8))
+    found = Ranking("data", 100, 2, 0, "logme", networks, (), Path())
+    assert [one.name for one in found.as_good()] == ["best", "uncertain"]
+    assert [one.name for one in found.promising()] == ["best", "uncertain", "behind"]
 
 
 def test_a_network_that_is_refused_is_told_with_the_reason(tmp_path: Path):
