@@ -2,16 +2,26 @@
 
 import io
 import re
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 from headstart_testing import tiny_run
 from rich.console import Console
+from rich.progress import Progress
 
 from headstart.strategies import Freeze
 from headstart.system import console
+from headstart.training import progress
 from headstart.training.progress import BarProgress, shows_bar
 from headstart.training.rows import epoch_line
+
+
+class DrawnAtEachStep(Progress):
+    """A bar whose every state is on the terminal, however fast the steps are."""
+
+    def update(self, *args: Any, **fields: Any) -> None:
+        super().update(*args, **(fields | {"refresh": True}))
 
 
 @pytest.fixture
@@ -21,7 +31,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Console:
     return made
 
 
-def test_the_bar_leaves_only_the_lines_of_the_epochs(terminal: Console):
+def test_the_bar_leaves_only_the_lines_of_the_epochs(terminal: Console, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "Progress", DrawnAtEachStep)
     run = tiny_run(Freeze(), max_epochs=3, callbacks=[BarProgress()])
     run.module.on_row = lambda row: console.show(epoch_line(row, 3))
     run.fit()
