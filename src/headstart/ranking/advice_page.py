@@ -97,16 +97,17 @@ def _trainings(advice: Advice) -> str:
         [
             Cell(one.arm, one.error),
             Cell(str(one.epochs) if one.epochs else "solved for", number=True),
-            Cell("failed" if one.score is None else f"{100 * one.score:.1f}", number=True),
+            Cell(str(1 + len(one.again)), number=True),
+            Cell("failed" if one.mean is None else f"{100 * one.mean:.1f}", number=True),
             Cell("" if one.estimate is None else f"{100 * one.estimate:.1f}", number=True),
             Cell(duration(one.seconds), number=True),
         ]
         for one in advice.tried
     ]
-    text = table(["training", "epochs", "validation %", "estimate %", "time"], rows) + paragraph(
-        "Trainings are compared by their estimates: the accuracy on the validation images, less what the same "
-        "network's frozen features seem to gain by that choice of images, as their cross-validation on the training "
-        "images tells.",
+    text = table(["training", "epochs", "seeds", "validation %", "estimate %", "time"], rows) + paragraph(
+        "Trainings are compared by their estimates: the accuracy on the validation images, on average over the seeds, "
+        "less what the same network's frozen features seem to gain by that choice of images, as their cross-validation "
+        "on the training images tells.",
         "note",
     )
     if advice.skipped:

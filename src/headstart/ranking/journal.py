@@ -22,12 +22,14 @@ class Tried:
         epochs: that it was given; 0 where it was solved for.
         overrides: that repeat it.
         score: on validation; None where it failed.
-        estimate: the same, corrected by :meth:`headstart.ranking.trials.Trials.luck`; trainings are compared by it.
+        estimate: the mean over the seeds, corrected by :meth:`headstart.ranking.trials.Trials.luck`; trainings are
+            compared by it.
         seconds: that it took.
         estimate_s: that it was thought to take.
         path: its run directory; empty where it failed.
         error: why it failed.
         part: it saw a part of the training images, for want of time; what repeats it here takes all.
+        again: scores of the same training from other seeds.
     """
 
     arm: str
@@ -42,6 +44,12 @@ class Tried:
     error: str = ""
     part: bool = False
     estimate: float | None = None
+    again: list[float] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float | None:
+        """The score, on average over the seeds."""
+        return None if self.score is None else (self.score + sum(self.again)) / (1 + len(self.again))
 
 
 @dataclass

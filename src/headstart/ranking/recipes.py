@@ -8,6 +8,9 @@ from headstart.study.tuning import Point, space_points
 RUNGS = (2, 4, 8, 16, 32)
 """Epochs of each round: in the first the rates are chosen, each further one halves the arms and doubles the epochs."""
 
+# Steps that the first round has at least, where up to eight epochs are enough for them: ten steps teach hardly anything.
+_FIRST_STEPS, _FIRST_EPOCHS = 40, 8
+
 SPACE = {"default": {"optimizer.lr": [3e-4, 1e-3, 1e-4]}}
 """Values that each arm tries, as ``study.tuning.space`` has them; where time is short, the first ones."""
 
@@ -100,6 +103,12 @@ class Arm:
         """What trains it for so many epochs; a classifier that is solved for has none."""
         length = (f"trainer.max_epochs={epochs}",) if self.recipe.trains else ()
         return (*self.choice, *self.recipe.overrides, *(f"{key}={value}" for key, value in self.point), *length)
+
+
+def rounds(images: int, batch_size: int) -> tuple[int, ...]:
+    """The epochs of the rounds for so many training images: with few of them the first ones would be too short."""
+    steps = max(1, images // batch_size)
+    return tuple(epochs for epochs in RUNGS if epochs >= _FIRST_EPOCHS or epochs * steps >= _FIRST_STEPS)
 
 
 def survivors(scores: Sequence[tuple[Arm, float]]) -> list[Arm]:

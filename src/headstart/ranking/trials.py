@@ -2,7 +2,8 @@
 
 First every arm, a backbone with a way to train it, gets the same number of short trainings with other values of what is
 tuned, as ``study.protocol=tuned`` does; with the value that is best on validation it then goes into rounds of which
-each halves the arms and doubles their epochs.
+each halves the arms and doubles their epochs. What time is left goes to the other backbones in the same way, and then
+to the best trainings again, from other seeds.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from headstart.errors import HeadstartError
 from headstart.execution.train import train
 from headstart.ranking.budget import Clock, TimeUp, ends_in
 from headstart.ranking.journal import Journal, Tried
-from headstart.ranking.recipes import FINE_TUNING, FROZEN, RUNGS, Arm, survivors
+from headstart.ranking.recipes import FINE_TUNING, FROZEN, Arm, rounds, survivors
 from headstart.study.tuning import TUNING_FILE, Point, Trial, best_trial, tuning_record
 from headstart.system.atomic import write_json
 from headstart.system.console import duration, only_copied
@@ -24,6 +25,8 @@ from headstart.system.console import duration, only_copied
 METRIC = "val/acc"
 # Of the time left, the trials may take this share, so that there are further rounds.
 _FOR_TRIALS = 0.5
+# The best trainings that are repeated at the end, and from how many other seeds at most.
+_REPEATED, _SEEDS = 3, 7
 # A training is started when its estimate times this fits.
 _CAUTION = 1.1
 # Seconds around a training: building, checking, writing.
@@ -59,6 +62,11 @@ class Trials:
     probed: Mapping[str, float] = field(default_factory=dict)
     probed_images: int = 0
     skipped: dict[str, float] = field(default_factory=dict)
+    _arms: dict[str, Arm] = field(default_factory=dict, init=False)
+    _told: list[tuple[str, str, list[Trial]]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._rounds = rounds(self.data.sizes["train"], self.data.batch_size)
 
     def run(
         self, finalists: Sequence[tuple[str, tuple[str, ...]]], others: Sequence[tuple[str, tuple[str, ...]]] = ()
@@ -67,16 +75,25 @@ class Trials:
 
         Args:
             finalists: names of backbones and what chooses them, the most promising first.
-            others: likewise; their frozen features are tried with what time the finalists leave.
+            others: likewise; they are tried with what time the finalists leave.
         """
         for place, (name, choice) in enumerate(finalists):
             arm = Arm(name, choice, FROZEN)
             # Without the first there would be nothing to recommend: where there is no time for all images, of a part.
             part = self.part if place == 0 and not self._fits(arm, 0) else ()
             self._try(arm, 0, must=place == 0, part=part)
-        arms = [Arm(*finalist, recipe) for recipe in FINE_TUNING for finalist in finalists]
+        self._halved(finalists)
+        for other in others:
+            self._try(Arm(*other, FROZEN), 0)
+        self._halved(others)
+        self._repeat()
+        return self._estimated()
+
+    def _halved(self, backbones: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+        """Trials of every way to fine-tune them, then rounds of ever fewer and longer trainings."""
+        arms = [Arm(*backbone, recipe) for recipe in FINE_TUNING for backbone in backbones]
         scored = self._tuned(arms)
-        for epochs in RUNGS[1:]:
+        for epochs in self._rounds[1:] if scored else ():
             kept = survivors(scored)
             found = [(arm, self._try(arm, epochs)) for arm in kept]
             done = [(arm, one.score) for arm, one in found if one is not None and one.score is not None]
@@ -85,11 +102,39 @@ class Trials:
                 self._as_long_as_fits(kept[:1], epochs)
                 break
         self._begin_more(arms)
-        for other in others:
-            self._try(Arm(*other, FROZEN), 0)
+
+    def _repeat(self) -> None:
+        """The best fine-tunings from other seeds, always the one with the fewest.
+
+        A lucky one falls behind, and the next comes up, so that in the end the best by their means have been repeated.
+        """
+        while True:
+            self._estimated()
+            known = [(key, self.journal.tried[key]) for key in self._arms]
+            found = [(key, one) for key, one in known if one.epochs and one.estimate is not None]
+            best = sorted(found, key=lambda item: -(item[1].estimate or 0.0))[:_REPEATED]
+            waiting = [(len(one.again), key) for key, one in best if len(one.again) < _SEEDS and self._lasts(one)]
+            if not waiting or not self._again(min(waiting, key=lambda item: item[0])[1]):
+                return
+
+    def _again(self, key: str) -> bool:
+        """A training from one more seed; whether that went well."""
+        arm, one = self._arms[key], self.journal.tried[key]
+        said = f"{arm.name} for {one.epochs} epochs, from another seed"
+        found = self._timed(said, one.seconds, lambda: self._train(arm, one.epochs, (), 1 + len(one.again)))
+        if found is None or found.score is None:
+            return False
+        one.again.append(found.score)
+        self.journal.save(self.clock.spent_s)
+        return True
+
+    def _lasts(self, one: Tried) -> bool:
+        return _CAUTION * one.seconds <= self._left_s
+
+    def _estimated(self) -> list[Tried]:
         tried = list(self.journal.tried.values())
         for one in tried:
-            one.estimate = None if one.score is None else self._estimate(one.backbone, one.score)
+            one.estimate = None if one.mean is None else self._estimate(one.backbone, one.mean)
         return tried
 
     def luck(self, backbone: str) -> float:
@@ -146,35 +191,40 @@ class Trials:
         for place in range(number):
             for arm in kept:
                 for point in self._points(arm)[place : place + 1]:
-                    found = self._try(arm.at(point), RUNGS[0])
+                    found = self._try(arm.at(point), self._rounds[0])
                     if found is not None:
                         scores = () if found.score is None else (found.score,)
                         runs = (Path(found.path).name,) if found.path else ()
                         trials[arm].append(Trial(point, scores, not scores, runs, found.seconds))
+        self._told += [(arm.label, arm.recipe.strategy, trials[arm]) for arm in kept]
         if kept:
-            told = [(arm.label, arm.recipe.strategy, trials[arm]) for arm in kept]
-            write_json(self.journal.path.with_name(TUNING_FILE), tuning_record(told, METRIC, self._trials_study))
+            write_json(self.journal.path.with_name(TUNING_FILE), tuning_record(self._told, METRIC, self._trials_study))
         best = [(arm, trial) for arm in kept if (trial := best_trial(trials[arm], METRIC)) is not None]
         return [(arm.at(trial.point), self._estimate(arm.backbone, trial.scores[0])) for arm, trial in best]
 
     def _equal(self, arms: Sequence[Arm]) -> tuple[list[Arm], int]:
-        """In their order, the arms that one trial each has time for, and how many trials each of them can have."""
-        room = _FOR_TRIALS * self._left_s
+        """In their order, the arms that there is time for, and how many trials each of them can have.
+
+        Every backbone is fine-tuned once before any gets more; all that were given trials get the same number of them.
+        """
+        number, room = max((len(trials) for *_, trials in self._told), default=1), _FOR_TRIALS * self._left_s
         kept: list[Arm] = []
         for arm in arms:
-            needed = self._needed([arm], 1)
-            if self._needed([*kept, arm], 1) <= room or (not kept and needed <= self._left_s):
+            once = not self._told and arm.recipe == FINE_TUNING[0]
+            if self._needed([*kept, arm], number) <= (self._left_s if once else room):
                 kept.append(arm)
             else:
-                self.skipped[arm.label] = needed
-        most = max((len(self._points(arm)) for arm in kept), default=0)
-        fitting = [number for number in range(1, most + 1) if self._needed(kept, number) <= room]
-        return kept, max(fitting, default=min(1, most))
+                self.skipped[arm.label] = self._needed([arm], 1)
+        if self._told:
+            return kept, number
+        most = max((len(self._points(arm)) for arm in kept), default=1)
+        return kept, max(n for n in range(1, most + 1) if n == 1 or self._needed(kept, n) <= room)
 
     def _needed(self, arms: Sequence[Arm], trials: int) -> float:
         """Seconds for so many trials of each; those of earlier processes take none."""
         planned = [arm.at(point) for arm in arms for point in self._points(arm)[:trials]]
-        return sum(_CAUTION * self.seconds(arm, RUNGS[0]) for arm in planned if not self._done(arm, RUNGS[0]))
+        first = self._rounds[0]
+        return sum(_CAUTION * self.seconds(arm, first) for arm in planned if not self._done(arm, first))
 
     def _as_long_as_fits(self, arms: Sequence[Arm], below: int) -> None:
         """What is left of the time goes to one training with fewer epochs than the round would have."""
@@ -189,8 +239,8 @@ class Trials:
         planned = [self._points(arm) for arm in arms]
         for place in range(max(map(len, planned), default=0)):
             for arm, points in zip(arms, planned, strict=True):
-                if place < len(points) and self._fits(arm.at(points[place]), RUNGS[0]):
-                    self._try(arm.at(points[place]), RUNGS[0])
+                if place < len(points) and self._fits(arm.at(points[place]), self._rounds[0]):
+                    self._try(arm.at(points[place]), self._rounds[0])
 
     def _done(self, arm: Arm, epochs: int) -> bool:
         return _key(arm, epochs) in self.journal.tried
@@ -198,41 +248,48 @@ class Trials:
     def _try(self, arm: Arm, epochs: int, *, must: bool = False, part: Sequence[str] = ()) -> Tried | None:
         """A training, or its earlier outcome; None where there is no time for it."""
         key = _key(arm, epochs, part)
-        if key in self.journal.tried:
-            return self.journal.tried[key]
-        estimate = self.seconds(arm, epochs)
-        length = f" for {epochs} epochs" if epochs else ""
-        if not must and not self._fits(arm, epochs):
-            self.skipped[f"{arm.name}{length}"] = estimate
-            return None
-        self.say(f"{self.clock.face()} training {arm.name}{length}, about {duration(estimate)}")
+        if key not in self.journal.tried:
+            estimate, said = self.seconds(arm, epochs), f"{arm.name}{f' for {epochs} epochs' if epochs else ''}"
+            fits = must or self._fits(arm, epochs)
+            found = self._timed(said, estimate, lambda: self._train(arm, epochs, part), must=must) if fits else None
+            if found is None:
+                self.skipped[said] = estimate
+                return None
+            self.journal.tried[key] = found
+            self.skipped.pop(arm.label, None)
+            self.journal.save(self.clock.spent_s)
+        self._arms[key] = arm
+        return self.journal.tried[key]
+
+    def _timed(self, said: str, estimate: float, train: Callable[[], Tried], *, must: bool = False) -> Tried | None:
+        """A training told of before and after; None where it was stopped for want of time."""
+        self.say(f"{self.clock.face()} training {said}, about {duration(estimate)}")
         started = self.clock.spent_s
         try:
             # A machine that others use too may take several times as long.
             with contextlib.nullcontext() if must else ends_in(self._left_s):
-                found = self._train(arm, epochs, part)
+                found = train()
         except TimeUp:
-            self.skipped[f"{arm.name}{length}"] = estimate
             self.say(f"{self.clock.face()}   stopped: it takes longer than there is time for")
             return None
         found.seconds, found.estimate_s = self.clock.spent_s - started, estimate
-        self.journal.tried[key] = found
-        self.skipped.pop(arm.label, None)
-        self.journal.save(self.clock.spent_s)
         outcome = f"failed: {found.error}" if found.score is None else f"{100 * found.score:.1f} % on validation"
         self.say(f"{self.clock.face()}   {outcome} in {duration(found.seconds)}")
         return found
 
-    def _train(self, arm: Arm, epochs: int, part: Sequence[str]) -> Tried:
-        """An ordinary run through the front door."""
+    def _train(self, arm: Arm, epochs: int, part: Sequence[str], later: int = 0) -> Tried:
+        """An ordinary run through the front door, from the seed that was chosen or so many after it."""
         overrides = [*self.overrides, *arm.overrides(epochs)]
         found = Tried(arm.name, arm.backbone, arm.recipe.name, epochs, overrides, None, part=bool(part))
         tuned = [f"study.tuned=[{','.join(key for key, _ in arm.point)}]"] if arm.point else []
-        where = [f"name={self._trials_study}"] if epochs == RUNGS[0] else [f"name={self.study}", *tuned]
+        where = [f"name={self._trials_study}"] if epochs == self._rounds[0] else [f"name={self.study}", *tuned]
+        quiet = ("callbacks.progress=none", "callbacks.plots=false")
         try:
             with only_copied():
-                quiet = ("callbacks.progress=none", "callbacks.plots=false")
-                run = train(resolve_run(compose([*overrides, *part, *where, *quiet])))
+                config = compose([*overrides, *part, *where, *quiet])
+                if later:
+                    config = compose([*overrides, *part, *where, *quiet, f"seed={config.seed + later}"])
+                run = train(resolve_run(config))
             found.score, found.path = run.metrics.get(METRIC), str(run.path)
         except HeadstartError as error:
             found.error = str(error).partition("\n")[0]

@@ -14,7 +14,7 @@ from headstart.ranking.advise import best_of
 from headstart.ranking.budget import Clock, TimeUp, ends_in
 from headstart.ranking.features import Speed
 from headstart.ranking.journal import Journal, Tried
-from headstart.ranking.recipes import FINE_TUNING, FROZEN, RUNGS, Arm, survivors
+from headstart.ranking.recipes import FINE_TUNING, FROZEN, RUNGS, Arm, rounds, survivors
 from headstart.ranking.trials import Trials
 from headstart.study.tuning import read_tuning
 
@@ -30,6 +30,8 @@ class World:
     slowness: float = 1.0
     said: list[str] = field(default_factory=list)
     trained: list[tuple[str, int]] = field(default_factory=list)
+    again: list[tuple[str, int, int]] = field(default_factory=list)
+    lucky: str = ""
     time_s: float = 0.0
     probed: dict[str, float] = field(default_factory=dict)
 
@@ -38,14 +40,17 @@ class World:
         journal.speeds = {"small": Speed(0.001, 0.004), "large": Speed(0.01, 0.05)}
         self.time_s = 0.0
         clock = Clock(self.budget_s, journal.spent_s, now=lambda: self.time_s)
-        data: Any = SimpleNamespace(sizes={"train": 1000, "val": 200, "test": 200})
+        data: Any = SimpleNamespace(sizes={"train": 1000, "val": 200, "test": 200}, batch_size=20)
         probed = {"probed": self.probed, "probed_images": 800} if self.probed else {}
         trials = Trials((), "study", data, clock, journal, 5.0, self.said.append, **probed)
 
-        def train(arm: Arm, epochs: int, part: Sequence[str]) -> Tried:
-            if die_after is not None and len(self.trained) >= die_after:
+        def train(arm: Arm, epochs: int, part: Sequence[str], later: int = 0) -> Tried:
+            if die_after is not None and len(self.trained) + len(self.again) >= die_after:
                 raise KeyboardInterrupt
-            self.trained.append((arm.name, epochs))
+            if later:
+                self.again.append((arm.name, epochs, later))
+            else:
+                self.trained.append((arm.name, epochs))
             taken = self.slowness * trials.seconds(arm, epochs) / trials._correction(arm)
             if epochs and taken > trials._left_s:
                 self.time_s += trials._left_s
@@ -53,6 +58,7 @@ class World:
             self.time_s += taken
             score = 0.7 + 0.01 * epochs + 0.05 * (arm.recipe is FINE_TUNING[1]) - 0.02 * (arm.backbone == "large")
             score += 0.03 * (("optimizer.lr", "0.001") in arm.point)
+            score += 0.4 * (arm.name == self.lucky and epochs == RUNGS[0] and not later)
             return Tried(arm.name, arm.backbone, arm.recipe.name, epochs, list(arm.overrides(epochs)), score)
 
         monkeypatch.setattr(trials, "_train", train)
@@ -184,18 +190,72 @@ def test_luck_with_the_validation_images_is_taken_off_before_backbones_are_compa
     assert {one.backbone for one in tried if one.epochs == RUNGS[0]} == {"small", "large"}
 
 
-def test_what_time_is_left_goes_to_the_frozen_features_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    world = World(tmp_path / "advice.json", 3000.0)
+def test_what_time_is_left_goes_to_the_others_in_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    world = World(tmp_path / "advice.json", 1e6)
     world.trials(monkeypatch).run(FINALISTS[:1], FINALISTS[1:])
-    assert world.trained[-1] == ("large, frozen features", 0)
-    assert {name.partition(",")[0] for name, _ in world.trained[:-1]} == {"small"}
+    names = [name.partition(",")[0] for name, _ in world.trained]
+    first = names.index("large")
+    assert set(names[:first]) == {"small"}
+    assert set(names[first:]) == {"large"}
+    assert world.trained[first] == ("large, frozen features", 0)
+    told = read_tuning(tmp_path)["arms"]
+    assert [arm["arm"].partition(",")[0] for arm in told] == ["small", "small", "large", "large"]
+    assert {len(arm["trials"]) for arm in told} == {3}
+
+
+@pytest.mark.parametrize("budget", [400.0, 500.0, 600.0, 800.0, 1200.0])
+def test_the_others_get_as_many_trials_as_the_finalists_or_no_place_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: float
+):
+    World(tmp_path / "advice.json", budget).trials(monkeypatch).run(FINALISTS[1:], FINALISTS[:1])
+    assert len({len(arm["trials"]) for arm in read_tuning(tmp_path)["arms"]}) == 1
+
+
+def test_with_little_time_every_network_is_fine_tuned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    world = World(tmp_path / "advice.json", 195.0)
+    world.trials(monkeypatch).run(FINALISTS)
+    assert [name for name, epochs in world.trained if epochs == RUNGS[0]] == [
+        "small, fine-tuning, lr 0.0003",
+        "large, fine-tuning, lr 0.0003",
+    ]
+
+
+def test_the_best_are_repeated_and_a_lucky_one_falls_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lucky = "large, fine-tuning, lr 0.0001"
+    world = World(tmp_path / "advice.json", 1e6, lucky=lucky)
+    trials = world.trials(monkeypatch)
+    tried = trials.run(FINALISTS)
+    assert max(tried, key=lambda one: one.score or 0).arm == lucky
+    assert best_of(tried, trials.clock).arm == "small, fine-tuning of two stages, lr 0.001"
+    best = sorted(tried, key=lambda one: -(one.estimate or 0))[:3]
+    assert [len(one.again) for one in best] == [7, 7, 7]
+    assert sorted(later for name, epochs, later in world.again if (name, epochs) == (best[0].arm, 32)) == [*range(1, 8)]
+
+
+def test_repetitions_survive_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = World(tmp_path / "whole.json", 1e6)
+    expected = whole.trials(monkeypatch).run(FINALISTS)
+    world = World(tmp_path / "advice.json", 1e6)
+    with pytest.raises(KeyboardInterrupt):
+        world.trials(monkeypatch, die_after=len(whole.trained) + 5).run(FINALISTS)
+    trials = world.trials(monkeypatch)
+    tried = trials.run(FINALISTS)
+    assert (world.trained, world.again) == (whole.trained, whole.again)
+    assert [one.again for one in tried] == [one.again for one in expected]
+
+
+def test_the_first_round_has_some_steps_even_of_few_images():
+    assert rounds(10_000, 32) == RUNGS == (2, 4, 8, 16, 32)
+    assert rounds(400, 32) == (4, 8, 16, 32)
+    assert rounds(160, 32) == (8, 16, 32)
+    assert rounds(20, 32) == (8, 16, 32)
 
 
 def test_without_cross_validation_validation_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trials = World(tmp_path / "advice.json", 3000.0).trials(monkeypatch)
     tried = trials.run(FINALISTS)
     assert trials.luck("small") == 0.0
-    assert [one.estimate for one in tried] == [one.score for one in tried]
+    assert [one.estimate for one in tried] == [one.mean for one in tried]
     assert best_of(tried, trials.clock).backbone == "small"
 
 
