@@ -8,7 +8,7 @@ from headstart.study.tuning import Point, space_points
 RUNGS = (2, 4, 8, 16, 32)
 """Epochs of each round: in the first the rates are chosen, each further one halves the arms and doubles the epochs."""
 
-# Steps that the first round has at least, where up to eight epochs are enough for them: ten steps teach hardly anything.
+# Steps that the first round has at least, where up to eight epochs are enough for them: ten teach hardly anything.
 _FIRST_STEPS, _FIRST_EPOCHS = 40, 8
 
 SPACE = {"default": {"optimizer.lr": [3e-4, 1e-3, 1e-4]}}

@@ -77,14 +77,17 @@ class Trials:
             finalists: names of backbones and what chooses them, the most promising first.
             others: likewise; they are tried with what time the finalists leave.
         """
-        for place, (name, choice) in enumerate(finalists):
-            arm = Arm(name, choice, FROZEN)
-            # Without the first there would be nothing to recommend: where there is no time for all images, of a part.
-            part = self.part if place == 0 and not self._fits(arm, 0) else ()
-            self._try(arm, 0, must=place == 0, part=part)
+        frozen = [Arm(*backbone, FROZEN) for backbone in (*finalists, *others)]
+        # Without the first there would be nothing to recommend: where there is no time for all images, of a part.
+        self._try(frozen[0], 0, must=True, part=() if self._fits(frozen[0], 0) else self.part)
+        first = [Arm(*backbone, FINE_TUNING[0]) for backbone in finalists]
+        for arm in frozen[1 : len(finalists)]:
+            # Cross-validation told of frozen features already; what fine-tuning does must be tried.
+            if _CAUTION * self.seconds(arm, 0) + self._needed(first, 1) <= self._left_s:
+                self._try(arm, 0)
         self._halved(finalists)
-        for other in others:
-            self._try(Arm(*other, FROZEN), 0)
+        for arm in frozen:
+            self._try(arm, 0)
         self._halved(others)
         self._repeat()
         return self._estimated()
