@@ -77,7 +77,10 @@ def call(name: str, choices: Sequence[str], minutes: int, folder: Path) -> dict[
 
 
 def compare(out: Path) -> None:
-    """Add the best test accuracy that any training of the study or of a call reached, whatever its validation said."""
+    """Add the best test accuracy that any training of the study or of a call reached, whatever its validation said.
+
+    From its first seed: advise repeats what is best, and the best of eight seeds is nobody's choice.
+    """
     best: dict[str, tuple[float, str]] = {}
     for row in study.read(out / "trainings.csv"):
         found = float(row["test"]), f"{row['backbone']}, {row['recipe']}"
@@ -85,8 +88,10 @@ def compare(out: Path) -> None:
     rows = study.read(out / "budgets.csv")
     for row in rows:
         for runs in folder_of(out, row["data"], int(row["budget_s"]) // 60).glob("runs/advise-*"):
-            for run in read_runs(runs):
-                if "test/acc" in run.metrics:
+            found_runs = read_runs(runs)
+            first = min((run.seed for run in found_runs), default="")
+            for run in found_runs:
+                if "test/acc" in run.metrics and run.seed == first:
                     what = (
                         f"{run.result.config['backbone']}, {run.result.config['strategy']} in {runs.parent.parent.name}"
                     )

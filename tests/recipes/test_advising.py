@@ -21,10 +21,14 @@ def test_advice_on_digits_is_one_that_its_runs_bear_out(tmp_path: Path, capsys: 
     trials = tmp_path / "advise-digits-tuning"
     runs = {run.path.name: run for study in (folder, trials) for run in read_runs(study)}
     assert runs
-    assert all(run.status == "done" for run in runs.values())
+    assert all(run.status in ("done", "partial") for run in runs.values())
     journal = json.loads((folder / "advice.json").read_text(encoding="utf-8"))
-    best = max(journal["tried"].values(), key=lambda one: one["score"] or 0)
-    assert runs[Path(best["path"]).name].metrics["val/acc"] == best["score"]
+    assert all(
+        runs[Path(one["path"]).name].metrics["val/acc"] == one["score"]
+        for one in journal["tried"].values()
+        if one["path"]
+    )
+    best = max(scored, key=lambda one: (one["estimate"] - one["seed_error"], -one["seconds"]))
     page = (folder / "advice.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "What was trained" in page

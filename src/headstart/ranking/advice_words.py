@@ -96,7 +96,7 @@ def _more_time(advice: Advice) -> str:
     rounds = sorted((one for one in advice.tried if one.score is not None and one.epochs), key=lambda one: one.epochs)
     by_arm: dict[str, list[float]] = {}
     for one in rounds:
-        by_arm.setdefault(one.arm, []).append(one.score or 0.0)
+        by_arm.setdefault(one.arm, []).append(one.mean or 0.0)
     rising = [name for name, scores in by_arm.items() if len(scores) > 1 and scores[-1] - scores[-2] > _POINT]
     if advice.skipped:
         needed = min(advice.skipped.values())

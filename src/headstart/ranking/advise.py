@@ -13,6 +13,7 @@ from headstart.inspection.facts import Inspection, inspect_data
 from headstart.ranking.budget import Clock, Pace, seconds_of
 from headstart.ranking.candidates import Candidate, default_candidates, families_first, named_candidates
 from headstart.ranking.curve import LearningCurve, learning_curve
+from headstart.ranking.estimates import Estimates, best_of
 from headstart.ranking.features import Speed, forward_seconds, prepared_data
 from headstart.ranking.intervals import Value, of_proportion
 from headstart.ranking.journal import FILE, Journal, Tried
@@ -116,7 +117,8 @@ def advise(
     curves = {one.name: learning_curve(one.examples) for one in ranking.as_good()[:FINALISTS]}
     probed = {one.name: one.values["logistic"].value for one in ranking.networks}
     reserve = _reserve(clock, ranking, folder)
-    trials = Trials(overrides, folder.name, data, clock, journal, reserve, say, part, probed, ranking.images)
+    estimates = Estimates(probed, ranking.images, data.sizes["val"])
+    trials = Trials(overrides, folder.name, data, clock, journal, reserve, say, part, estimates)
     names = {one.name for one in ranking.networks}
     # On images unlike the source's, frozen features say little of fine-tuning: one that is behind may come out ahead.
     arms = [(one.name, one.candidate.overrides) for one in ranking.promising()]
@@ -125,7 +127,7 @@ def advise(
         tried = [one for one in trials.run(arms[:FINALISTS], arms[FINALISTS:]) if one.backbone in names]
     finally:
         journal.save(clock.spent_s)  # of an interruption, too
-    chosen = best_of(tried, clock)
+    chosen = _chosen(tried, clock)
     say(f"{clock.face()} looking at the test images of the best, {chosen.arm}")
     result = read_result(Path(chosen.path))
     seen = next(one for one in ranking.networks if one.name == chosen.backbone)
@@ -189,20 +191,15 @@ def _reserve(clock: Clock, ranking: Ranking, folder: Path) -> float:
     return max(_LEAST_RESERVE_S, _PLOTS_AT_THE_END * (clock.spent_s - before))
 
 
-def best_of(tried: Sequence[Tried], clock: Clock) -> Tried:
-    """The best by its estimate; of equal ones one that saw all training images, and the cheapest.
-
-    Raises:
-        WeightsError: nothing could be trained.
-    """
-    done = [one for one in tried if one.score is not None]
-    if not done:
+def _chosen(tried: Sequence[Tried], clock: Clock) -> Tried:
+    chosen = best_of(tried)
+    if chosen is None:
         reasons = [one.error for one in tried if one.error]
         raise WeightsError(
             f"nothing could be trained within budget={clock.budget_s:.0f}s"
             f"{f' ({reasons[0]})' if reasons else ''}; give a larger budget"
         )
-    return max(done, key=lambda one: (one.estimate or 0.0, not one.part, -one.seconds))
+    return chosen
 
 
 def expected_score(result: Result, curve: LearningCurve | None) -> Value | None:

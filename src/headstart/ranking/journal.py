@@ -22,7 +22,7 @@ class Tried:
         epochs: that it was given; 0 where it was solved for.
         overrides: that repeat it.
         score: on validation; None where it failed.
-        estimate: the mean over the seeds, corrected by :meth:`headstart.ranking.trials.Trials.luck`; trainings are
+        estimate: the mean over the seeds, corrected by :class:`headstart.ranking.estimates.Estimates`; trainings are
             compared by it.
         seconds: that it took.
         estimate_s: that it was thought to take.
@@ -30,6 +30,8 @@ class Tried:
         error: why it failed.
         part: it saw a part of the training images, for want of time; what repeats it here takes all.
         again: scores of the same training from other seeds.
+        unstable: it failed from another seed.
+        seed_error: standard error of the mean over the seeds.
     """
 
     arm: str
@@ -45,6 +47,13 @@ class Tried:
     part: bool = False
     estimate: float | None = None
     again: list[float] = field(default_factory=list)
+    unstable: bool = False
+    seed_error: float = 0.0
+
+    @property
+    def cautious(self) -> float:
+        """The estimate, less its standard error over seeds."""
+        return (self.estimate or 0.0) - self.seed_error
 
     @property
     def mean(self) -> float | None:
@@ -62,6 +71,7 @@ class Journal:
         spent_s: of the budget, up to the last finished step.
         speeds: of the networks.
         tried: trainings by arm and epochs.
+        trials: that each arm of the comparison was given; 0 before any.
     """
 
     path: Path
@@ -69,6 +79,7 @@ class Journal:
     spent_s: float = 0.0
     speeds: dict[str, Speed] = field(default_factory=dict)
     tried: dict[str, Tried] = field(default_factory=dict)
+    trials: int = 0
 
     @classmethod
     def open(cls, path: Path, about: str) -> "Journal":
@@ -79,7 +90,7 @@ class Journal:
                 return cls(path, about)
             speeds = {name: Speed(**speed) for name, speed in found["speeds"].items()}
             tried = {name: Tried(**values) for name, values in found["tried"].items()}
-            return cls(path, about, float(found["spent_s"]), speeds, tried)
+            return cls(path, about, float(found["spent_s"]), speeds, tried, int(found.get("trials", 0)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return cls(path, about)
 

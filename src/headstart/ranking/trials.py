@@ -16,6 +16,7 @@ from headstart.data.datamodule import ImageDataModule
 from headstart.errors import HeadstartError
 from headstart.execution.train import train
 from headstart.ranking.budget import Clock, TimeUp, ends_in
+from headstart.ranking.estimates import Estimates
 from headstart.ranking.journal import Journal, Tried
 from headstart.ranking.recipes import FINE_TUNING, FROZEN, Arm, rounds, survivors
 from headstart.study.tuning import TUNING_FILE, Point, Trial, best_trial, tuning_record
@@ -23,7 +24,7 @@ from headstart.system.atomic import write_json
 from headstart.system.console import duration, only_copied
 
 METRIC = "val/acc"
-# Of the time left, the trials may take this share, so that there are further rounds.
+# Of the time left, all trials but the first of each backbone may take this share, so that there are further rounds.
 _FOR_TRIALS = 0.5
 # The best trainings that are repeated at the end, and from how many other seeds at most.
 _REPEATED, _SEEDS = 3, 7
@@ -46,8 +47,7 @@ class Trials:
         reserve_s: kept for what follows.
         say: takes a line about each step.
         part: chooses the training images that were scored, where there was no time for all.
-        probed: accuracy of frozen features in cross-validation on the training images, by backbone.
-        probed_images: how many those are.
+        estimates: compares the trainings.
         skipped: arms that did not fit, with the seconds that they would have needed.
     """
 
@@ -59,10 +59,8 @@ class Trials:
     reserve_s: float
     say: Callable[[str], None]
     part: Sequence[str] = ()
-    probed: Mapping[str, float] = field(default_factory=dict)
-    probed_images: int = 0
+    estimates: Estimates = field(default_factory=Estimates)
     skipped: dict[str, float] = field(default_factory=dict)
-    _arms: dict[str, Arm] = field(default_factory=dict, init=False)
     _told: list[tuple[str, str, list[Trial]]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +69,7 @@ class Trials:
     def run(
         self, finalists: Sequence[tuple[str, tuple[str, ...]]], others: Sequence[tuple[str, tuple[str, ...]]] = ()
     ) -> list[Tried]:
-        """Train until the time is up or one arm is left and has had its epochs.
+        """Train until the time is up, or everything has had its trials, its epochs and its seeds.
 
         Args:
             finalists: names of backbones and what chooses them, the most promising first.
@@ -89,75 +87,60 @@ class Trials:
         for arm in frozen:
             self._try(arm, 0)
         self._halved(others)
-        self._repeat()
-        return self._estimated()
+        arms = [Arm(*backbone, recipe) for recipe in FINE_TUNING for backbone in (*finalists, *others)]
+        self._begin_more(arms)
+        self._repeat({arm.at(point).name: arm.at(point) for arm in arms for point in self._points(arm)})
+        return self._tried
 
     def _halved(self, backbones: Sequence[tuple[str, tuple[str, ...]]]) -> None:
         """Trials of every way to fine-tune them, then rounds of ever fewer and longer trainings."""
         arms = [Arm(*backbone, recipe) for recipe in FINE_TUNING for backbone in backbones]
         scored = self._tuned(arms)
+        if arms and not scored and not self._told:
+            self._as_long_as_fits(arms[0].at(self._points(arms[0])[0]), range(self._rounds[0] - 1, 1, -1))
         for epochs in self._rounds[1:] if scored else ():
             kept = survivors(scored)
             found = [(arm, self._try(arm, epochs)) for arm in kept]
-            done = [(arm, one.score) for arm, one in found if one is not None and one.score is not None]
-            scored = [(arm, self._estimate(arm.backbone, score)) for arm, score in done]
+            self.estimates.update(self._tried)
+            scored = [(arm, one.estimate) for arm, one in found if one is not None and one.estimate is not None]
             if not scored:
-                self._as_long_as_fits(kept[:1], epochs)
+                self._as_long_as_fits(kept[0], range(epochs - 1, epochs // 2, -1))
                 break
-        self._begin_more(arms)
 
-    def _repeat(self) -> None:
+    def _repeat(self, arms: Mapping[str, Arm]) -> None:
         """The best fine-tunings from other seeds, always the one with the fewest.
 
         A lucky one falls behind, and the next comes up, so that in the end the best by their means have been repeated.
         """
         while True:
-            self._estimated()
-            known = [(key, self.journal.tried[key]) for key in self._arms]
-            found = [(key, one) for key, one in known if one.epochs and one.estimate is not None]
-            best = sorted(found, key=lambda item: -(item[1].estimate or 0.0))[:_REPEATED]
-            waiting = [(len(one.again), key) for key, one in best if len(one.again) < _SEEDS and self._lasts(one)]
-            if not waiting or not self._again(min(waiting, key=lambda item: item[0])[1]):
+            self.estimates.update(self._tried)
+            known = [one for one in self._tried if one.epochs and one.estimate is not None and one.arm in arms]
+            stable = [one for one in known if not one.unstable]
+            best = sorted(stable, key=lambda one: -(one.estimate or 0.0))[:_REPEATED]
+            few = sorted((one for one in best if len(one.again) < _SEEDS), key=lambda one: len(one.again))
+            waiting = [one for one in few if _CAUTION * one.seconds <= self._left_s]
+            if few and not waiting:
+                self.skipped[_once_more(few[0])] = few[0].seconds
+            if not waiting or not self._again(arms[waiting[0].arm], waiting[0]):
                 return
 
-    def _again(self, key: str) -> bool:
-        """A training from one more seed; whether that went well."""
-        arm, one = self._arms[key], self.journal.tried[key]
-        said = f"{arm.name} for {one.epochs} epochs, from another seed"
-        found = self._timed(said, one.seconds, lambda: self._train(arm, one.epochs, (), 1 + len(one.again)))
-        if found is None or found.score is None:
+    def _again(self, arm: Arm, one: Tried) -> bool:
+        """A training from one more seed; False where the time ended it."""
+        later = 1 + len(one.again)
+        found = self._timed(_once_more(one), one.seconds, lambda: self._train(arm, one.epochs, (), later))
+        if found is None:
+            self.skipped[_once_more(one)] = one.seconds
             return False
-        one.again.append(found.score)
+        if found.score is None:
+            one.unstable = True
+        else:
+            one.again.append(found.score)
         self.journal.save(self.clock.spent_s)
         return True
 
-    def _lasts(self, one: Tried) -> bool:
-        return _CAUTION * one.seconds <= self._left_s
-
-    def _estimated(self) -> list[Tried]:
-        tried = list(self.journal.tried.values())
-        for one in tried:
-            one.estimate = None if one.mean is None else self._estimate(one.backbone, one.mean)
-        return tried
-
-    def luck(self, backbone: str) -> float:
-        """What a backbone gains by the choice of the validation images, as far as its frozen features tell.
-
-        They were judged on the training images too, in cross-validation, so how good they are is better known than
-        from either, and the trainings of one backbone get the same images right: its frozen features are a control
-        variate (Lavenberg and Welch, "A Perspective on the Use of Control Variables", 1981). Of a backbone without
-        them it is what it is of the others on average. Within one backbone it changes no order.
-        """
-        images = self.probed_images + self.data.sizes["val"]
-        gains = {
-            one.backbone: self.probed_images / images * (one.score - self.probed[one.backbone])
-            for one in self.journal.tried.values()
-            if one.recipe == FROZEN.name and one.score is not None and one.backbone in self.probed
-        }
-        return gains[backbone] if backbone in gains else sum(gains.values()) / max(len(gains), 1)
-
-    def _estimate(self, backbone: str, score: float) -> float:
-        return score - self.luck(backbone)
+    @property
+    def _tried(self) -> list[Tried]:
+        return list(self.journal.tried.values())
 
     def seconds(self, arm: Arm, epochs: int) -> float:
         """Estimated, of a training; corrected by how long the earlier ones took."""
@@ -188,7 +171,7 @@ class Trials:
         return arm.points({choice.lstrip("+~").partition("=")[0] for choice in self.overrides})
 
     def _tuned(self, arms: Sequence[Arm]) -> list[tuple[Arm, float]]:
-        """As many arms as there is time for, each with the best value of equally many trials, and its score there."""
+        """As many arms as there is time for, each with the best value of equally many trials, and its estimate."""
         kept, number = self._equal(arms)
         trials: dict[Arm, list[Trial]] = {arm: [] for arm in kept}
         for place in range(number):
@@ -199,29 +182,42 @@ class Trials:
                         scores = () if found.score is None else (found.score,)
                         runs = (Path(found.path).name,) if found.path else ()
                         trials[arm].append(Trial(point, scores, not scores, runs, found.seconds))
-        self._told += [(arm.label, arm.recipe.strategy, trials[arm]) for arm in kept]
-        if kept:
+        # Where the time ended before all had theirs, the first ones of each count; never fewer than were given before.
+        complete = {arm: made for arm, made in trials.items() if len(made) >= max(1, self.journal.trials)}
+        common = min(map(len, complete.values()), default=0)
+        equal = {arm: made[:common] for arm, made in complete.items()}
+        if equal:
+            self.journal.trials = common
+            self._told += [(arm.label, arm.recipe.strategy, made) for arm, made in equal.items()]
             write_json(self.journal.path.with_name(TUNING_FILE), tuning_record(self._told, METRIC, self._trials_study))
-        best = [(arm, trial) for arm in kept if (trial := best_trial(trials[arm], METRIC)) is not None]
-        return [(arm.at(trial.point), self._estimate(arm.backbone, trial.scores[0])) for arm, trial in best]
+        self.estimates.update(self._tried)
+        best = [arm.at(trial.point) for arm, made in equal.items() if (trial := best_trial(made, METRIC)) is not None]
+        done = [(arm, self.journal.tried[_key(arm, self._rounds[0])].estimate) for arm in best]
+        return [(arm, estimate) for arm, estimate in done if estimate is not None]
 
     def _equal(self, arms: Sequence[Arm]) -> tuple[list[Arm], int]:
         """In their order, the arms that there is time for, and how many trials each of them can have.
 
-        Every backbone is fine-tuned once before any gets more; all that were given trials get the same number of them.
+        Every backbone is fine-tuned once before any gets more. All get the same number of trials, and no fewer than
+        those that were given some before.
         """
-        number, room = max((len(trials) for *_, trials in self._told), default=1), _FOR_TRIALS * self._left_s
+        number, room = max(1, self.journal.trials), _FOR_TRIALS * self._left_s
         kept: list[Arm] = []
+        planned = 0.0
         for arm in arms:
             once = not self._told and arm.recipe == FINE_TUNING[0]
-            if self._needed([*kept, arm], number) <= (self._left_s if once else room):
+            needed = self._needed([arm], number)
+            if not needed or planned + needed <= (self._left_s if once else room):
                 kept.append(arm)
+                planned += needed
             else:
-                self.skipped[arm.label] = self._needed([arm], 1)
+                self.skipped[arm.label] = needed
         if self._told:
             return kept, number
         most = max((len(self._points(arm)) for arm in kept), default=1)
-        return kept, max(n for n in range(1, most + 1) if n == 1 or self._needed(kept, n) <= room)
+        return kept, max(
+            n for n in range(number, max(most, number) + 1) if n == number or self._needed(kept, n) <= room
+        )
 
     def _needed(self, arms: Sequence[Arm], trials: int) -> float:
         """Seconds for so many trials of each; those of earlier processes take none."""
@@ -229,21 +225,25 @@ class Trials:
         first = self._rounds[0]
         return sum(_CAUTION * self.seconds(arm, first) for arm in planned if not self._done(arm, first))
 
-    def _as_long_as_fits(self, arms: Sequence[Arm], below: int) -> None:
+    def _as_long_as_fits(self, arm: Arm, lengths: Sequence[int]) -> None:
         """What is left of the time goes to one training with fewer epochs than the round would have."""
-        for arm in arms:
-            for epochs in range(below - 1, below // 2, -1):
-                if self._fits(arm, epochs):
-                    self._try(arm, epochs)
-                    return
+        for epochs in lengths:
+            if self._fits(arm, epochs):
+                self._try(arm, epochs)
+                return
 
     def _begin_more(self, arms: Sequence[Arm]) -> None:
-        """Trials that a larger budget would begin with, as many as still fit; nothing is chosen by them yet."""
-        planned = [self._points(arm) for arm in arms]
-        for place in range(max(map(len, planned), default=0)):
-            for arm, points in zip(arms, planned, strict=True):
-                if place < len(points) and self._fits(arm.at(points[place]), self._rounds[0]):
-                    self._try(arm.at(points[place]), self._rounds[0])
+        """Further trials, as many as still fit; those of the comparison are not chosen by them."""
+        first = self._rounds[0]
+        for place in range(max((len(self._points(arm)) for arm in arms), default=0)):
+            for arm in arms:
+                for point in self._points(arm)[place : place + 1]:
+                    if self._done(arm.at(point), first) or self._fits(arm.at(point), first):
+                        self._try(arm.at(point), first)
+        for arm in arms:
+            self.skipped.pop(arm.label, None)
+            if missing := [at for point in self._points(arm) if not self._done(at := arm.at(point), first)]:
+                self.skipped[arm.label] = min(self.seconds(at, first) for at in missing)
 
     def _done(self, arm: Arm, epochs: int) -> bool:
         return _key(arm, epochs) in self.journal.tried
@@ -259,9 +259,8 @@ class Trials:
                 self.skipped[said] = estimate
                 return None
             self.journal.tried[key] = found
-            self.skipped.pop(arm.label, None)
+            self.skipped.pop(said, None)
             self.journal.save(self.clock.spent_s)
-        self._arms[key] = arm
         return self.journal.tried[key]
 
     def _timed(self, said: str, estimate: float, train: Callable[[], Tried], *, must: bool = False) -> Tried | None:
@@ -275,7 +274,8 @@ class Trials:
         except TimeUp:
             self.say(f"{self.clock.face()}   stopped: it takes longer than there is time for")
             return None
-        found.seconds, found.estimate_s = self.clock.spent_s - started, estimate
+        # One that went on from where an earlier call was stopped took longer than that.
+        found.seconds, found.estimate_s = max(found.seconds, self.clock.spent_s - started), estimate
         outcome = f"failed: {found.error}" if found.score is None else f"{100 * found.score:.1f} % on validation"
         self.say(f"{self.clock.face()}   {outcome} in {duration(found.seconds)}")
         return found
@@ -294,6 +294,7 @@ class Trials:
                     config = compose([*overrides, *part, *where, *quiet, f"seed={config.seed + later}"])
                 run = train(resolve_run(config))
             found.score, found.path = run.metrics.get(METRIC), str(run.path)
+            found.seconds = run.result.cost.total_seconds if epochs else 0.0
         except HeadstartError as error:
             found.error = str(error).partition("\n")[0]
         return found
@@ -301,6 +302,10 @@ class Trials:
     @property
     def _trials_study(self) -> str:
         return f"{self.study}-tuning"
+
+
+def _once_more(one: Tried) -> str:
+    return f"{one.arm} for {one.epochs} epochs, from another seed"
 
 
 def _key(arm: Arm, epochs: int, part: Sequence[str] = ()) -> str:

@@ -173,8 +173,8 @@ def tuning_section(study: Path, plots: Path) -> "Section | None":
             for key in arm["edges"]
         ]
     opening = (
-        f"Before the comparison each arm got the same number of trials, scored by {told['metric']}; the best values "
-        f"were then used for all seeds and splits. The trials are the study {told['study']}."
+        f"Before the comparison each arm got the same number of trials, scored by {told['metric']}, and went into it "
+        f"with the best values. The trials are the study {told['study']}."
     )
     columns = ("arm", "trials", "time", told["metric"], "chosen")
     html = paragraph(opening) + table(columns, rows) + (bullets(warnings) if warnings else "")

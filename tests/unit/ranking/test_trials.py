@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from headstart.ranking import trials as trials_module
-from headstart.ranking.advise import best_of
 from headstart.ranking.budget import Clock, TimeUp, ends_in
+from headstart.ranking.estimates import Estimates, best_of
 from headstart.ranking.features import Speed
 from headstart.ranking.journal import Journal, Tried
 from headstart.ranking.recipes import FINE_TUNING, FROZEN, RUNGS, Arm, rounds, survivors
@@ -41,8 +41,8 @@ class World:
         self.time_s = 0.0
         clock = Clock(self.budget_s, journal.spent_s, now=lambda: self.time_s)
         data: Any = SimpleNamespace(sizes={"train": 1000, "val": 200, "test": 200}, batch_size=20)
-        probed = {"probed": self.probed, "probed_images": 800} if self.probed else {}
-        trials = Trials((), "study", data, clock, journal, 5.0, self.said.append, **probed)
+        estimates = Estimates(self.probed, 800 if self.probed else 0, 200)
+        trials = Trials((), "study", data, clock, journal, 5.0, self.said.append, estimates=estimates)
 
         def train(arm: Arm, epochs: int, part: Sequence[str], later: int = 0) -> Tried:
             if die_after is not None and len(self.trained) + len(self.again) >= die_after:
@@ -179,14 +179,14 @@ def test_luck_with_the_validation_images_is_taken_off_before_backbones_are_compa
     world = World(tmp_path / "advice.json", 3000.0, probed={"small": 0.60, "large": 0.71})
     trials = world.trials(monkeypatch)
     tried = trials.run(FINALISTS)
-    assert trials.luck("small") == pytest.approx(0.8 * 0.10)
-    assert trials.luck("large") == pytest.approx(0.8 * -0.03)
-    assert trials.luck("a third") == pytest.approx(0.8 * 0.07 / 2)
+    assert trials.estimates.luck("small", tried) == pytest.approx(0.8 * 0.10)
+    assert trials.estimates.luck("large", tried) == pytest.approx(0.8 * -0.03)
+    assert trials.estimates.luck("a third", tried) == pytest.approx(0.8 * 0.07 / 2)
     frozen = {one.backbone: one for one in tried if not one.epochs}
     assert frozen["small"].estimate == pytest.approx((200 * 0.70 + 800 * 0.60) / 1000)
     assert frozen["large"].estimate == pytest.approx((200 * 0.68 + 800 * 0.71) / 1000)
     longest = max(tried, key=lambda one: one.epochs)
-    assert longest.backbone == best_of(tried, trials.clock).backbone == "large"
+    assert longest.backbone == best_of(tried).backbone == "large"
     assert {one.backbone for one in tried if one.epochs == RUNGS[0]} == {"small", "large"}
 
 
@@ -226,7 +226,7 @@ def test_the_best_are_repeated_and_a_lucky_one_falls_behind(tmp_path: Path, monk
     trials = world.trials(monkeypatch)
     tried = trials.run(FINALISTS)
     assert max(tried, key=lambda one: one.score or 0).arm == lucky
-    assert best_of(tried, trials.clock).arm == "small, fine-tuning of two stages, lr 0.001"
+    assert best_of(tried).arm == "small, fine-tuning of two stages, lr 0.001"
     best = sorted(tried, key=lambda one: -(one.estimate or 0))[:3]
     assert [len(one.again) for one in best] == [7, 7, 7]
     assert sorted(later for name, epochs, later in world.again if (name, epochs) == (best[0].arm, 32)) == [*range(1, 8)]
@@ -254,9 +254,9 @@ def test_the_first_round_has_some_steps_even_of_few_images():
 def test_without_cross_validation_validation_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trials = World(tmp_path / "advice.json", 3000.0).trials(monkeypatch)
     tried = trials.run(FINALISTS)
-    assert trials.luck("small") == 0.0
+    assert trials.estimates.luck("small", tried) == 0.0
     assert [one.estimate for one in tried] == [one.mean for one in tried]
-    assert best_of(tried, trials.clock).backbone == "small"
+    assert best_of(tried).backbone == "small"
 
 
 def test_half_survive_and_one_at_least():
