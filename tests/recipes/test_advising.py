@@ -23,11 +23,8 @@ def test_advice_on_digits_is_one_that_its_runs_bear_out(tmp_path: Path, capsys: 
     assert runs
     assert all(run.status in ("done", "partial") for run in runs.values())
     journal = json.loads((folder / "advice.json").read_text(encoding="utf-8"))
-    assert all(
-        runs[Path(one["path"]).name].metrics["val/acc"] == one["score"]
-        for one in journal["tried"].values()
-        if one["path"]
-    )
+    scored = [one for one in journal["tried"].values() if one["path"]]
+    assert all(runs[Path(one["path"]).name].metrics["val/acc"] == one["score"] for one in scored)
     best = max(scored, key=lambda one: (one["estimate"] - one["seed_error"], -one["seconds"]))
     page = (folder / "advice.html").read_text(encoding="utf-8")
     assert "<script" not in page
