@@ -5,6 +5,7 @@ nothing is committed twice; the notebooks become pages beside the files to downl
 """
 
 import json
+import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,23 @@ from pathlib import Path
 import site_reference
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Pages link to files of the repository, so that they can be read there, too; here is what those are in the site.
+_PLACES = (
+    (r"experiments/(.+)", r"studies/\1"),
+    (r"CONTRIBUTING\.md", "contributing.md"),
+    (r"CHANGELOG\.md", "changelog.md"),
+    (r"src/headstart/commands", "reference/commands.md"),
+    (r"docs/notebooks/(\w+)\.ipynb", r"notebooks/\1.md"),
+    (r"conf/train\.yaml", "reference/config/keys.md"),
+    (r"conf/hydra/(\w+)", r"reference/config/hydra-\1.md"),
+    (r"conf/hydra/(\w+)/(\w+)\.yaml", r"reference/config/hydra-\1.md#\2"),
+    (r"conf/(\w+)", r"reference/config/\1.md"),
+    (r"conf/(\w+)/(\w+)\.yaml", r"reference/config/\1.md#\2"),
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -25,6 +41,33 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         place = "studies/" + path.relative_to(ROOT / "experiments").as_posix()
         files.append(File.generated(config, place, abs_src_path=str(path)))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
+    """Hook of MkDocs: links of ``docs/`` to files of the repository lead to the pages made of them."""
+    place = page.file.src_uri
+    return site_links(markdown, place) if (ROOT / "docs" / place).is_file() else markdown
+
+
+def site_links(markdown: str, place: str) -> str:
+    """A page of ``docs/`` with the links that the site needs.
+
+    Args:
+        markdown: its text.
+        place: of it, relative to ``docs/``.
+    """
+    folder = posixpath.dirname(place)
+
+    def link(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join("docs", folder, match[1]))
+        for pattern, replacement in _PLACES:
+            if found := re.fullmatch(pattern, target):
+                there, _, anchor = found.expand(replacement).partition("#")
+                anchor = f"#{anchor}" if anchor else match[2] or ""
+                return f"]({posixpath.relpath(there, folder or '.')}{anchor})"
+        return match[0]
+
+    return re.sub(r"\]\(([^)#\s:]+)(#[^)\s]*)?\)", link, markdown)
 
 
 def on_page_content(html: str, **_: object) -> str:

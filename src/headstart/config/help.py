@@ -39,8 +39,8 @@ Examples
       fine-tune on your own images, in folders root/<class>/* or root/{{train,val,test}}/<class>/*
   {command} backbone=timm backbone.name=convnext_nano head=mlp head.dropout=0.2
       any network of timm, another head
-  {command} -m strategy=freeze,full,scratch seed=1,2,3 name=is_transfer_worth_it
-      a study: nine runs to compare
+  {command} -m strategy=freeze,full,scratch seed=1,2,3,4,5 name=is_transfer_worth_it
+      a study: fifteen runs to compare
   {command} trainer=ddp logger=wandb trainer.max_epochs=50
       all GPUs of this machine, results on Weights & Biases
 

@@ -1,5 +1,6 @@
 """The generated reference: every option and key, with what the sources say of it."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -125,3 +126,34 @@ def test_a_notebook_becomes_a_page():
     assert "(first_steps.ipynb){ download }" in page
     assert on_page_content("a :class:<code>B</code>: c") == "a <code>B</code>: c"
     assert "](src/" not in repository_pages(ROOT)["contributing.md"]
+
+
+def test_links_of_the_documentation_lead_to_files_of_the_repository():
+    broken = []
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#\s:]+)(?:#[^)\s]*)?\)", page.read_text(encoding="utf-8")):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("place", "link", "there"),
+    [
+        ("howto/choose.md", "../../experiments/ranking/README.md", "../studies/ranking/README.md"),
+        ("tutorial.md", "../experiments/sweeps/a.yaml", "studies/sweeps/a.yaml"),
+        ("howto/extend.md", "../../CONTRIBUTING.md#adding-something", "../contributing.md#adding-something"),
+        ("coming_from.md", "../conf/strategy/lp_ft.yaml", "reference/config/strategy.md#lp_ft"),
+        ("index.md", "../conf/head", "reference/config/head.md"),
+        ("howto/cluster.md", "../../conf/hydra/launcher/slurm.yaml", "../reference/config/hydra-launcher.md#slurm"),
+        ("index.md", "../conf/train.yaml", "reference/config/keys.md"),
+        ("index.md", "notebooks/first_steps.ipynb", "notebooks/first_steps.md"),
+        ("howto/choose.md", "own_images.md#shape", "own_images.md#shape"),
+        ("index.md", "https://pytorch.org/x", "https://pytorch.org/x"),
+    ],
+)
+def test_in_the_site_they_lead_to_the_pages_made_of_those(place: str, link: str, there: str):
+    pytest.importorskip("mkdocs")
+    from site_hook import site_links
+
+    assert site_links(f"See [it]({link}), please.", place) == f"See [it]({there}), please."
