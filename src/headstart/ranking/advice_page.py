@@ -35,7 +35,7 @@ def write_advice(advice: Advice) -> Path:
         Section("reading", "How to read this", reading(advice.ranking)),
     ]
     used = f"{duration(advice.spent_s)} of {duration(advice.budget_s)}"
-    networks, trainings = len(advice.ranking.networks), len(advice.tried)
+    networks, trainings = len(advice.ranking.networks), sum(1 + len(one.again) for one in advice.tried)
     lede = f"{counted(networks, 'network')} scored and {counted(trainings, 'training')} in {used}."
     footer = f"Every training is an ordinary run beside this page; compare them with: headstart report {advice.folder}"
     with atomic_write(advice.folder / PAGE) as file:
@@ -107,7 +107,8 @@ def _trainings(advice: Advice) -> str:
     text = table(["training", "epochs", "seeds", "validation %", "estimate %", "time"], rows) + paragraph(
         "Trainings are compared by their estimates: the accuracy on the validation images, on average over the seeds, "
         "less what the same network's frozen features seem to gain by that choice of images, as their cross-validation "
-        "on the training images tells.",
+        "on the training images tells, as far as both get the same images right. Of two that are alike the one that "
+        "was trained from more seeds comes first: a standard error over seeds is taken off.",
         "note",
     )
     if advice.skipped:

@@ -49,7 +49,7 @@ class Advice:
         data: name of the data set.
         inspection: what a look at its images found.
         ranking: of the networks.
-        tried: all trainings, the best by their estimates first; those that failed last.
+        tried: all trainings, the best by their estimates, less what seeds leave open, first; those that failed last.
         chosen: the best.
         result: of its run.
         expected: accuracy on new images; None where there is no test split.
@@ -137,7 +137,7 @@ def advise(
         data.source_name,
         found,
         ranking,
-        tuple(sorted(tried, key=lambda one: -math.inf if one.estimate is None else one.estimate, reverse=True)),
+        tuple(sorted(tried, key=lambda one: one.order, reverse=True)),
         chosen,
         result,
         expected_score(result, curve),

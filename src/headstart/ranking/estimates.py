@@ -91,11 +91,6 @@ def seed_deviation(tried: Sequence[Tried]) -> float:
 
 
 def best_of(tried: Sequence[Tried]) -> Tried | None:
-    """The best by its estimate; of equal ones one that saw all training images, and the cheapest. None: all failed.
-
-    An estimate counts one standard error less, over seeds, so that a training which did well once is not put before one
-    that did as well on average. One that failed from another seed comes last.
-    """
-    done = [one for one in tried if one.estimate is not None]
-    best = [one for one in done if not one.unstable] or done
-    return max(best, key=lambda one: (one.cautious, not one.part, -one.seconds)) if best else None
+    """The best by its estimate, less a standard error over seeds; of equal ones the cheapest. None: all failed."""
+    best = max(tried, key=lambda one: one.order, default=None)
+    return None if best is None or best.estimate is None else best
