@@ -1,6 +1,7 @@
 """What every run leaves behind, however its model was trained: the proof, the result, predictions, pictures."""
 
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import metadata
@@ -96,7 +97,7 @@ def build_result(
             **to_plain(calibration),
             "best_epoch": best_epoch,
             "epochs": epochs,
-            "phases": [phase["name"] for phase in audit["phases"]],
+            **best_phase(audit["phases"], best_epoch),
             "input_spec": data.spec.as_dict() if data.spec else None,
             "precision": precision,
             "threads": torch.get_num_threads(),
@@ -104,6 +105,15 @@ def build_result(
             **(details or {}),
         },
     )
+
+
+def best_phase(phases: Sequence[Mapping[str, Any]], best_epoch: int | None) -> dict[str, Any]:
+    """Names of the phases and, of several, the one that the chosen epoch is of."""
+    names = [phase["name"] for phase in phases]
+    if best_epoch is None or len(names) < 2:
+        return {"phases": names}
+    best = [phase["name"] for phase in phases if phase["start_epoch"] <= best_epoch < phase["end_epoch"]]
+    return {"phases": names, "best_phase": best[0] if best else None}
 
 
 def write_down(

@@ -114,12 +114,25 @@ def result_summary(result: Result) -> Group:
         lines.append(weights_notice(result.weights))
         if hint := _of_other_weights(result):
             lines.append(Text(hint, style="dim"))
+    if earlier := _of_phases(result):
+        lines.append(Text(earlier, style="yellow"))
     if skipped := len(result.data.get("skipped", ())):
         images = "1 unreadable image was" if skipped == 1 else f"{skipped:,} unreadable images were"
         lines.append(Text(f"{images} skipped; result.json names what and why.", style="yellow"))
     if cut := result.details.get("cut_short"):
         lines.append(Text(f"Cut short, so in no comparison: {'; '.join(cut)}", style="yellow"))
     return Group(*lines)
+
+
+def _of_phases(result: Result) -> str:
+    """That the last phase brought nothing; most often the features were not what the phase before had fitted."""
+    best, phases = result.details.get("best_phase"), result.details.get("phases", ())
+    if not best or best == phases[-1]:
+        return ""
+    return (
+        f"The best epoch is of the phase '{best}': what came after made it no better. Try more epochs, a lower rate, or "
+        "batchnorm=eval, which keeps the statistics that the features had."
+    )
 
 
 def _of_other_weights(result: Result) -> str:

