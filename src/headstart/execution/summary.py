@@ -130,8 +130,8 @@ def _of_phases(result: Result) -> str:
     if not best or best == phases[-1]:
         return ""
     return (
-        f"The best epoch is of the phase '{best}': what came after made it no better. Try more epochs, a lower rate, or "
-        "batchnorm=eval, which keeps the statistics that the features had."
+        f"The best epoch is of the phase '{best}': what came after made it no better. Try more epochs, a lower rate "
+        "or batchnorm=eval, which keeps the statistics that the features had."
     )
 
 
