@@ -77,7 +77,7 @@ def call(name: str, choices: Sequence[str], minutes: int, folder: Path) -> dict[
 
 
 def compare(out: Path) -> None:
-    """Add the best test accuracy that any training of the study or of a call reached, whatever its validation said.
+    """Add the best test accuracy of the study's trainings, and of those of any call, whatever their validation said.
 
     From its first seed: advise repeats what is best, and the best of eight seeds is nobody's choice.
     """
@@ -85,6 +85,7 @@ def compare(out: Path) -> None:
     for row in study.read(out / "trainings.csv"):
         found = float(row["test"]), f"{row['backbone']}, {row['recipe']}"
         best[row["data"]] = max(best.get(row["data"], (0.0, "")), found)
+    of_study = dict(best)
     rows = study.read(out / "budgets.csv")
     for row in rows:
         for runs in folder_of(out, row["data"], int(row["budget_s"]) // 60).glob("runs/advise-*"):
@@ -97,11 +98,13 @@ def compare(out: Path) -> None:
                     )
                     best[row["data"]] = max(best.get(row["data"], (0.0, "")), (run.metrics["test/acc"], what))
     for row in rows:
-        if row["test"] and row["data"] in best:
-            reached, what = best[row["data"]]
-            gap = reached - float(row["test"])
-            row |= {"best": f"{reached:.4f}", "best_by": what, "points_behind": f"{100 * gap:.1f}"}
-            row["holds"] = str(gap <= 0.01 or float(row["low"]) <= reached <= float(row["high"]))
+        for prefix, known in (("study_", of_study), ("", best)):
+            if row["test"] and row["data"] in known:
+                reached, what = known[row["data"]]
+                gap = reached - float(row["test"])
+                row |= {f"{prefix}best": f"{reached:.4f}", f"{prefix}best_by": what}
+                row |= {f"{prefix}points_behind": f"{100 * gap:.1f}"}
+                row[f"{prefix}holds"] = str(gap <= 0.01 or float(row["low"]) <= reached <= float(row["high"]))
     write_rows(out / "budgets.csv", rows)
     for row in rows:
         print(row)

@@ -244,6 +244,7 @@ class Trials:
             self.skipped.pop(arm.label, None)
             if missing := [at for point in self._points(arm) if not self._done(at := arm.at(point), first)]:
                 self.skipped[arm.label] = min(self.seconds(at, first) for at in missing)
+                self._as_long_as_fits(missing[0], range(first - 1, 1, -1))
 
     def _done(self, arm: Arm, epochs: int) -> bool:
         return _key(arm, epochs) in self.journal.tried

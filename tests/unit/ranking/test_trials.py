@@ -286,6 +286,15 @@ def test_a_larger_budget_goes_on_from_a_smaller_one(
     assert max(one.estimate or 0 for one in tried) >= max(one.estimate or 0 for one in before.journal.tried.values())
 
 
+def test_what_is_left_at_the_end_goes_to_a_shorter_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    world = World(tmp_path / "advice.json", 90.0)
+    trials = world.trials(monkeypatch)
+    trials._rounds = (8, 16, 32)
+    trials.run(FINALISTS)
+    assert any(1 < epochs < 8 for _, epochs in world.trained)
+    assert trials.clock.left_s - trials.reserve_s < 0.1 * 90
+
+
 def test_the_same_call_again_finds_all_there_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     world = World(tmp_path / "advice.json", 400.0)
     first = world.trials(monkeypatch)
