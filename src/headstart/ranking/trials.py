@@ -84,6 +84,10 @@ class Trials:
             if _CAUTION * self.seconds(arm, 0) + self._needed(first, 1) <= self._left_s:
                 self._try(arm, 0)
         self._halved(finalists)
+        for arm in first:
+            # A network that could not be fine-tuned as long as the others: as long as there is time.
+            if not self._done(at := arm.at(self._points(arm)[0]), self._rounds[0]):
+                self._as_long_as_fits(at, range(self._rounds[0], 1, -1))
         for arm in frozen:
             self._try(arm, 0)
         self._halved(others)
