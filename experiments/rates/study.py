@@ -26,7 +26,8 @@ SETTINGS: dict[str, list[str]] = {
     + [f"strategy.backbone_lr_mult={mult} batchnorm={mode}" for mode in ("eval", "affine") for mult in (1.0, 0.1)],
     "freeze": ["optimizer.lr=1e-3", "optimizer.lr=1e-2"],
     "partial": [f"strategy.backbone_lr_mult={mult}" for mult in (1.0, 0.1)],
-    "lp_ft": [f"strategy.backbone_lr_mult={mult}" for mult in (1.0, 0.1)],
+    "lp_ft": [f"strategy.backbone_lr_mult={mult}" for mult in (1.0, 0.1)]
+    + ["strategy.backbone_lr_mult=1.0 batchnorm=eval"],
     "layerwise": [f"strategy.decay={decay}" for decay in (0.75, 0.5)],
     "gradual": [f"strategy.lr_decay={decay}" for decay in (1.0, 0.385)],
     "lora": [f"strategy.adapter_lr_mult={mult}" for mult in (0.2, 0.05)],
