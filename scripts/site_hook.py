@@ -25,10 +25,8 @@ _PLACES = (
     (r"src/headstart/commands", "reference/commands.md"),
     (r"docs/notebooks/(\w+)\.ipynb", r"notebooks/\1.md"),
     (r"conf/train\.yaml", "reference/config/keys.md"),
-    (r"conf/hydra/(\w+)", r"reference/config/hydra-\1.md"),
-    (r"conf/hydra/(\w+)/(\w+)\.yaml", r"reference/config/hydra-\1.md#\2"),
-    (r"conf/(\w+)", r"reference/config/\1.md"),
-    (r"conf/(\w+)/(\w+)\.yaml", r"reference/config/\1.md#\2"),
+    (r"conf/hydra/(\w+)(?:/(\w+)\.yaml)?", r"reference/config/hydra-\1.md#\2"),
+    (r"conf/(\w+)(?:/(\w+)\.yaml)?", r"reference/config/\1.md#\2"),
 )
 
 

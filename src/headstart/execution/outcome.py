@@ -112,8 +112,8 @@ def best_phase(phases: Sequence[Mapping[str, Any]], best_epoch: int | None) -> d
     names = [phase["name"] for phase in phases]
     if best_epoch is None or len(names) < 2:
         return {"phases": names}
-    best = [phase["name"] for phase in phases if phase["start_epoch"] <= best_epoch < phase["end_epoch"]]
-    return {"phases": names, "best_phase": best[0] if best else None}
+    best = (phase["name"] for phase in phases if phase["start_epoch"] <= best_epoch < phase["end_epoch"])
+    return {"phases": names, "best_phase": next(best, None)}
 
 
 def write_down(

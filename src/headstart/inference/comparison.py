@@ -11,7 +11,7 @@ import torch
 from headstart.errors import DataError
 from headstart.inference.resampling import measured, percentiles, resampled
 from headstart.study.paired import paired_difference
-from headstart.study.samples import two_columns
+from headstart.study.samples import right_answers
 from headstart.tasks import Task
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def compare(run: str, first: tuple[Task, "Evaluation"], second: tuple[Task, "Eva
     for name in values[0]:
         low, high = percentiles(drawn[0][name] - drawn[1][name])
         metrics[name] = Difference(values[0][name], values[1][name], low, high)
-    right = [_right(found) if task.one_class else np.zeros(0) for task, found in (first, second)]
+    right = [
+        right_answers(found.probabilities, found.targets) if task.one_class else np.zeros(0)
+        for task, found in (first, second)
+    ]
     if "acc" in metrics and all(
         abs(one.mean() - value["acc"]) < _ROUNDED for one, value in zip(right, values, strict=True)
     ):
@@ -100,8 +103,3 @@ def compare(run: str, first: tuple[Task, "Evaluation"], second: tuple[Task, "Eva
         if exact.low is not None and exact.high is not None:
             metrics["acc"] = Difference(values[0]["acc"], values[1]["acc"], exact.low, exact.high)
     return Comparison(run, metrics)
-
-
-def _right(found: "Evaluation") -> np.ndarray:
-    """``(N,)``, 1 where the most probable class is the true one."""
-    return (two_columns(found.probabilities).argmax(axis=1) == found.targets).astype(np.float64)

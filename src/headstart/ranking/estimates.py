@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.ranking.journal import Tried
 from headstart.runs.reader import read_run
-from headstart.study.samples import two_columns
+from headstart.study.samples import right_answers
 
 Right = tuple[np.ndarray, np.ndarray]
 
@@ -68,15 +68,13 @@ class Estimates:
         return min(1.0, max(0.0, covariance / variance)) if variance else 1.0
 
     def _answers(self, one: Tried) -> Right | None:
-        """Names of the validation images in their order, and whether each was found; None where that is not known."""
+        """Names of the validation images, and whether each was found; None where that is not known."""
         if one.path not in self._right:
             stored = read_run(Path(one.path)).predictions("val") if one.path else None
-            if stored is None or len(stored.ids) < 2:
-                self._right[one.path] = None
-            else:
-                order = np.argsort(stored.ids)
-                right = two_columns(stored.probabilities).argmax(axis=1) == stored.targets
-                self._right[one.path] = stored.ids[order], right[order].astype(np.float64)
+            found = None
+            if stored is not None and len(stored.ids) > 1:
+                found = stored.ids, right_answers(stored.probabilities, stored.targets)
+            self._right[one.path] = found
         return self._right[one.path]
 
 

@@ -100,8 +100,6 @@ class Trials:
         """Trials of every way to fine-tune them, then rounds of ever fewer and longer trainings."""
         arms = [Arm(*backbone, recipe) for recipe in FINE_TUNING for backbone in backbones]
         scored = self._tuned(arms)
-        if arms and not scored and not self._told:
-            self._as_long_as_fits(arms[0].at(self._points(arms[0])[0]), range(self._rounds[0] - 1, 1, -1))
         for epochs in self._rounds[1:] if scored else ():
             kept = survivors(scored)
             found = [(arm, self._try(arm, epochs)) for arm in kept]
@@ -118,14 +116,15 @@ class Trials:
         """
         while True:
             self.estimates.update(self._tried)
-            known = [one for one in self._tried if one.epochs and one.estimate is not None and one.arm in arms]
-            stable = [one for one in known if not one.unstable]
-            best = sorted(stable, key=lambda one: -(one.estimate or 0.0))[:_REPEATED]
+            tuned = [one for one in self._tried if one.epochs and one.arm in arms and not one.unstable]
+            scored = [one for one in tuned if one.estimate is not None]
+            best = sorted(scored, key=lambda one: -(one.estimate or 0.0))[:_REPEATED]
             few = sorted((one for one in best if len(one.again) < _SEEDS), key=lambda one: len(one.again))
             waiting = [one for one in few if _CAUTION * one.seconds <= self._left_s]
-            if few and not waiting:
-                self.skipped[_once_more(few[0])] = few[0].seconds
-            if not waiting or not self._again(arms[waiting[0].arm], waiting[0]):
+            if not waiting:
+                self.skipped |= {_once_more(one): one.seconds for one in few[:1]}
+                return
+            if not self._again(arms[waiting[0].arm], waiting[0]):
                 return
 
     def _again(self, arm: Arm, one: Tried) -> bool:
@@ -219,9 +218,9 @@ class Trials:
         if self._told:
             return kept, number
         most = max((len(self._points(arm)) for arm in kept), default=1)
-        return kept, max(
-            n for n in range(number, max(most, number) + 1) if n == number or self._needed(kept, n) <= room
-        )
+        while number < most and self._needed(kept, number + 1) <= room:
+            number += 1
+        return kept, number
 
     def _needed(self, arms: Sequence[Arm], trials: int) -> float:
         """Seconds for so many trials of each; those of earlier processes take none."""
@@ -242,7 +241,7 @@ class Trials:
         for place in range(max((len(self._points(arm)) for arm in arms), default=0)):
             for arm in arms:
                 for point in self._points(arm)[place : place + 1]:
-                    if self._done(arm.at(point), first) or self._fits(arm.at(point), first):
+                    if self._fits(arm.at(point), first):
                         self._try(arm.at(point), first)
         for arm in arms:
             self.skipped.pop(arm.label, None)

@@ -145,7 +145,7 @@ class Pairing:
         found = run.predictions(self.split) if self._short == "acc" else None
         values, rounded = None, _ROUNDED
         if found is not None:
-            values = (two_columns(found.probabilities).argmax(axis=1) == found.targets).astype(np.float64)
+            values = right_answers(found.probabilities, found.targets)
             rounded += 0.5 / len(values)
         elif (found := run.masks(self.split)) is not None:
             values = over_images(found, self._short)
@@ -218,6 +218,11 @@ def _ended_early(run: RunRecord) -> bool:
         return False
     best, fall = fit.get("best_epoch"), fit.get("train_loss_fall")
     return isinstance(fall, float) and fall > STILL_FALLING and best == validated[-1]
+
+
+def right_answers(probabilities: ArrayLike, targets: ArrayLike) -> np.ndarray:
+    """``(N,)``, 1 where the most probable class is the true one."""
+    return (two_columns(probabilities).argmax(axis=1) == np.asarray(targets)).astype(np.float64)
 
 
 def two_columns(probabilities: ArrayLike) -> np.ndarray:
