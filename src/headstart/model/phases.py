@@ -73,16 +73,3 @@ def one_phase(
 ) -> tuple[Phase, ...]:
     """One phase over the whole training, without empty groups."""
     return (Phase(name, 0, max_epochs, tuple(g for g in groups if g.parameters), needs_images=needs_images),)
-
-
-def all_learn(
-    model: ModelInfo,
-    max_epochs: int,
-    *,
-    backbone_lr_mult: float = 1.0,
-    decays: bool = True,
-    needs_images: str | None = None,
-) -> tuple[Phase, ...]:
-    """One phase in which everything learns, the backbone at a multiple of the head's rate."""
-    groups = [stage_group(stage, lr_mult=backbone_lr_mult, decays=decays) for stage in model.backbone_stages]
-    return one_phase("all", [*groups, stage_group(model.head, decays=decays)], max_epochs, needs_images=needs_images)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import BackboneRate, Step, Strategy
+from headstart.strategies.contract import Count, Step, Strength
+from headstart.strategies.full import Full
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BSS(Strategy):
+class BSS(Full):
     """Fine-tune everything under batch spectral shrinkage, against negative transfer.
 
     The extra loss is ``eta * sum of sigma_i^2`` over the ``k`` smallest singular values of the batch's pooled
@@ -25,18 +24,12 @@ class BSS(Strategy):
     Transfer Learning", NeurIPS 2019, eq. 4.
 
     Attributes:
-        backbone_lr_mult: the backbone's rate as a multiple of the head's.
         eta: strength.
         k: how many singular values are suppressed.
     """
 
-    backbone_lr_mult: BackboneRate = 1.0
-    eta: float = 0.001
-    k: int = 1
-
-    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
-        """One phase in which everything learns."""
-        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult)
+    eta: Strength = 0.001
+    k: Count = 1
 
     def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
         """``bss``."""
@@ -46,7 +39,7 @@ class BSS(Strategy):
         return {"bss": lambda step: spectral_penalty(pool(step.features), eta=self.eta, k=self.k)}
 
 
-def spectral_penalty(features: "Tensor", *, eta: float, k: int) -> "Tensor":
+def spectral_penalty(features: "Tensor", *, eta: Strength, k: int) -> "Tensor":
     """``eta`` times the sum of squares of the ``k`` smallest singular values of ``(B, C)``; a scalar."""
     import torch
 

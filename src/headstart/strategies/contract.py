@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
-from headstart.system.options import Above
+from headstart.system.options import Above, AtLeast
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from headstart.tasks import Task
 
 
-BackboneRate = Annotated[float, Above(0)]
-"""The backbone's rate as a multiple of the head's."""
+RateMultiple = Annotated[float, Above(0)]
+"""A rate as a multiple of another one."""
+Strength = Annotated[float, AtLeast(0)]
+"""Of a term of the loss."""
+Count = Annotated[int, AtLeast(1)]
 
 
 @dataclass(frozen=True)

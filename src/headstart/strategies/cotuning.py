@@ -1,12 +1,13 @@
 """Go on training the source classifier too, on what the target's classes look like to it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Group, Phase, one_phase, stage_group
-from headstart.strategies.contract import BackboneRate, Extras, Step, Strategy, Surroundings
+from headstart.strategies.contract import Extras, RateMultiple, Step, Strategy, Strength, Surroundings
+from headstart.system.options import Above
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,10 +40,10 @@ class CoTuning(Strategy):
     """
 
     one_class_only = True
-    backbone_lr_mult: BackboneRate = 1.0
-    weight: float = 2.3
+    backbone_lr_mult: RateMultiple = 1.0
+    weight: Strength = 2.3
     relationship: Literal["reverse", "direct"] = "reverse"
-    temperature: float = 1.0
+    temperature: Annotated[float, Above(0)] = 1.0
 
     def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Add the source classifier as an auxiliary head.

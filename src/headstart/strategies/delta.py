@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import BackboneRate, Extras, Step, Strategy, Surroundings
+from headstart.strategies.contract import Extras, Step, Strength, Surroundings
+from headstart.strategies.full import Full
 from headstart.strategies.l2sp import head_norm
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Delta(Strategy):
+class Delta(Full):
     """Fine-tune everything under DELTA's penalty on feature maps, which takes the place of weight decay.
 
     A frozen copy of the source network sees the same batch. With ``F_j`` the feature map of channel ``j`` at the end
@@ -40,26 +39,21 @@ class Delta(Strategy):
     Networks", ICLR 2019, eq. 3, 5 and 6.
 
     Attributes:
-        backbone_lr_mult: the backbone's rate as a multiple of the head's.
         alpha: strength of the penalty on feature maps.
         beta: strength of the L2 penalty on the head.
         attention: weights of the channels; ``loss`` needs one pass over the training images.
     """
 
-    backbone_lr_mult: BackboneRate = 1.0
-    alpha: float = 0.01
-    beta: float = 0.01
+    decays = False
+    needs_images = "strategy=delta shows each image to the source network too"
+    alpha: Strength = 0.01
+    beta: Strength = 0.01
     attention: Literal["none", "loss"] = "none"
 
     @property
     def one_class_only(self) -> bool:  # type: ignore[override]  # of its class only where no field decides it
         """What a channel is worth is asked of a classifier."""
         return self.attention == "loss"
-
-    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
-        """One phase in which everything learns, without weight decay."""
-        reason = "strategy=delta shows each image to the source network too"
-        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, decays=False, needs_images=reason)
 
     def start(self, model: "TransferModel", run: Surroundings) -> Extras:
         """Copy the source network, for the losses ``delta`` and ``l2`` of the head."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from headstart.errors import ConfigError
-from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import BackboneRate, Extras, Step, Strategy, Surroundings
+from headstart.strategies.contract import Extras, Step, Strength, Surroundings
+from headstart.strategies.full import Full
+from headstart.system.options import Above
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,7 +19,7 @@ _REGRESSOR = "regressor"
 
 
 @dataclass(frozen=True)
-class Distill(Strategy):
+class Distill(Full):
     """Fine-tune everything, also to match a teacher: the finished run of another network on the same classes.
 
     The extra loss is ``weight * T^2 * KL(softmax(z_t / T) || softmax(z_s / T))`` with the teacher's and the student's
@@ -33,7 +33,6 @@ class Distill(Strategy):
     al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, eq. 3.
 
     Attributes:
-        backbone_lr_mult: the backbone's rate as a multiple of the head's.
         teacher: directory of a finished run, a folder that holds one, or a pattern that one matches.
         temperature: ``T``; higher shows more of how the teacher ranks the wrong classes.
         weight: of the loss on outputs; the task's own loss has weight 1.
@@ -41,11 +40,11 @@ class Distill(Strategy):
     """
 
     one_class_only = True
-    backbone_lr_mult: BackboneRate = 1.0
+    needs_images = "strategy=distill shows images to the teacher"
     teacher: str | None = None
-    temperature: float = 4.0
-    weight: float = 1.0
-    feature_weight: float = 0.0
+    temperature: Annotated[float, Above(0)] = 4.0
+    weight: Strength = 1.0
+    feature_weight: Strength = 0.0
 
     @property
     def references(self) -> Mapping[str, str]:
@@ -59,11 +58,6 @@ class Distill(Strategy):
                 "strategy=distill needs a teacher: strategy.teacher=PATH, the directory of a finished run"
             )
         return {"teacher": self.teacher}
-
-    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
-        """One phase in which everything learns."""
-        reason = "strategy=distill shows images to the teacher"
-        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, needs_images=reason)
 
     def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Check that the teacher knows these classes; add the regressor where features are matched.
@@ -144,7 +138,7 @@ def adapted(images: "Tensor", given: "InputSpec", wanted: "InputSpec") -> "Tenso
     return images
 
 
-def soft_divergence(teacher: "Tensor", student: "Tensor", temperature: float) -> "Tensor":
+def soft_divergence(teacher: "Tensor", student: "Tensor", temperature: Annotated[float, Above(0)]) -> "Tensor":
     """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, mean over the batch.
 
     Both are ``(B, classes)``, or ``(B, 1)``: a sigmoid's logit.

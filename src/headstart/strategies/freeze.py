@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, one_phase, stage_group
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import RateMultiple, Strategy
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Freeze(Strategy):
     """
 
     only_head_learns = True
-    lr_mult: float = 10.0
+    lr_mult: RateMultiple = 10.0
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which the head learns."""

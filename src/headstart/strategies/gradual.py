@@ -1,11 +1,13 @@
 """Unfreeze from the head down, on a schedule."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, stage_group
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import Count, RateMultiple, Strategy
+from headstart.system.options import Above, AtMost
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Gradual(Strategy):
         lr_decay: each stage's rate as a multiple of that of the stage above it.
     """
 
-    head_epochs: int = 1
-    full_by: float = 0.5
-    lr_decay: float = 1.0
+    head_epochs: Count = 1
+    full_by: Annotated[float, Above(0), AtMost(1)] = 0.5
+    lr_decay: RateMultiple = 1.0
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase for the head, then one for each epoch at which stages join."""

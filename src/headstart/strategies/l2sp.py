@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import BackboneRate, Step, Strategy
+from headstart.strategies.contract import Step, Strength
+from headstart.strategies.full import Full
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class L2SP(Strategy):
+class L2SP(Full):
     """Fine-tune everything under the L2-SP penalty, which takes the place of weight decay.
 
     The extra losses are ``alpha / 2 * ||w_S - w_S0||^2`` over the backbone's parameters, ``w_S0`` being those that
@@ -30,18 +29,13 @@ class L2SP(Strategy):
     Networks", ICML 2018, eq. 3.
 
     Attributes:
-        backbone_lr_mult: the backbone's rate as a multiple of the head's.
         alpha: strength for the backbone; the paper searches 1e-3 to 1e-1.
         beta: strength for the head.
     """
 
-    backbone_lr_mult: BackboneRate = 1.0
-    alpha: float = 0.1
-    beta: float = 0.01
-
-    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
-        """One phase in which everything learns, without weight decay."""
-        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, decays=False)
+    decays = False
+    alpha: Strength = 0.1
+    beta: Strength = 0.01
 
     def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
         """``l2sp``, and ``l2`` of the head."""

@@ -1,10 +1,12 @@
 """Fine-tune everything, lower layers more slowly."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, one_phase, stage_group
 from headstart.strategies.contract import Strategy
+from headstart.system.options import Above, AtMost
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Layerwise(Strategy):
         decay: ratio of the rates of neighbouring stages, above 0, at most 1.
     """
 
-    decay: float = 0.75
+    decay: Annotated[float, Above(0), AtMost(1)] = 0.75
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which everything learns."""

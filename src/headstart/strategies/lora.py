@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, one_phase, stage_group
-from headstart.strategies.contract import Strategy, Surroundings
+from headstart.strategies.contract import Count, RateMultiple, Strategy, Surroundings
 from headstart.system.extras import require_extra
+from headstart.system.options import Above, AtLeast, Below
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,12 +43,12 @@ class LoRA(Strategy):
         adapter_lr_mult: the adapters' rate as a multiple of the head's.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
+    rank: Count = 8
+    alpha: Annotated[float, Above(0)] = 16.0
+    dropout: Annotated[float, AtLeast(0), Below(1)] = 0.0
     targets: tuple[Target, ...] = ("linear", "conv")
-    lr_mult: float = 10.0
-    adapter_lr_mult: float = 0.2
+    lr_mult: RateMultiple = 10.0
+    adapter_lr_mult: RateMultiple = 0.2
 
     def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Put an adapter beside every target layer."""

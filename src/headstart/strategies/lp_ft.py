@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Group, Phase, stage_group
-from headstart.strategies.contract import BackboneRate, Strategy
+from headstart.strategies.contract import Count, RateMultiple, Strategy
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class LpFt(Strategy):
             for all (fastai's ``fine_tune`` spaces them from 1/100 to 1).
     """
 
-    probe_epochs: int | None = None
-    probe_lr_mult: float = 10.0
-    finetune_lr_mult: float = 0.3
-    backbone_lr_mult: BackboneRate = 1.0
-    first_stage_lr_mult: float | None = None
+    probe_epochs: Count | None = None
+    probe_lr_mult: RateMultiple = 10.0
+    finetune_lr_mult: RateMultiple = 0.3
+    backbone_lr_mult: RateMultiple = 1.0
+    first_stage_lr_mult: RateMultiple | None = None
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """The probe, then the fine-tuning."""

@@ -6,7 +6,7 @@ from typing import Literal
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo, StageInfo
 from headstart.model.phases import Phase, one_phase, stage_group
-from headstart.strategies.contract import BackboneRate, Strategy
+from headstart.strategies.contract import RateMultiple, Strategy
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Partial(Strategy):
     k: int = 1
     where: Literal["first", "middle", "last"] = "last"
     stages: tuple[str, ...] = ()
-    backbone_lr_mult: BackboneRate = 1.0
+    backbone_lr_mult: RateMultiple = 1.0
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
         """One phase in which the chosen stages and the head learn."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo, ParameterInfo
 from headstart.model.phases import Phase, one_phase, stage_group
-from headstart.strategies.contract import Strategy
+from headstart.strategies.contract import RateMultiple, Strategy
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Selected(Strategy):
     """
 
     phase_name: ClassVar[str]
-    lr_mult: float = 10.0
-    backbone_lr_mult: float = 1.0
+    lr_mult: RateMultiple = 10.0
+    backbone_lr_mult: RateMultiple = 1.0
 
     @abstractmethod
     def learns(self, parameter: ParameterInfo) -> bool:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.errors import ConfigError
-from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import BackboneRate, Extras, OtherTask, Step, Strategy, Surroundings
+from headstart.strategies.contract import Extras, OtherTask, Step, Surroundings
+from headstart.strategies.full import Full
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +19,7 @@ _PASSES = 4096
 
 
 @dataclass(frozen=True)
-class Share(Strategy):
+class Share(Full):
     """Train the target task and others on one backbone, each with its own head (hard parameter sharing).
 
     Each step takes a batch of the target and one of every task in ``sources``; the loss is the target's plus
@@ -32,21 +31,15 @@ class Share(Strategy):
     Reference: Caruana, "Multitask Learning", Machine Learning 28, 1997, section 2.
 
     Attributes:
-        backbone_lr_mult: the backbone's rate as a multiple of the heads'.
         loss_weights: of the other tasks' losses by name; 1 where nothing is given.
         sampling: ``balanced``: as many images of every task in a step; ``proportional``: batches sized so that every
             task's images are seen about once an epoch.
     """
 
     trains_other_tasks = True
-    backbone_lr_mult: BackboneRate = 1.0
+    needs_images = "strategy=share trains on other images too"
     loss_weights: dict[str, float] | None = None
     sampling: Literal["balanced", "proportional"] = "balanced"
-
-    def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
-        """One phase in which everything learns."""
-        reason = "strategy=share trains on other images too"
-        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult, needs_images=reason)
 
     def prepare(self, model: "TransferModel", run: Surroundings) -> None:
         """Add a head for each other task.
@@ -93,9 +86,10 @@ class BatchStream:
     """Training batches of a task for as long as they are asked for; their order is a function of seed and epoch."""
 
     def __init__(self, data: "ImageDataModule", batch_size: int) -> None:
-        self.data, self.batch_size = data, min(batch_size, data.sizes["train"])
-        # A last batch of one image would upset BatchNorm, but a small data set needs it.
-        self.drop_last = data.sizes["train"] >= 8 * batch_size
+        images = data.sizes["train"]
+        self.data, self.batch_size = data, min(batch_size, images)
+        # A small data set needs its last batch, but not of one image, which BatchNorm cannot normalise.
+        self.drop_last = images >= 8 * batch_size or (images > batch_size and images % batch_size == 1)
         self._epoch: int | None = None
         self._batches: Iterator[dict[str, Tensor]] = iter(())
         self._loader: Any = None
@@ -110,7 +104,7 @@ class BatchStream:
         if self._loader is None:  # not before the processes of a distributed training know each other
             self._loader = self.data.train_dataloader(batch_size=self.batch_size, drop_last=self.drop_last)
         for number in range(_PASSES):
-            self._loader.sampler.set_epoch(epoch * _PASSES + number)
+            self._loader.batch_sampler.sampler.set_epoch(epoch * _PASSES + number)
             yield from self._loader
 
 

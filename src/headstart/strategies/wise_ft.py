@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
-from headstart.model.phases import Phase, all_learn
-from headstart.strategies.contract import BackboneRate, Extras, Strategy, Surroundings
+from headstart.model.phases import Phase
+from headstart.strategies.contract import Extras, Surroundings
+from headstart.strategies.full import Full
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WiseFt(Strategy):
+class WiseFt(Full):
     """Fine-tune everything, then take ``(1 - alpha) * start + alpha * fine-tuned`` with the best validation metric.
 
     ``start`` is the whole model before training: the pretrained backbone and the initial head. With
@@ -28,12 +29,10 @@ class WiseFt(Strategy):
     Reference: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, eq. 1.
 
     Attributes:
-        backbone_lr_mult: the backbone's rate as a multiple of the head's.
         alphas: what is tried, each between 0 (start) and 1 (fine-tuned).
     """
 
     averages_weights = True
-    backbone_lr_mult: BackboneRate = 1.0
     alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
     def phases(self, model: ModelInfo, *, max_epochs: int) -> tuple[Phase, ...]:
@@ -44,7 +43,7 @@ class WiseFt(Strategy):
         """
         if not self.alphas or any(not 0.0 <= alpha <= 1.0 for alpha in self.alphas):
             raise ConfigError(f"strategy.alphas={list(self.alphas)} must be numbers from 0 to 1, at least one")
-        return all_learn(model, max_epochs, backbone_lr_mult=self.backbone_lr_mult)
+        return super().phases(model, max_epochs=max_epochs)
 
     def start(self, model: "TransferModel", run: Surroundings) -> Extras:
         """Remember where training starts, for what comes after it."""

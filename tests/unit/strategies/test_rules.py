@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from headstart.errors import ConfigError
 from headstart.frozen.eligible import obstacle
 from headstart.strategies import Freeze, Full, ModelInfo, ParameterInfo, StageInfo
 from headstart.strategies.modifiers import own_phases
+from headstart.strategies.share import BatchStream
 
 OTHER = "+datamodule@sources.other.datamodule=digits"
 
@@ -238,3 +240,8 @@ def model_info() -> ModelInfo:
     return ModelInfo(
         tuple(StageInfo(stage, (ParameterInfo(name, "weight", 4, True),)) for stage, name in names.items())
     )
+
+
+@pytest.mark.parametrize(("images", "dropped"), [(16, False), (18, True), (19, False), (136, True)])
+def test_another_tasks_last_batch_is_never_of_one_image(images: int, dropped: bool):
+    assert BatchStream(SimpleNamespace(sizes={"train": images}), 17).drop_last is dropped
