@@ -203,3 +203,9 @@ def test_ridge_learns_numbers_and_labels(train, tmp_path: Path, task: str, metri
     assert result.metrics[metric] > 0.8
     model = load(run.path).network
     assert model.head.linear.weight.shape == (2, 512)
+
+
+def test_a_test_split_that_is_not_to_be_looked_at_is_not(train):
+    result = train("head=ridge", "strategy=freeze", "trainer.limit_test_batches=0").result
+    assert result.status == "done"
+    assert not [name for name in result.metrics if name.startswith("test/")]

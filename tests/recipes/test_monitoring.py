@@ -69,3 +69,39 @@ def test_a_metric_that_the_task_does_not_log_ends_before_training(train: Callabl
     assert not list(tmp_path.rglob("metrics.csv"))
     with pytest.raises(ConfigError, match="a metric of validation, such as val/f1"):
         train("callbacks.checkpoint.monitor=test/acc")
+
+
+def test_a_training_that_stopped_early_does_not_go_on_when_it_is_resumed(train: Callable):
+    choices = (
+        "strategy=full",
+        "trainer.max_epochs=6",
+        "callbacks.early_stopping.enabled=true",
+        "callbacks.early_stopping.patience=1",
+        "callbacks.early_stopping.min_delta=0.9",
+    )
+    stopped = train(*choices)
+    assert stopped.result.details["epochs"] == 2
+    (stopped.run.path / "result.json").unlink()  # as after a kill while it was scored
+    resumed = train(*choices)
+    assert resumed.result.details["epochs"] == 2
+    assert resumed.result.metrics == stopped.result.metrics
+
+
+def test_a_plateau_begins_anew_with_a_phase_that_restarts_the_schedule(train: Callable):
+    choices = ("strategy=lp_ft", "strategy.probe_epochs=4", "trainer.max_epochs=5", "optimizer.lr=0.1")
+    run = train(*choices, "scheduler=plateau", "scheduler.patience=0", "scheduler.warmup_epochs=0").run
+    rates = [row["lr/head"] for row in read_metrics_csv(run.metrics_file)]
+    assert rates[3] < rates[0] == pytest.approx(1.0)  # ten times the rate given
+    assert rates[4] == pytest.approx(0.03)
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+def test_a_plateau_of_an_epoch_that_is_not_validated_waits(train: Callable):
+    short = train("strategy=full", "scheduler=plateau", "trainer.max_steps=1")
+    assert short.result.status == "done"
+
+
+def test_a_warm_up_that_a_phase_has_no_room_for_is_refused(train: Callable):
+    choices = ("strategy=lp_ft", "strategy.probe_epochs=2", "trainer.max_epochs=8", "scheduler.warmup_epochs=5")
+    with pytest.raises(ConfigError, match=r"warmup_epochs=5 exceeds the 2 epochs from the start of phase 'probe'"):
+        train(*choices)

@@ -52,7 +52,9 @@ def decide_refit(config: dict[str, Any], defaults: dict[str, Any]) -> None:
     """
     if config["head"][_MARK] is None:
         data = config["datamodule"]
-        config["head"][_MARK] = data.get("shots") is None and data.get("fraction") is None
+        part = data.get("shots") is not None or data.get("fraction") is not None
+        # Under the rule of VTAB-1k for the run that counts, validation images are training images already.
+        config["head"][_MARK] = not part and data.get("vtab_1k") != "final"
         defaults["head"][_MARK] = config["head"][_MARK]
 
 

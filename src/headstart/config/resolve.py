@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RESULTS_VERSION = 3
 """Raised when the same choices give another result than before, so that no earlier run is taken for a new one."""
 
-_REVISIONS = {("head_init", "probe"): 2, ("task", "regression"): 2, ("task", "multilabel"): 2}
+_REVISIONS = {("head_init", "probe"): 3, ("task", "regression"): 2, ("task", "multilabel"): 2}
 """Single choices that give another result than before: only their runs are trained again."""
 
 _STEPS_REVISION = 2

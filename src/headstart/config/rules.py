@@ -57,6 +57,9 @@ class Choices:
         return Strategy() if self.strategy is None else self.strategy
 
 
+# Options of a datamodule that another task beside the target does not follow.
+_OF_TARGET_ONLY = (".batch_size", ".drop_last", ".steps_per_epoch")
+
 Rule = Callable[[Choices], Iterator[str]]
 
 
@@ -91,6 +94,26 @@ def weights_and_data_fit(c: Choices) -> Iterator[str]:
         if c.get("cache.mode") in ("off", "images") and c.get(key, usual[0]) not in usual:
             yield f"{key}={c.get(key)} has no effect with cache={c.get('cache.mode')}; leave it out, or use cache=auto"
             break
+
+
+def nothing_is_chosen_on_what_is_trained_on(c: Choices) -> Iterator[str]:
+    """In the run that counts under the rule of VTAB-1k, validation images are training images too."""
+    if c.get("datamodule.vtab_1k") != "final":
+        return
+    what = "on images that datamodule.vtab_1k=final trains on"
+    for key in ("head.l2", "head.k"):
+        if key in c.values and not isinstance(c.get(key), int | float):
+            yield f"{key}={c.get(key)} is chosen {what}; give the one value that datamodule.vtab_1k=choose found"
+    if c.get("head.refit"):
+        yield "head.refit=true takes the validation images twice with datamodule.vtab_1k=final; leave it out"
+    for key, value in (
+        ("calibrate", "temperature"),
+        ("head_init", "probe"),
+        ("callbacks.early_stopping.enabled", True),
+        ("scheduler.name", "plateau"),
+    ):
+        if c.get(key) == value:
+            yield f"{key}={str(value).lower()} decides {what}; leave it out"
 
 
 def epochs_fit(c: Choices) -> Iterator[str]:
@@ -208,10 +231,8 @@ def devices_fit(c: Choices) -> Iterator[str]:
     """What the kind of device cannot do; asked again once ``trainer.accelerator=auto`` is decided."""
     accelerator, precision = c.get("trainer.accelerator"), str(c.get("trainer.precision"))
     strategy = str(c.get("trainer.strategy", "auto"))
-    if accelerator == "cpu" and precision in {"16", "16-mixed", "16-true"}:
+    if accelerator == "cpu" and precision in {"16", "16-mixed"}:
         yield f"trainer.precision={precision} does not run on the CPU; use bf16-mixed or 32-true"
-    if accelerator == "mps" and precision in {"64", "64-true"}:
-        yield f"trainer.precision={precision} does not run on an Apple GPU; use 32-true, or trainer=cpu"
     if accelerator == "cpu" and c.get("trainer.sync_batchnorm"):
         yield "trainer.sync_batchnorm=true works on GPUs only; set it to false with trainer.accelerator=cpu"
     if accelerator == "mps" and strategy.startswith(_SEPARATE_PROCESSES):
@@ -248,6 +269,8 @@ def other_tasks_are_trained(c: Choices) -> Iterator[str]:
         yield f"sources.{tasks[0]} has no effect with this strategy; use strategy=share"
     elif missing := [name for name in tasks if not c.get(f"sources.{name}.datamodule._target_")]:
         yield f"sources.{missing[0]} has no datamodule: +datamodule@sources.{missing[0]}.datamodule=digits"
+    elif unused := [key for key in c.given or () if key.startswith("sources.") and key.endswith(_OF_TARGET_ONLY)]:
+        yield f"{unused[0]} has no effect: the target's steps and batches are those of every task; leave it out"
     elif bad := [name for name in tasks if name in {"train", "val", "test", "lr"} or not name.isidentifier()]:
         yield f"sources.{bad[0]}: a task's name is letters, digits and _, and not train, val, test or lr"
 
@@ -255,6 +278,7 @@ def other_tasks_are_trained(c: Choices) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     closed_form_fits,
     weights_and_data_fit,
+    nothing_is_chosen_on_what_is_trained_on,
     epochs_fit,
     max_time_is_a_time,
     task_fits,

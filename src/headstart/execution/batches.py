@@ -24,7 +24,7 @@ def check_batches(trainer: TrainerSettings, data: ImageDataModule, prepared: Pre
     Raises:
         ConfigError: no batch of a split is left, or a training batch of one image cannot be normalised.
     """
-    switches, counts = trainer.switches, _batch_counts(trainer, data)
+    switches, counts = trainer.switches, batch_counts(trainer, data)
     for split, count in counts.items():
         for key in ("overfit_batches", f"limit_{split}_batches"):
             _check_share(key, switches.get(key), split, count)
@@ -89,7 +89,8 @@ def _images(trainer: TrainerSettings, data: ImageDataModule) -> int:
     return len(EpochSampler(data.sizes["train"], seed=0, shuffle=True, world_size=world, drop_last=data.drop_last))
 
 
-def _batch_counts(trainer: TrainerSettings, data: ImageDataModule) -> dict[str, int]:
+def batch_counts(trainer: TrainerSettings, data: ImageDataModule) -> dict[str, int]:
+    """Batches of each split that a process gets in an epoch."""
     world, images = trainer.processes * trainer.num_nodes, _images(trainer, data)
     steps = images // data.batch_size if data.drop_last else -(-images // data.batch_size)
     evaluated = {split: -(-size // (world * data.eval_batch_size)) for split, size in data.sizes.items()}

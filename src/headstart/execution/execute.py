@@ -152,8 +152,9 @@ def build_trainer(
         *([BarProgress()] if shows_bar(callbacks.progress) else []),
     ]
     if stopping.enabled:
+        kind = EarlyStopping if settings.extend else StaysStopped
         patience, delta = stopping.patience, stopping.min_delta
-        built.append(EarlyStopping(task.monitor, mode=task.monitor_mode, patience=patience, min_delta=delta))
+        built.append(kind(task.monitor, mode=task.monitor_mode, patience=patience, min_delta=delta))
     several = settings.trainer.distributed and len(module.plan.phases) > 1
     if several and settings.trainer.strategy in ("ddp", "auto"):
         # What is frozen in the present phase takes no part in the backward pass.
@@ -185,6 +186,15 @@ def fit(trainer: pl.Trainer, module: TransferModule, loaders: CachedData, run: R
     seed_stream(loaders.data.seed, "training")
     with _stopped_by_signals(trainer):
         trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
+
+
+class StaysStopped(EarlyStopping):
+    """Ends a training at once that had been ended before it was resumed, such as by a kill while it was scored."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning remembers how long the metric has not become better, and not that this ended the training."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
 
 @contextmanager
@@ -281,7 +291,7 @@ def solve(
     audit, cut = prove(run, prepared), cut_short(trainer, settings.trainer.switches)
     raise_violations(audit)
     scored = Scored(model, task, {"val": solved.val})
-    if loaders.data.has_test:
+    if loaders.data.has_test and trainer.limit_test_batches != 0:
         scored.predictions["test"] = answers(model.head, *collect(model, loaders, "test", progress=watched), task)
     loaders.teardown("fit")
     model.cpu()

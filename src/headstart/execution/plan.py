@@ -11,15 +11,17 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from headstart.config import ResolvedRun, RunSettings
+from headstart.config.settings import TrainerSettings
 from headstart.data.datamodule import ImageDataModule
 from headstart.execution.assemble import Prepared, prepare_strategy
-from headstart.execution.batches import check_batches
+from headstart.execution.batches import batch_counts, check_batches
 from headstart.execution.execute import prepare_model
 from headstart.execution.summary import views_notice
 from headstart.heads import ClosedForm
 from headstart.model.modes import apply_gradients
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
+from headstart.store.decide import views_in_turn
 from headstart.system.console import show
 from headstart.training.audit import audit_table
 from headstart.training.quiet import quiet_lightning
@@ -28,8 +30,8 @@ from headstart.weights.report import weights_notice
 
 _PROBE_IMAGES = 2
 _COLUMNS = 7
-# Of a number, where it is not 4.
-_BYTES = {"64-true": 8, "16-true": 2, "bf16-true": 2}
+# Of a number in single precision.
+_BYTES = 4
 
 
 class StepBytes(NamedTuple):
@@ -84,12 +86,18 @@ def plan_run(resolved: ResolvedRun) -> Plan:
     said: list[RenderableType] = [
         f"Plan of {resolved.key} (nothing is trained)",
         weights_notice(model.backbone.weights),
-        _images(data, plan),
+        _images(settings.trainer, data, plan),
     ]
     frozen = [phase for phase in plan.phases if phase.frozen_stages(prepared.audit.info)]
     if settings.cache.views and data.augmentation.random and frozen:
         epochs = sum(phase.end_epoch - phase.start_epoch for phase in frozen)
-        said.append(views_notice(settings.cache.views, images=data.sizes["train"], epochs=epochs))
+        said.append(
+            views_notice(
+                views_in_turn(settings.cache, plan.phases, data.steps_per_epoch),
+                images=data.sizes["train"],
+                epochs=epochs,
+            )
+        )
     for index, phase in enumerate(plan.phases):
         title = f"{phase.name}, epochs {phase.start_epoch + 1} to {phase.end_epoch}"
         said.append(audit_table(prepared.show_phase(index), title=title))
@@ -158,13 +166,12 @@ def estimate_step(
     apply_gradients(model, learning)
     prepared.show_phase(index)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    number = _BYTES.get(precision, 4)
-    kept = number / 2 if precision in ("16-mixed", "bf16-mixed") else number
+    kept = 0.5 if precision in ("16-mixed", "bf16-mixed") else 1.0
     return StepBytes(
-        parameters=number * (sum(sizes.values()) + sum(buffer.numel() for buffer in model.buffers())),
-        gradients=number * sum(sizes[name] for name in learning),
-        optimizer=int(number * state_per_element * sum(sizes[name] for name in prepared.audit.ever_learning)),
-        activations=int(_kept_by_forward(model, shape) / _PROBE_IMAGES * batch_size * kept / 4),
+        parameters=_BYTES * (sum(sizes.values()) + sum(buffer.numel() for buffer in model.buffers())),
+        gradients=_BYTES * sum(sizes[name] for name in learning),
+        optimizer=int(_BYTES * state_per_element * sum(sizes[name] for name in prepared.audit.ever_learning)),
+        activations=int(_kept_by_forward(model, shape) / _PROBE_IMAGES * batch_size * kept),
     )
 
 
@@ -201,10 +208,9 @@ def optimizer_state(optimizer: Any) -> float:
     return sum(v.numel() for v in state.values() if isinstance(v, Tensor) and v.ndim > 0) / probe.numel()
 
 
-def _images(data: ImageDataModule, plan: RatePlan) -> str:
-    train = data.sizes["train"]
-    steps = train // data.batch_size if data.drop_last else -(-train // data.batch_size)
-    epochs = plan.phases[-1].end_epoch
+def _images(trainer: TrainerSettings, data: ImageDataModule, plan: RatePlan) -> str:
+    steps, epochs = batch_counts(trainer, data)["train"], plan.phases[-1].end_epoch
+    train = data.sizes["train"] if data.steps_per_epoch is None else steps * data.batch_size
     others = ", ".join(f"{count} to {split}" for split, count in data.sizes.items() if split != "train")
     return (
         f"{train} images an epoch in {steps} steps of up to {data.batch_size}; {epochs} epochs: "

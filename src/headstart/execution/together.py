@@ -28,6 +28,7 @@ from headstart.model.transfer_model import TransferModel
 from headstart.runs.directory import Attempt, RunDirectory
 from headstart.runs.result import to_plain
 from headstart.store.activations import CachedData
+from headstart.store.decide import views_in_turn
 from headstart.store.extract import pooling_of
 from headstart.system.atomic import write_json
 from headstart.system.console import copied_to, duration, only_copied, show
@@ -254,6 +255,8 @@ class Shared:
         if self.backbone.weights.missing and settings.seed != self._seed:
             return "the weights leave a part of the backbone to the seed"
         images = [settings.datamodule.without(*_OF_THE_LOOP), settings.task]
+        if choice.get("val_steps") is not None:  # so many batches: their size decides which images validate
+            images.append(choice["eval_batch_size"] or choice["batch_size"])
         data = self._once(partial(self._data, settings), "data", images)
         if choice["drop_last"] and data.sizes["train"] < choice["batch_size"]:
             return "datamodule.drop_last=true leaves none of its images"
@@ -272,9 +275,8 @@ class Shared:
         prepared = Prepared(plan, Audit(model, info, ever_learning(plan)), settings.batchnorm)
         check_batches(settings.trainer, own, prepared)
         pooled = pooling_of(model) is not None
-        # A short run has no use for all views of a longer one.
-        kind = [images, pooled, min(settings.cache.views, settings.trainer.max_epochs)]
-        loaders = self._once(partial(build_loaders, settings, data, prepared), "loaders", kind)
+        kind = [images, pooled, views_in_turn(settings.cache, plan.phases, own.steps_per_epoch)]
+        loaders = self._once(partial(build_loaders, settings, own, prepared), "loaders", kind)
         features = self._once(lambda: self._features(loaders), "features", kind)
         if isinstance(features, str):
             return features

@@ -18,7 +18,7 @@ from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
 from headstart.store.building import ShardWriter
-from headstart.store.decide import Decision, check_required, decide, too_large
+from headstart.store.decide import Decision, check_required, decide, too_large, views_in_turn
 from headstart.store.decoded import DecodedImages
 from headstart.store.entry import Entry
 from headstart.store.extract import Kind, Prefix, extract, pooling_of
@@ -116,7 +116,7 @@ class CachedData(pl.LightningDataModule):
             for phase in self.phases
         )
         check_required(settings, self.decisions)
-        self._views = min(settings.views, self.phases[-1].end_epoch) if augmentation is not None else 0
+        self._views = views_in_turn(settings, self.phases, data.steps_per_epoch) if augmentation is not None else 0
         self._pool = None if whole_features else pooling_of(model)
         self._record = _Record()
         self._loaders: dict[tuple[int, str], Loader] = {}

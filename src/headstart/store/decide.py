@@ -75,6 +75,12 @@ def decide(
     return Decision(stages, True)
 
 
+def views_in_turn(settings: CacheSettings, phases: Sequence[Phase], steps_per_epoch: int | None) -> int:
+    """How many views of a training image take turns: a short run has no use for all of a longer one."""
+    # Views change with each pass over the images, of which an epoch of a length of its own may hold several.
+    return min(settings.views, phases[-1].end_epoch) if steps_per_epoch is None else settings.views
+
+
 def trainer_obstacle(switches: Mapping[str, Any]) -> str | None:
     """Why a run with these switches of Lightning looks at too few images for a pass over all of them, or None."""
     limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")

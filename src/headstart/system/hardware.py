@@ -237,9 +237,7 @@ def resolve_precision(precision: str | int, accelerator: str, hardware: Hardware
         slow_in_half: a CPU is slower in bfloat16 at what the run does.
     """
     if precision != "auto":
-        return {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(
-            str(precision), str(precision)
-        )
+        return {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(str(precision), str(precision))
     if accelerator == "gpu":
         fast = bool(hardware.cuda) and min(hardware.cuda) >= _BF16_CAPABILITY
     else:

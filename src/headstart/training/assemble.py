@@ -19,7 +19,7 @@ from headstart.model.description import ModelInfo
 from headstart.strategies.contract import Strategy
 from headstart.strategies.modifiers import on_images, phases_after_head, without
 from headstart.tasks import Task, build_task
-from headstart.training.rates import RatePlan, Schedule, check_phases, optimizer_groups
+from headstart.training.rates import RatePlan, Schedule, check_phases, check_warmup, optimizer_groups
 from headstart.training.seeds import seed_stream
 from headstart.weights.sources import ResolvedWeights
 
@@ -96,7 +96,9 @@ def build_plan(
     if settings.batch_transform.name != "none":
         phases = on_images(phases, f"batch_transform={settings.batch_transform.name} mixes images")
     check_phases(phases, info, max_epochs=max_epochs)
-    return RatePlan(settings.lr, phases, optimizer_groups(phases, info), Schedule(**settings.scheduler))
+    plan = RatePlan(settings.lr, phases, optimizer_groups(phases, info), Schedule(**settings.scheduler))
+    check_warmup(plan)
+    return plan
 
 
 def ever_learning(plan: RatePlan) -> frozenset[str]:

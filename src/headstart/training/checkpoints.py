@@ -60,6 +60,20 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **here, "best_k_models": moved})
 
 
+class LastCheckpoint(RunCheckpoint):
+    """Of every so many epochs, and of the one that training ends with: what goes on from it goes on from the end."""
+
+    def __init__(self, folder: Path, every_n_epochs: int) -> None:
+        super().__init__(dirpath=folder, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False)
+        self.every = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, where this is such an epoch."""
+        done = trainer.current_epoch + 1
+        if done % self.every == 0 or done == trainer.max_epochs or trainer.should_stop:
+            super().on_train_epoch_end(trainer, pl_module)
+
+
 class BestCheckpoint(RunCheckpoint):
     """Of the epoch with the best metric; of several with the same, that of the lowest loss on validation."""
 
@@ -91,14 +105,7 @@ def build_checkpoints(folder: Path, *, monitor: str, mode: str, every_n_epochs: 
     best = BestCheckpoint(
         dirpath=folder, filename=BEST, monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
     )
-    last = RunCheckpoint(
-        dirpath=folder,
-        filename=LAST,
-        every_n_epochs=every_n_epochs,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    return [best, last]
+    return [best, LastCheckpoint(folder, every_n_epochs)]
 
 
 def save_best(folder: Path, state: Mapping[str, Tensor], *, epoch: int, static_digest: str) -> None:

@@ -138,6 +138,8 @@ class TransferModule(pl.LightningModule):
             if self._phase_index is not None:
                 self.audit.end_phase()
             self._phase_index = index
+            if self.phase.restarts_schedule and self.current_epoch == self.phase.start_epoch:
+                self._plateau = build_plateau(self.plan.schedule, self.task.monitor_mode)
             apply_gradients(self.model, self.phase.learning)
             self.train()
             self.audit.start_phase(self.phase.name, self.phase.learning)
@@ -217,7 +219,8 @@ class TransferModule(pl.LightningModule):
         if self.trainer.is_global_zero:
             self.on_row(row)
         check_finite(values, self.current_epoch, self.plan.base_lr)
-        if self._plateau is not None:
+        # A training that ends within an epoch (trainer.max_steps) is not validated in it.
+        if self._plateau is not None and self._validated_epoch == self.current_epoch:
             self._plateau.step(float(self.trainer.callback_metrics[self.task.monitor]))
 
     def _row(self) -> Row:

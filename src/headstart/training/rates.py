@@ -103,11 +103,12 @@ class RatePlan:
     def rates(self, epoch: float, *, plateau: float = 1.0) -> list[float]:
         """The rate of each group at ``epoch`` (a float: 1.5 is half-way through the second epoch)."""
         index = self.phase_index(epoch)
-        start, end = self._span(index)
+        start, end = self.span(index)
         factor = self.schedule.factor(epoch, start=start, end=end) * plateau
         return [self.base_lr * factor * group.multipliers[index] for group in self.groups]
 
-    def _span(self, index: int) -> tuple[float, float]:
+    def span(self, index: int) -> tuple[float, float]:
+        """Epochs over which the schedule of a phase runs, that of earlier and later ones included where it goes on."""
         first = max((i for i in range(index + 1) if self.phases[i].restarts_schedule), default=0)
         later = (i for i in range(index + 1, len(self.phases)) if self.phases[i].restarts_schedule)
         end = next(later, len(self.phases))
@@ -139,6 +140,22 @@ def check_phases(phases: Sequence[Phase], model: ModelInfo, *, max_epochs: int) 
             raise ConfigError(f"strategy phase '{phase.name}' names {unknown[0]}, which the model does not have")
     if epoch != max_epochs:
         raise ConfigError(f"the strategy's phases end at epoch {epoch}, not at trainer.max_epochs={max_epochs}")
+
+
+def check_warmup(plan: RatePlan) -> None:
+    """The warm-up ends within each stretch of epochs for which the schedule starts over.
+
+    Raises:
+        ConfigError: one is shorter, and would end before its rates have been reached.
+    """
+    warmup = plan.schedule.warmup_epochs
+    for index, phase in enumerate(plan.phases):
+        start, end = plan.span(index)
+        if warmup > end - start:
+            raise ConfigError(
+                f"scheduler.warmup_epochs={warmup:g} exceeds the {end - start:g} epochs from the start of phase "
+                f"'{phase.name}' to where the schedule starts over; lower it, or make the phase longer"
+            )
 
 
 def optimizer_groups(phases: Sequence[Phase], model: ModelInfo) -> tuple[OptimizerGroup, ...]:

@@ -107,6 +107,27 @@ def test_strategy_parameters_follow_their_annotations():
 
 
 @pytest.mark.parametrize(
+    ("strategy", "choice", "message"),
+    [
+        ("bss", "k=0", "must be a whole number of at least 1"),
+        ("bss", "eta=-1", "must be a number of at least 0"),
+        ("layerwise", "decay=-1", "must be a number above 0"),
+        ("layerwise", "decay=1.5", "at most 1"),
+        ("freeze", "lr_mult=-1", "must be a number above 0"),
+        ("lora", "rank=0", "must be a whole number of at least 1"),
+        ("lora", "dropout=1", "below 1"),
+        ("l2sp", "alpha=-1", "must be a number of at least 0"),
+        ("gradual", "full_by=-1", "must be a number above 0"),
+        ("lp_ft", "first_stage_lr_mult=0", "must be a number above 0"),
+    ],
+)
+def test_a_strategys_numbers_mean_what_they_say(strategy: str, choice: str, message: str):
+    said = refused(f"strategy={strategy}", f"strategy.{choice}")
+    assert f"strategy.{choice}: " in said
+    assert message in said
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["strategy=scratch", "backbone.weights=bundled"], "backbone.weights=bundled has no effect"),
@@ -142,6 +163,18 @@ def test_strategy_parameters_follow_their_annotations():
             "logger.wandb.project=a/b: must be a text that Weights & Biases",
         ),
         (["extend=true", "rerun=all"], "give one of them"),
+        (["trainer.precision=64-true"], "trainer.precision=64-true: must be auto, 32-true"),
+        (
+            ["strategy=share", "+datamodule@sources.o.datamodule=digits", "sources.o.datamodule.steps_per_epoch=3"],
+            "sources.o.datamodule.steps_per_epoch has no effect",
+        ),
+        (["datamodule=svhn", "datamodule.vtab_1k=final", "head=logreg"], "head.l2=None is chosen on images that"),
+        (["datamodule=svhn", "datamodule.vtab_1k=final", "head=knn"], "head.k=[1, 2, 5"),
+        (["datamodule=svhn", "datamodule.vtab_1k=final", "head_init=probe"], "head_init=probe decides on images"),
+        (
+            ["datamodule=svhn", "datamodule.vtab_1k=final", "head=ridge", "head.l2=1", "head.refit=true"],
+            "head.refit=true takes the validation images twice",
+        ),
         (["trainer=gpu"], "no GPU is visible"),
         (["paths.output_dir=/etc/passwd"], "paths.output_dir=/etc/passwd: /etc/passwd is no folder; give another"),
         (["paths.cache_dir=/etc/passwd/a/b"], "paths.cache_dir=/etc/passwd/a/b: /etc/passwd is no folder"),

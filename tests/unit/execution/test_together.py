@@ -162,6 +162,13 @@ def test_a_few_jobs_are_as_they_would_be_alone(choices: Callable):
     check_each(FEW, choices, "bf16-mixed")
 
 
+def test_as_many_images_validate_as_would_alone(choices: Callable):
+    jobs = ("datamodule.batch_size=8 datamodule.val_steps=1", "datamodule.batch_size=16 datamodule.val_steps=1")
+    together = [resolve(choices(job, "together", "trainer.max_epochs=1")) for job in jobs]
+    assert train_together(together) == {}
+    assert [directory(run).result().data["sizes"]["val"] for run in together] == [8, 16]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_every_kind_of_job_is_as_it_would_be_alone(choices: Callable, precision: str):

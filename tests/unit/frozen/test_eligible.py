@@ -37,7 +37,6 @@ REFUSED = {
     "ema.decay=0.9": "ema.decay",
     "head_init=class_means": "head_init",
     "logger=wandb": "logger=wandb",
-    "trainer.precision=64-true": "precision=64-true",
     "trainer.accumulate_grad_batches=2": "accumulate_grad_batches=2",
     "trainer.limit_train_batches=2": "limit_train_batches=2",
     "trainer.limit_train_batches=1": "limit_train_batches=1",

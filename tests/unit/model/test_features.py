@@ -178,6 +178,15 @@ def test_a_head_is_never_made_surer_and_without_batch_statistics_stays():
     assert float(sure.head.linear.weight.detach()[0, 0]) == 6.0
 
 
+def test_a_head_whose_modes_in_training_are_those_that_it_was_fitted_in_stays_as_it_is():
+    model = Normalised(0.0, 6.0)
+    model.backbone = torch.nn.Sequential(model.backbone).train()
+    model.backbone[0].eval()
+    task = build_task("multiclass", ("a", "b"))
+    calibrate(model, noisy(0.0), task, torch.device("cpu"))
+    assert float(model.head.linear.weight.detach()[0, 0]) == 6.0
+
+
 def test_a_head_that_knows_nothing_of_training_mode_is_refused_with_numbers():
     model, data = Normalised(0.0, -200.0), noisy(3.0)
     numbers = r"loss is \d+\.\d\d, and \d+\.\d\d at 0\.1 of .* guessing has 0\.69; use batchnorm"

@@ -8,7 +8,7 @@ from headstart.config.settings import CacheSettings
 from headstart.errors import CacheError
 from headstart.model.description import ModelInfo, ParameterInfo, StageInfo
 from headstart.model.phases import Group, Phase
-from headstart.store.decide import Decision, check_required, decide, too_large, trainer_obstacle
+from headstart.store.decide import Decision, check_required, decide, too_large, trainer_obstacle, views_in_turn
 
 MODEL = ModelInfo(
     tuple(StageInfo(name, (ParameterInfo(name, "weight", 1, True),)) for name in ("s0", "s1", "s2", "head"))
@@ -76,6 +76,12 @@ def test_sizes_that_are_not_stored():
     assert "do not fit on the disk" in too_large(CacheSettings(), **{**sizes, "free_bytes": 10**9})
     assert "20 times larger" in too_large(CacheSettings(), **{**sizes, "image_bytes": 50_000})
     assert too_large(CacheSettings(mode="require"), **{**sizes, "image_bytes": 50_000}) is None
+
+
+def test_no_more_views_than_passes():
+    phases = (Phase("head", 0, 2, (Group("head", ("head.weight",)),)),)
+    assert views_in_turn(CacheSettings(views=4), phases, None) == 2
+    assert views_in_turn(CacheSettings(views=4), phases, 50) == 4
 
 
 @pytest.mark.parametrize(

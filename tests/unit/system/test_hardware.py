@@ -82,7 +82,6 @@ def test_too_many_devices(asked, accelerator, machine, words):
         ("auto", "mps", MAC, "32-true"),
         (32, "cpu", FAST_CPU, "32-true"),
         ("bf16", "cpu", CPU, "bf16-mixed"),
-        ("64-true", "cpu", CPU, "64-true"),
     ],
 )
 def test_precision(asked, accelerator, machine, expected):

@@ -32,7 +32,9 @@ class Scripted(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(scores: Scores, folder: Path, *, monitor: str, mode: str, epochs: int, resume: bool = False) -> int:
+def fit(
+    scores: Scores, folder: Path, *, monitor: str, mode: str, epochs: int, resume: bool = False, every: int = 1
+) -> int:
     """The epoch that is kept as the best, counted from 0."""
     quiet_lightning()
     images = DataLoader(TensorDataset(torch.ones(2, 1)), batch_size=2)
@@ -43,7 +45,7 @@ def fit(scores: Scores, folder: Path, *, monitor: str, mode: str, epochs: int, r
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=build_checkpoints(folder, monitor=monitor, mode=mode),
+        callbacks=build_checkpoints(folder, monitor=monitor, mode=mode, every_n_epochs=every),
     )
     trainer.fit(Scripted(scores), images, images, ckpt_path=folder / f"{LAST}.ckpt" if resume else None)
     return int(torch.load(folder / f"{BEST}.ckpt", weights_only=True)["epoch"])
@@ -68,3 +70,17 @@ def test_a_resumed_fit_knows_what_a_tie_must_beat(tmp_path: Path):
     assert fit(scores, tmp_path, monitor="val/acc", mode="max", epochs=2) == 0
     assert fit(scores, tmp_path, monitor="val/acc", mode="max", epochs=3, resume=True) == 0
     assert fit(scores, tmp_path, monitor="val/acc", mode="max", epochs=4, resume=True) == 3
+
+
+def test_the_last_checkpoint_is_of_every_so_many_epochs_and_of_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved: list[int] = []
+    save = pl.Trainer.save_checkpoint
+
+    def note(trainer: pl.Trainer, path: Path, *args: object, **kwargs: object) -> None:
+        if Path(path).stem == LAST:
+            saved.append(trainer.current_epoch)
+        save(trainer, path, *args, **kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", note)
+    fit([(0.5, 1.0)] * 5, tmp_path, monitor="val/acc", mode="max", epochs=5, every=2)
+    assert saved == [1, 3, 4]
