@@ -153,6 +153,10 @@ def test_the_runs_of_a_cross_validation_name_all_images_that_are_labelled_wrongl
               f"datamodule.fold={fold}", root=root)  # fmt: skip
     _, named = inspect_runs(find_runs(tmp_path / "outputs"), tmp_path / "page")
     assert {one.image for one in named[: len(wrong)]} == wrong
+    (root / named[0].image).unlink()  # as somebody who cleans up after the page may do
+    _, again = inspect_runs(find_runs(tmp_path / "outputs"), tmp_path / "page")
+    assert named[0].image in {one.image for one in again}
+    assert "no longer there" in next((tmp_path / "page").glob("*.html")).read_text()
     with pytest.raises(RunError, match="lack fold 0, 2 of 3"):
         inspect_runs([path for path in find_runs(tmp_path / "outputs") if "fold1" in path.name], tmp_path / "other")
 

@@ -73,7 +73,7 @@ def test_numbers_are_learnt_stored_drawn_and_predicted(train_table, tables, stra
     assert result.metrics["test/rmse"] == pytest.approx(np.sqrt((errors**2).mean(0)).mean(), rel=1e-4)
     assert result.metrics["test/mae_redness"] == pytest.approx(np.abs(errors[:, 1]).mean(), rel=1e-4)
     pictures = {path.name for path in run.plots.iterdir()}
-    assert {"predicted_vs_true_brightness.png", "predicted_vs_true_redness.png"} <= pictures
+    assert {"predicted_vs_true_1_brightness.png", "predicted_vs_true_2_redness.png"} <= pictures
     assert not pictures & {"confusion.png", "confident_errors.png"}
 
     output = tmp_path / "out.csv"

@@ -60,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if choices.output:
         about: dict[str, Any] = {"runs": [digest((run / RESULT_FILE).read_bytes()) for run in runs], "tta": choices.tta}
         about["max_error"] = choices.max_error
+        # What is written beside the table for each image: a start without it has left some images out.
+        beside = {"masks": choices.masks, "explain": choices.explain}
+        about |= {name: str(Path(place).absolute()) for name, place in beside.items() if place}
         batches = {"batch_size": choices.batch_size, "device": choices.device}
         tally = predict_to_file(model, images, Path(choices.output), about=about, **batches)
     else:

@@ -121,11 +121,13 @@ class Model:
         """Normalised ``(B, C, H, W)`` where the network is, to ``(B, classes)`` on the CPU."""
         return self.task.probabilities(self.network(pixels).float()).cpu()
 
-    def told(self, image: Picture, found: Sequence[float] | DataError) -> Prediction | Unreadable:
-        """What comes of an image with these probabilities, or with none."""
+    def told(
+        self, image: Picture, found: Sequence[float] | DataError, task: Task | None = None
+    ) -> Prediction | Unreadable:
+        """What comes of an image with these probabilities, or with none; of another task where one is given."""
         if isinstance(found, DataError):
             return Unreadable(_name(image), str(found))
-        return Prediction(_name(image), self.task.label(found), tuple(found))
+        return Prediction(_name(image), (task or self.task).label(found), tuple(found))
 
     def _masked(
         self, images: Iterable[Picture], task: Segmentation, *, batch_size: int, device: str

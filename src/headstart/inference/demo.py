@@ -39,7 +39,7 @@ def page(model: Model, *, device: str = "auto") -> "gradio.Interface":
             return (None, None) if explains else None
         found = model.predict(picture, device=device)
         named = dict(zip(model.classes, found.probabilities, strict=True))
-        told: Any = named if not numbers else "\n".join(f"{name}: {value:.6g}" for name, value in named.items())
+        told: Any = named if not numbers else "\n".join(f"{name}: {value:.12g}" for name, value in named.items())
         if not explains:
             return told
         from headstart.inference.explain import explanation

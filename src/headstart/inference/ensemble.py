@@ -1,7 +1,9 @@
 """Several finished runs as one model, and the mirrored image beside the image: the mean of their probabilities."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from headstart.execution.load import Model, Picture, find_device, to_image
 from headstart.execution.predict import Prediction, Unreadable
 from headstart.execution.streaming import streamed
 from headstart.tasks import Segmentation, Task
+from headstart.tasks.multilabel import Multilabel
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,14 @@ class Ensemble:
                     f" ({len(other.classes)} and {len(first.classes)} classes); give runs of the same classes"
                 )
 
-    @property
+    @cached_property
     def task(self) -> Task:
-        """Of all."""
-        return self.models[0].task
+        """Of all; a label is given from the mean of their thresholds on."""
+        joint = copy.copy(self.models[0].task)
+        if isinstance(joint, Multilabel):
+            thresholds = [model.task.thresholds for model in self.models if isinstance(model.task, Multilabel)]
+            joint.thresholds = tuple(np.mean(thresholds, axis=0).tolist())
+        return joint
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +91,7 @@ class Ensemble:
             return probabilities
 
         for image, outcome in streamed(images, prepare, rows, batch_size=batch_size):
-            yield self.models[0].told(image, outcome)
+            yield self.models[0].told(image, outcome, self.task)
 
     def _of(self, model: Model, pixels: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, classes)`` on the CPU."""

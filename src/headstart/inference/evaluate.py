@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.markup import escape
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -173,11 +174,11 @@ def scored(
 
 def show_evaluation(found: Evaluation, compared: Sequence[Comparison], folder: Path) -> None:
     """The metrics as a table, and a table for each comparison."""
-    table = plain_table(f"{len(found.ids):,} images of {found.data} ({found.split})")
+    table = plain_table(escape(f"{len(found.ids):,} images of {found.data} ({found.split})"))
     for heading in SCORED:
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for row in found.rows():
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     show(table)
     for one in compared:
         show(f"Minus {one.run}, on the same images:")  # a title would be broken at the table's width
@@ -185,7 +186,7 @@ def show_evaluation(found: Evaluation, compared: Sequence[Comparison], folder: P
         for heading in COMPARED:
             table.add_column(heading, justify="left" if heading == "metric" else "right")
         for line in one.rows():
-            table.add_row(*line)
+            table.add_row(*map(escape, line))
         show(table)
     show(f"Report: {folder / PAGE}")
 

@@ -19,6 +19,11 @@ _AT_ONCE = 10_000
 _NUMBERS = {"regression": "values", "segmentation": "shares"}
 
 
+def number_text(value: float, task: str) -> str:
+    """Of a quantity all the digits that it may have, such as those of a time or a count; six of a probability."""
+    return f"{value:.12g}" if task == "regression" else f"{value:.6g}"
+
+
 class Rows(Protocol):
     """One text for each prediction, and one before them all."""
 
@@ -37,13 +42,13 @@ class CsvRows:
     """
 
     def __init__(self, task: str, classes: Sequence[str]) -> None:
-        self._numbers = task in _NUMBERS
+        self._task = task
         self.header = _csv_line(cell(name) for name in _columns(task, classes))
 
     def row(self, one: Prediction) -> str:
         """The whole line of an image."""
-        label = [] if self._numbers else [cell(one.label)]
-        return _csv_line([cell(one.path), *label, *(f"{value:.6g}" for value in one.probabilities)])
+        label = [] if self._task in _NUMBERS else [cell(one.label)]
+        return _csv_line([cell(one.path), *label, *(number_text(value, self._task) for value in one.probabilities)])
 
 
 class JsonRows:
@@ -56,7 +61,8 @@ class JsonRows:
 
     def row(self, one: Prediction) -> str:
         """The whole line of an image."""
-        values = dict(zip(self._classes, (float(f"{value:.6g}") for value in one.probabilities), strict=True))
+        shown = (float(number_text(value, self._task)) for value in one.probabilities)
+        values = dict(zip(self._classes, shown, strict=True))
         told: dict[str, Any] = {"path": one.path}
         if self._task in _NUMBERS:
             told[_NUMBERS[self._task]] = values

@@ -55,10 +55,12 @@ class Misleading:
         places = {name: (split, place) for split in data.sizes for place, name in enumerate(data.records(split).ids)}
         sets = {split: data.dataset(split) for split in data.sizes}
         for one in shown:
-            split, place = places[one.image]
             probability = "" if one.probability is None else f"{one.probability:.3f}"
+            # The image may have been moved or deleted since, as this page asks for.
+            split, place = places.get(one.image, ("", 0))
+            picture = thumbnail(sets[split].image(place)) if split else None
             yield [
-                Cell(one.image, split, picture=thumbnail(sets[split].image(place))),
+                Cell(one.image, split or "no longer there", picture=picture),
                 Cell(one.label),
                 Cell(one.said),
                 Cell(probability, number=True),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.markup import escape
 from rich.text import Text
 
 from headstart.config import compose, resolve_run
@@ -90,7 +91,7 @@ def _told(
 
 def print_inspection(found: Inspection) -> None:
     """The summary in the terminal."""
-    grid = plain_table(found.name)
+    grid = plain_table(escape(found.name))
     grid.add_column("class" if found.counts else "split", overflow="fold")
     if found.counts:
         for split in found.sizes:

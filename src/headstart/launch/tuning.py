@@ -16,8 +16,7 @@ from rich.text import Text
 from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome
 from headstart.launch.sweep import check_jobs, run_sweep, show_plan, show_summary
-from headstart.study.tuning import TUNING_FILE, Point, Trial, best_trial, edges, space_points, tuning_record
-from headstart.system.atomic import write_json
+from headstart.study.tuning import Point, Trial, add_tuning, best_trial, edges, space_points, tuning_record
 from headstart.system.console import duration, plain_table, show
 
 REPLICATES = ("seed", "datamodule.split_seed", "datamodule.fold")
@@ -83,7 +82,7 @@ def tuned_jobs(jobs: Sequence[Job], batch: Sequence[Sequence[str]], launcher: An
     folder = _sound(jobs).study_dir
     folder.mkdir(parents=True, exist_ok=True)
     told = [(arm.label, arm.strategy, found.get(arm.overrides, ())) for arm in arms]
-    write_json(folder / TUNING_FILE, tuning_record(told, metric, _trials_study(jobs)))
+    add_tuning(folder, tuning_record(told, metric, _trials_study(jobs)))
     chosen = {row: best[arm.overrides].point for arm in arms if arm.tunable for row in arm.rows}
     return list(launcher.plan([_with(tuple(row), dict(chosen.get(tuple(row), ())), mark=True) for row in batch]))
 
@@ -92,7 +91,7 @@ def find_arms(jobs: Sequence[Job], batch: Sequence[Sequence[str]]) -> list[Arm]:
     """The arms of a sweep with their trials, the same number for each that has something to tune.
 
     Raises:
-        ConfigError: no arm has.
+        ConfigError: no arm has, or other metrics choose in some than in others.
     """
     groups: dict[Row, list[int]] = {}
     for place, row in enumerate(batch):
@@ -111,6 +110,13 @@ def find_arms(jobs: Sequence[Job], batch: Sequence[Sequence[str]]) -> list[Arm]:
                 _points(job, given={_key(item) for item in overrides}),
             )
         )
+    chosen = {_chosen_by(jobs[members[0]]): overrides for overrides, members in groups.items()}
+    if len(chosen) > 1:
+        first, second = (" ".join(overrides) for overrides in list(chosen.values())[:2])
+        raise ConfigError(
+            f"study.protocol=tuned compares arms by one metric, and that of '{first}' and '{second}' differs (task, "
+            "callbacks.checkpoint.monitor); give a sweep for each"
+        )
     sizes = [len(arm.points) for arm in arms if arm.tunable]
     if not sizes:
         raise ConfigError(
@@ -119,6 +125,11 @@ def find_arms(jobs: Sequence[Job], batch: Sequence[Sequence[str]]) -> list[Arm]:
         )
     budget = min(_sound(jobs).resolved.settings.study.tuning.trials, *sizes)
     return [_limited(arm, budget) for arm in arms]
+
+
+def _chosen_by(job: Job) -> tuple[str, str | None]:
+    settings = job.resolved.settings
+    return settings.task, settings.callbacks.checkpoint.monitor
 
 
 def trial_rows(jobs: Sequence[Job], arms: Sequence[Arm]) -> tuple[list[Row], dict[tuple[Row, Point], list[int]]]:

@@ -93,7 +93,9 @@ def draw_answers(
         return ["confusion.png", "confident_errors.png"]
     if task.name != "regression":
         return []
-    files = ["predicted_vs_true.png"] if len(names) == 1 else [f"predicted_vs_true_{_safe(name)}.png" for name in names]
+    numbered = enumerate(map(_safe, names), start=1)  # two names may be alike but for what no file name has
+    several = [f"predicted_vs_true_{number}_{name}.png" for number, name in numbered]
+    files = several if len(names) > 1 else ["predicted_vs_true.png"]
     for column, (name, file) in enumerate(zip(names, files, strict=True)):
         plot_predicted_vs_true(targets[:, column], probabilities[:, column], folder / file, name=name, title=title)
     return files

@@ -42,7 +42,8 @@ class Ranked:
         stored: the pass was there already.
         score_seconds: of the scores.
         examples: features and classes of the images that were scored.
-        chance: share of bootstrap samples in which it is the best by the ranking's score.
+        chance: share of bootstrap samples in which it is the best by the ranking's score; None where that score
+            is no share of right answers.
     """
 
     candidate: Candidate
@@ -54,7 +55,7 @@ class Ranked:
     stored: bool
     score_seconds: float
     examples: Labelled
-    chance: float = 0.0
+    chance: float | None = None
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from headstart.plots.style import BLUE, MUTED, Plot, canvas, finish
@@ -42,7 +43,7 @@ def count_text(number: float) -> str:
 
 def ranking_table(ranking: Ranking) -> Table:
     """The table of the terminal: the score that decides, a few others, and what each network costs."""
-    grid = plain_table(f"{ranking.data}: {ranking.images:,} training images, {ranking.classes} classes")
+    grid = plain_table(f"{escape(ranking.data)}: {ranking.images:,} training images, {ranking.classes} classes")
     shown = [ranking.by, *(name for name in ("knn", "logme") if name != ranking.by)]
     grid.add_column("backbone", style="bold", no_wrap=True)
     for name in shown:
@@ -65,7 +66,7 @@ def ranking_table(ranking: Ranking) -> Table:
 def _costs(network: Ranked) -> list[str]:
     cost = network.cost
     return [
-        f"{100 * network.chance:.0f} %",
+        "-" if network.chance is None else f"{100 * network.chance:.0f} %",
         count_text(cost.multiply_adds),
         f"{cost.images_per_second:.0f}",
     ]

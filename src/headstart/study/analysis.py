@@ -142,10 +142,12 @@ class Analysis:
         """The arm of a value in a setting."""
         return next((arm for arm in self.arms if (arm.value, arm.setting) == (value, setting)), None)
 
-    def scope(self, setting: Setting) -> Scope:
-        """What the comparisons of a setting cover."""
-        cells = [cell for (_, where), cell in self.design.cells.items() if where == setting]
-        return self.pairing.scope([run for cell in cells for run in cell.values()])
+    def scope(self, setting: Setting, *values: str) -> Scope:
+        """What the runs of a setting cover; of some values of the contrast, those that all of these have."""
+        found = {value: cell for (value, where), cell in self.design.cells.items() if where == setting}
+        cells = [found[value] for value in values if value in found] or list(found.values())
+        shared = set.intersection(*map(set, cells)) if values else set()
+        return self.pairing.scope([cell[key] for cell in cells for key in cell if key in shared or not shared])
 
     def compare(self, value: str, other: str, setting: Setting) -> Paired | None:
         """One value minus another, on its own."""
@@ -225,7 +227,7 @@ def aggregate(analyses: Sequence[Analysis]) -> dict[tuple[str, str], Aggregate]:
 
     Only tables with the same contrast and reference, and a metric of the same name, can be taken together.
     """
-    found: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+    found: dict[tuple[str, str], dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     if not analyses:
         return {}
     first = analyses[0]
@@ -238,9 +240,11 @@ def aggregate(analyses: Sequence[Analysis]) -> dict[tuple[str, str], Aggregate]:
             pair = _pairs(layout, analysis.metric, difference.value, layout.reference, difference.setting)
             if pair[0].size:
                 key = difference.value, layout.setting_text(difference.setting)
-                found.setdefault(key, []).append(pair)
+                # What the rule of comparing sets apart, such as another version of the data, is no further data set.
+                found.setdefault(key, {}).setdefault(analysis.table.identity.data, pair)
+    higher = first.metric.higher_is_better
     return {
-        key: aggregate_differences([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        key: aggregate_differences([a for a, _ in pairs.values()], [b for _, b in pairs.values()], higher=higher)
         for key, pairs in found.items()
         if len(pairs) > 1
     }

@@ -12,13 +12,23 @@ Setting = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Overtaking:
-    """Where a value of the contrast overtakes the reference as the number of training images grows, or the reverse."""
+    """Where a value of the contrast overtakes the reference as the number of training images grows, or the reverse.
+
+    Attributes:
+        leader: with the most images.
+        follower: the other.
+        crossing: the number of images.
+        shots: numbers tried.
+        others: the setting of the other axes, in words.
+        rest: its values.
+    """
 
     leader: str
     follower: str
     crossing: Crossover
     shots: tuple[float, ...]
     others: str
+    rest: Setting = ()
 
 
 def overtakings(design: Design, metric: str, *, higher: bool) -> list[Overtaking]:
@@ -31,7 +41,7 @@ def overtakings(design: Design, metric: str, *, higher: bool) -> list[Overtaking
     """
     if design.shots is None:
         return []
-    others = sorted({_without(setting, design.shots) for setting in design.settings})
+    others = sorted({without(setting, design.shots) for setting in design.settings})
     found = []
     for rest in others:
         for value in design.values[1:]:
@@ -44,7 +54,7 @@ def overtakings(design: Design, metric: str, *, higher: bool) -> list[Overtaking
             crossing = crossover(shots, mine, reference) if ahead else crossover(shots, reference, mine)
             axes = [axis for place, axis in enumerate(design.axes) if place != design.shots]
             text = ", ".join(f"{short_name(axis)} {part}" for axis, part in zip(axes, rest, strict=True))
-            found.append(Overtaking(leader, follower, crossing, tuple(shots), text))
+            found.append(Overtaking(leader, follower, crossing, tuple(shots), text, rest))
     return found
 
 
@@ -55,7 +65,7 @@ def _curves(
     levels, seeds = [], None
     for setting in design.settings:
         # `null` (all images) has no place on a scale of shots.
-        if _without(setting, design.shots) != rest or sort_key(setting[design.shots])[0] != 0:
+        if without(setting, design.shots) != rest or sort_key(setting[design.shots])[0] != 0:
             continue
         first, second = design.cells.get((value, setting), {}), design.cells.get((design.reference, setting), {})
         both = {seed for seed in first if seed in second and metric in first[seed].metrics}
@@ -75,7 +85,8 @@ def _curves(
     return [float(setting[design.shots]) for setting in levels], grids[0], grids[1]
 
 
-def _without(setting: Setting, place: int) -> Setting:
+def without(setting: Setting, place: int) -> Setting:
+    """The setting of the other axes."""
     return (*setting[:place], *setting[place + 1 :])
 
 

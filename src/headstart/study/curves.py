@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from headstart.plots.style import MUTED, Plot, canvas, capital, legend_above, row_names
 from headstart.study.analysis import Arm, Metric, Setting
-from headstart.study.compare import sort_key
-from headstart.study.crossing import shots_label
+from headstart.study.compare import short_name, sort_key
+from headstart.study.crossing import shots_label, without
 from headstart.study.labels import Sheet, axis_text, scaled
 from headstart.study.verdict import crossover_interval, main_setting
 
@@ -26,7 +26,7 @@ def shots(sheet: Sheet) -> list[Plot]:
     groups: dict[Setting, list[Arm]] = defaultdict(list)
     for arm in sheet.analysis.arms:
         if sort_key(arm.setting[place])[0] == 0:
-            groups[(*arm.setting[:place], *arm.setting[place + 1 :])].append(arm)
+            groups[without(arm.setting, place)].append(arm)
     return [
         _shots(sheet, groups[rest], place, f"shots-{number}" if len(groups) > 1 else "shots")
         for number, rest in enumerate(sorted(groups)[:MOST_PANELS], start=1)
@@ -86,11 +86,14 @@ def drift(sheet: Sheet) -> Plot | None:
 
 
 def _shots(sheet: Sheet, arms: Sequence[Arm], place: int, name: str) -> Plot:
-    metric, label = sheet.analysis.metric, shots_label(sheet.analysis.design)
+    metric, design = sheet.analysis.metric, sheet.analysis.design
+    label, rest = shots_label(design), without(arms[0].setting, place)
+    named = list(zip(without(design.axes, place), rest, strict=True))
+    where = "".join(f", {short_name(axis)} {value}" for axis, value in named)
     rows: list[dict[str, Any]] = []
     with canvas(3.3, legend=True) as (figure, axes):
         levels = sorted({float(arm.setting[place]) for arm in arms})
-        for value in sheet.analysis.design.values:
+        for value in design.values:
             curve = [(float(arm.setting[place]), arm.metrics[metric.name]) for arm in arms if arm.value == value]
             if not curve:
                 continue
@@ -100,12 +103,20 @@ def _shots(sheet: Sheet, arms: Sequence[Arm], place: int, name: str) -> Plot:
             high = scaled(metric, [mean.mean if mean.high is None else mean.high for _, mean in curve])
             sheet.band(axes, value, x, low, high)
             rows += [
-                {"value": value, "shots": at, metric.name: mean.mean, "low": mean.low, "high": mean.high, "n": mean.n}
+                {
+                    "value": value,
+                    **dict(named),
+                    "shots": at,
+                    metric.name: mean.mean,
+                    "low": mean.low,
+                    "high": mean.high,
+                    "n": mean.n,
+                }
                 for at, mean in curve
             ]
         words = []
         for item in sheet.analysis.overtakings:
-            if item.crossing.point is not None and set(item.shots) <= set(levels):
+            if item.crossing.point is not None and item.rest == rest:
                 axes.axvline(item.crossing.point, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
                 interval = crossover_interval(item.crossing, item.shots[0], item.shots[-1])
                 words.append(f"{item.leader} overtakes {item.follower} at about {item.crossing.point:.3g} ({interval})")
@@ -119,7 +130,7 @@ def _shots(sheet: Sheet, arms: Sequence[Arm], place: int, name: str) -> Plot:
         return sheet.finish(
             figure,
             name,
-            title=f"{capital(metric.label)} by number of {label}",
+            title=f"{capital(metric.label)} by number of {label}{where}",
             caption=f"Bands are 95 % intervals. {capital(crossing)}.",
             alt=f"{capital(metric.label)} from {levels[0]:g} to {levels[-1]:g} {label}: {crossing}.",
             rows=rows,

@@ -36,22 +36,29 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
     """Choose in one setting: the cheapest of those that cannot be told from the best."""
     arms = sorted((arm for arm in analysis.arms if arm.setting == setting), key=lambda arm: -_score(analysis, arm))
     tied = sorted((arm for arm in arms if arm.value in analysis.best[setting]), key=_seconds) or arms[:1]
-    best, names = arms[0], tuple(arm.value for arm in tied)
+    # One that others beat on the runs that both have is not the best, whatever its mean over all of its own.
+    best, names = max(tied, key=lambda arm: _score(analysis, arm)), tuple(arm.value for arm in tied)
     if len(arms) < 2:
         return _alone(analysis, setting, best)
     least = _seconds(tied[0])
     take = max((arm for arm in tied if _seconds(arm) * _CHEAPER <= least), key=lambda arm: _score(analysis, arm))
-    other = best if best is not take else arms[1]
+    other = best if best is not take else next(arm for arm in arms if arm is not take)
     pair = analysis.compare(other.value, take.value, setting)
     undecided = pair is None or pair.few or pair.p is None
+    ahead, behind = (other, take) if pair is not None and _better(analysis, pair.mean) else (take, other)
+    best = take if ahead is take and not undecided else best
     points = {
         "What you give up": "" if take is best or undecided else _gives_up(analysis, best, pair),
         "What it costs": "" if undecided else _costs(take, other),
-        "How sure that is": _sure(analysis, setting, pair, ahead=best, behind=other if take is best else take),
+        "How sure that is": _sure(analysis, setting, pair, ahead=ahead, behind=behind),
         "What would change it": _change(analysis, pair, undecided, settled=len(tied) == 1),
     }
     said = tuple((label, text) for label, text in points.items() if text)
-    headline = _undecided(analysis, best, pair) if undecided else _headline(analysis, take, best, len(tied))
+    headline = (
+        _undecided(analysis, best, pair)
+        if undecided
+        else _headline(analysis, take, best, len(tied), highest=best is arms[0])
+    )
     early = [arm.value for arm in arms if arm.unconverged]
     if early and not undecided:
         headline += (
@@ -94,16 +101,34 @@ def cautions(analysis: Analysis) -> list[str]:
             "There is no test split: the same validation images chose each checkpoint and give its score, so the "
             f"scores are too good{size}, and not alike for all. datamodule.test_fraction=0.2 carves a test split."
         )
+    if uneven := _uneven(analysis):
+        said.append(
+            f"Not all have the same runs ({uneven}): a mean is of all runs of an arm, a comparison of those that both "
+            "have. The same command again runs what is missing."
+        )
     tuned = any(run.composed.get("study.tuned") for run in analysis.table.runs)
     if not tuned and len(analysis.design.values) > 1:
         said.append("No arm was tuned: all ran with the settings given, which suit some better than others.")
     return said
 
 
-def _headline(analysis: Analysis, take: Arm, best: Arm, tied: int) -> str:
+def _uneven(analysis: Analysis) -> str:
+    """Arms that lack repetitions which another arm of their setting has; empty where none does."""
+    lacking = []
+    for arm in analysis.arms:
+        cells = [cell for (_, setting), cell in analysis.design.cells.items() if setting == arm.setting]
+        whole = len({key for cell in cells for key in cell})
+        if len(arm.seeds) < whole:
+            lacking.append(f"{arm.value} has {len(arm.seeds)} of {whole}")
+    return "; ".join(lacking[:_LISTED])
+
+
+def _headline(analysis: Analysis, take: Arm, best: Arm, tied: int, *, highest: bool) -> str:
     where = f" with {place}" if (place := analysis.design.setting_text(take.setting)) else ""
     scope, mean = analysis.scope(take.setting), _mean(analysis, take)
     covers = "" if scope.over_splits else " on this split" if scope.splits == 1 else " on these splits"
+    if not highest:  # an arm that lacks the runs where others did badly
+        covers = " on the runs that both have"
     if tied == 1:
         return f"Take {take.value}{where}: it scores higher than everything else that was tried{covers} ({mean})."
     among = f"the {_count(tied - 1)} that cannot be told from it{covers}"
@@ -142,7 +167,7 @@ def _costs(take: Arm, other: Arm) -> str:
 
 
 def _sure(analysis: Analysis, setting: Setting, pair: Paired | None, *, ahead: Arm, behind: Arm) -> str:
-    scope, said = analysis.scope(setting), []
+    scope, said = analysis.scope(setting, ahead.value, behind.value), []
     if pair is not None and pair.p is not None and not pair.few:
         lead = f"{ahead.value} is {analysis.metric.size(pair.mean)} ahead of {behind.value}"
         luck = "Very sure" if pair.p < _VERY_SURE else "Sure" if pair.p < ALPHA else "Not sure which is better"
@@ -177,6 +202,10 @@ def _change(analysis: Analysis, pair: Paired | None, undecided: bool, *, settled
 def _score(analysis: Analysis, arm: Arm) -> float:
     mean = arm.metrics[analysis.metric.name].mean
     return mean if analysis.metric.higher_is_better else -mean
+
+
+def _better(analysis: Analysis, difference: float) -> bool:
+    return difference > 0 if analysis.metric.higher_is_better else difference < 0
 
 
 def _seconds(arm: Arm) -> float:

@@ -92,7 +92,7 @@ def write_report(
     folder = target / PLOTS
     report = Report(target / PAGE, target / RUNS, folder, tuple(analyses), tuple(runs), uncounted)
     with _plots(folder), atomic_write(report.page) as file:
-        file.write(_page(root.resolve().name, report, tables))
+        file.write(_page(root.resolve(), report, tables))
     return report
 
 
@@ -170,7 +170,7 @@ def _fitting(columns: "Sequence[str]", rows: "Sequence[Sequence[Cell]]", width: 
     return places
 
 
-def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
+def _page(root: Path, report: Report, tables: "Sequence[Table]") -> str:
     from headstart.study.analysis import aggregate
     from headstart.study.page import Section, document, paragraph
     from headstart.study.sections import aggregate_section, analysis_sections, failed_section
@@ -191,7 +191,7 @@ def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
     if not sections:
         words_none = "Nothing to compare yet: there is one finished run, or none."
         sections.append(Section("verdict", "Verdict", paragraph(words_none)))
-    tuning = tuning_section(report.page.parent, report.folder)
+    tuning = tuning_section(root, report.folder)
     sections += [tuning] if tuning else []
     unfinished = failed_section(report.uncounted)
     sections += [unfinished] if unfinished else []
@@ -207,7 +207,7 @@ def _page(name: str, report: Report, tables: "Sequence[Table]") -> str:
     if tables:
         lede += " " + _data_words(tables)
     footer = "Every plot is beside this page in the folder report, as PNG, SVG and CSV; every run is a row of runs.csv."
-    return document(name, "Transfer-learning study", lede, sections, footer)
+    return document(root.name, "Transfer-learning study", lede, sections, footer)
 
 
 def _grouped(parts: "Sequence[Section]", table: "Table", *, first: bool) -> "list[Section]":
@@ -327,7 +327,11 @@ def _table_summary(analysis: "Analysis", words: "Verdict") -> dict[str, Any]:
 def _difference_summary(analysis: "Analysis", item: "Difference") -> dict[str, Any]:
     paired = item.paired
     place = {"value": item.value, **dict(zip(analysis.design.axes, item.setting, strict=True))}
-    judged = {"verdict": item.verdict, "covers": str(analysis.scope(item.setting)), "comparisons": item.family}
+    judged = {
+        "verdict": item.verdict,
+        "covers": str(analysis.scope(item.setting, item.value, analysis.design.reference)),
+        "comparisons": item.family,
+    }
     if paired is None:
         return place | judged
     numbers = {"difference": paired.mean, "low": paired.low, "high": paired.high, "p": paired.p, "n": paired.n}

@@ -64,14 +64,16 @@ def interquartile_mean(values: ArrayLike) -> float:
     return float(sample[cut : sample.size - cut].mean())
 
 
-def probability_of_improvement(treatments: Sequence[ArrayLike], references: Sequence[ArrayLike]) -> float:
+def probability_of_improvement(
+    treatments: Sequence[ArrayLike], references: Sequence[ArrayLike], *, higher: bool = True
+) -> float:
     """Mean over data sets of the chance that a run of the treatment beats a run of the reference, ties half.
 
     rliable's definition (Agarwal et al. 2021, section 4.3): all pairs of runs within a data set, then the mean.
     """
     chances = []
     for treatment, reference in zip(treatments, references, strict=True):
-        gaps = np.subtract.outer(finite_sample(treatment), finite_sample(reference))
+        gaps = np.subtract.outer(finite_sample(treatment), finite_sample(reference)) * (1 if higher else -1)
         chances.append(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
     return float(np.mean(chances))
 
@@ -91,7 +93,12 @@ class Aggregate:
 
 
 def aggregate_differences(
-    treatments: Sequence[ArrayLike], references: Sequence[ArrayLike], *, resamples: int = 1_000, seed: int = 0
+    treatments: Sequence[ArrayLike],
+    references: Sequence[ArrayLike],
+    *,
+    higher: bool = True,
+    resamples: int = 1_000,
+    seed: int = 0,
 ) -> Aggregate:
     """Interquartile mean of the paired differences, and probability of improvement, over several data sets.
 
@@ -103,14 +110,14 @@ def aggregate_differences(
     for position in range(resamples):
         drawn = [(a[chosen], b[chosen]) for a, b in pairs for chosen in [generator.integers(a.size, size=a.size)]]
         iqm = interquartile_mean(np.concatenate([a - b for a, b in drawn]))
-        draws[position] = iqm, probability_of_improvement([a for a, _ in drawn], [b for _, b in drawn])
+        draws[position] = iqm, probability_of_improvement([a for a, _ in drawn], [b for _, b in drawn], higher=higher)
     enough = min(a.size for a, _ in pairs) >= FEWEST
     low, high = np.quantile(draws, tails, axis=0).tolist() if enough else ([None, None], [None, None])
     return Aggregate(
         iqm=interquartile_mean(np.concatenate([a - b for a, b in pairs])),
         iqm_low=low[0],
         iqm_high=high[0],
-        improvement=probability_of_improvement([a for a, _ in pairs], [b for _, b in pairs]),
+        improvement=probability_of_improvement([a for a, _ in pairs], [b for _, b in pairs], higher=higher),
         improvement_low=low[1],
         improvement_high=high[1],
         datasets=len(pairs),

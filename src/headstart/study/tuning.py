@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError
 from headstart.runs.result import higher_is_better
+from headstart.system.atomic import read_note, write_json
 from headstart.system.console import duration
+from headstart.system.locks import holding
 
 if TYPE_CHECKING:
     from headstart.plots.style import Plot
@@ -127,6 +129,21 @@ def tuning_record(arms: Sequence[tuple[str, str, Sequence[Trial]]], metric: str,
     return {"metric": metric, "higher_is_better": higher, "study": study, "arms": told}
 
 
+def add_tuning(study: Path, told: Mapping[str, Any]) -> None:
+    """Write ``tuning.json``; arms that an earlier command of the study tuned by the same metric stay in it.
+
+    Args:
+        study: the study's folder.
+        told: of :func:`tuning_record`.
+    """
+    path, arms = study / TUNING_FILE, {arm["arm"]: arm for arm in told["arms"]}
+    with holding(study / f".{TUNING_FILE}.lock"):
+        earlier = read_note(path)
+        if read_tuning(study) and earlier["metric"] == told["metric"]:
+            arms = {arm["arm"]: arm for arm in earlier["arms"]} | arms
+        write_json(path, {**told, "arms": list(arms.values())})
+
+
 def expected_best(scores: Sequence[float], *, higher: bool = True) -> list[float]:
     """Expected best validation score of 1 to n random trials.
 
@@ -172,8 +189,10 @@ def tuning_section(study: Path, plots: Path) -> "Section | None":
             f"find better (study.tuning.space.{arm['strategy']})."
             for key in arm["edges"]
         ]
+    numbers = {len(arm["trials"]) for arm in told["arms"]} - {0}
+    chances = "the same number of" if len(numbers) < 2 else "another number of (see the table)"
     opening = (
-        f"Before the comparison each arm got the same number of trials, scored by {told['metric']}, and went into it "
+        f"Before the comparison each arm got {chances} trials, scored by {told['metric']}, and went into it "
         f"with the best values. The trials are the study {told['study']}."
     )
     columns = ("arm", "trials", "time", told["metric"], "chosen")

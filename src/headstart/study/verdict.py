@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from headstart.errors import RunError
 from headstart.runs.reader import RunRecord
 from headstart.study.analysis import (
     Analysis,
@@ -14,9 +15,10 @@ from headstart.study.analysis import (
     from_scratch,
 )
 from headstart.study.compare import Table, design, separate, sort_key
-from headstart.study.crossing import Overtaking, shots_label
+from headstart.study.crossing import Overtaking, shots_label, without
 from headstart.study.decision import Decision, decide
 from headstart.study.statistics import FEWEST, Crossover
+from headstart.system.names import suggestion
 
 GLOSSARY = {
     "freeze": "the pretrained network stays as it is and only a new last layer learns (feature extraction)",
@@ -117,14 +119,28 @@ def verdicts(
         reference: likewise.
         metric: of :func:`headstart.study.analysis.analyse`.
         primary: likewise.
+
+    Raises:
+        RunError: no table has such an axis or value.
     """
     tables, found = separate(runs), []
+    axes = sorted({axis for table in tables for axis in table.axes})
+    if contrast is not None and contrast not in axes:
+        raise RunError(_unknown("contrast", contrast, axes, "runs differ in"))
     for table in tables:
         layout = design(table, contrast=contrast, reference=reference)
         if layout is not None:
             analysis = analyse(table, layout, metric=metric, primary=primary)
             found.append((analysis, verdict(analysis)))
+    values = sorted({value for analysis, _ in found for value in analysis.design.values})
+    for name, value in (("reference", reference), ("primary", primary)):
+        if found and value is not None and value not in values:
+            raise RunError(_unknown(name, value, values, "what is compared is"))
     return tables, found
+
+
+def _unknown(name: str, value: str, known: Sequence[str], words: str) -> str:
+    return f"{name}={value}: {words} {', '.join(known) or 'nothing'}{suggestion(value, known)}"
 
 
 def difference_sentence(analysis: Analysis, item: Difference) -> str:
@@ -138,7 +154,8 @@ def difference_sentence(analysis: Analysis, item: Difference) -> str:
     interval = (
         f"95 % interval {metric.gap(paired.low)} to {metric.gap(paired.high)}, " if paired.low is not None else ""
     )
-    numbers = f"({interval}{analysis.scope(item.setting)}, {p_text(paired.p)})"
+    scope = analysis.scope(item.setting, item.value, reference)
+    numbers = f"({interval}{scope}, {p_text(paired.p)})"
     if item.verdict in ("better", "worse"):
         verb = "beats" if item.verdict == "better" else "falls short of"
         return f"{item.value} {verb} {reference}{where} by {gap} {numbers}."
@@ -211,6 +228,7 @@ def _settled(analysis: Analysis, item: Overtaking) -> bool:
         for difference in analysis.differences
         if place is not None
         and difference.value == value
+        and without(difference.setting, place) == item.rest
         and sort_key(difference.setting[place])[:2] == (0, item.shots[-1])
     )
 

@@ -14,6 +14,7 @@ from headstart.errors import RunError
 from headstart.execution.load import Model
 from headstart.execution.predict import Unreadable
 from headstart.inference.ensemble import Ensemble
+from headstart.tasks import build_task
 
 
 class LeftHalf(nn.Module):
@@ -71,3 +72,15 @@ def test_runs_that_disagree_have_no_mean(loaded: Model):
     task = SimpleNamespace(name="multilabel")
     with pytest.raises(RunError, match="task=multilabel and run task=multiclass"):
         Ensemble([loaded, replace(loaded, task=task)])
+
+
+def test_the_labels_of_several_runs_do_not_depend_on_their_order(loaded: Model, photo: str):
+    models = []
+    for threshold in (0.2, 0.7):
+        task = build_task("multilabel", ("bright", "dark"))
+        task.thresholds = (threshold, threshold)
+        models.append(replace(loaded, task=task))
+    found = [next(iter(Ensemble(order).stream([photo], device="cpu"))) for order in (models, models[::-1])]
+    assert found[0] == found[1]
+    assert Ensemble(models).task.thresholds == pytest.approx((0.45, 0.45))
+    assert models[0].task.thresholds == (0.2, 0.2)

@@ -69,3 +69,12 @@ def test_an_output_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigError, match=r"pip install 'headstart\[parquet\]'"):
         check_output("out.parquet")
     check_output("OUT.CSV")
+
+
+def test_a_large_quantity_keeps_its_digits():
+    one = Prediction("a.png", "", (1700000123.4, 20231231.0))
+    assert CsvRows("regression", ["time", "day"]).row(one) == "a.png,1700000123.4,20231231\n"
+    assert json.loads(JsonRows("regression", ["time", "day"]).row(one))["values"] == {
+        "time": 1700000123.4,
+        "day": 20231231,
+    }

@@ -184,3 +184,9 @@ def test_expected_best_is_the_mean_over_every_draw(higher: bool):
     for k, expected in enumerate(expected_best(scores, higher=higher), start=1):
         draws = list(itertools.product(scores, repeat=k))
         assert expected == pytest.approx(sum(map(best, draws)) / len(draws), abs=1e-12)
+
+
+def test_arms_that_other_metrics_choose_in_are_no_one_comparison(launcher: Callable[..., Launcher]):
+    rows = [("strategy=full", f"callbacks.checkpoint.monitor=val/{name}") for name in ("acc", "loss")]
+    with pytest.raises(ConfigError, match=r"compares arms by one metric, and that of 'strategy=full .*give a sweep"):
+        tuned(launcher(lambda job: 0.5), rows)

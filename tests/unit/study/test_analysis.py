@@ -13,9 +13,12 @@ from scipy import stats
 
 from headstart.errors import RunError
 from headstart.runs.reader import read_runs
+from headstart.study import curves
 from headstart.study.analysis import Analysis, aggregate, analyse, primary_metric
 from headstart.study.compare import design, separate
-from headstart.study.verdict import FULL_NAMES, GLOSSARY, verdict
+from headstart.study.decision import cautions
+from headstart.study.labels import Sheet
+from headstart.study.verdict import FULL_NAMES, GLOSSARY, verdict, verdicts
 
 if TYPE_CHECKING:
     from conftest import StudyWriter
@@ -344,3 +347,65 @@ def test_the_error_of_a_target_is_better_when_lower_and_keeps_its_name() -> None
     metric = _metric(SimpleNamespace(runs=()), "test/rmse_speed (km/h)")  # type: ignore[arg-type]
     assert (metric.higher_is_better, metric.percent) == (False, False)
     assert metric.label == "test rmse_speed (km/h)"
+
+
+def test_an_arm_that_lacks_the_hard_repetitions_is_not_taken_for_the_best(writer: "StudyWriter") -> None:
+    for split in range(10):
+        hard = split < 3
+        writer.run("freeze", 1, split_seed=split, skill=0.4 if hard else 1.8)
+        if not hard:
+            writer.run("full", 1, split_seed=split, skill=1.2)
+    (analysis,) = analysed(writer)
+    means = {arm.value: arm.metrics["test/acc"].mean for arm in analysis.arms}
+    assert means["full"] > means["freeze"]
+    assert [item.verdict for item in analysis.differences] == ["worse"]
+    words = verdict(analysis)
+    assert words.chosen.take == "freeze"
+    assert "it scores higher than everything else that was tried on the runs that both have" in words.headline
+    said = dict(words.decision)
+    assert "What you give up" not in said
+    assert "freeze is " in said["How sure that is"]
+    assert "It rests on 7 splits" in said["How sure that is"]
+    assert any("full has 7 of 10" in caution for caution in cautions(analysis))
+
+
+def test_less_of_an_error_is_an_improvement(writer: "StudyWriter") -> None:
+    for data in ("cats", "dogs"):
+        for seed in range(1, 7):
+            for strategy in ("freeze", "full"):
+                writer.run(strategy, seed, data=data)
+    for metric, options in (("test/acc", {}), ("test/loss", {"metric": "test/loss"})):
+        found = aggregate(analysed(writer, **options))["full", ""]
+        assert found.improvement > 0.9, metric
+
+
+def test_two_tables_of_one_data_set_are_not_two_data_sets(writer: "StudyWriter") -> None:
+    for seed in range(1, 7):
+        for strategy in ("freeze", "full"):
+            for part, eps in enumerate((1e-8, 1e-6)):
+                writer.run(strategy, seed + 20 * part, composed={"optimizer": {"eps": eps}, "seed": seed + 20 * part})
+    both = analysed(writer)
+    assert len(both) == 2
+    assert aggregate(both) == {}
+
+
+def test_each_setting_has_its_own_crossing(writer: "StudyWriter") -> None:
+    for backbone, gain in (("resnet18", 0.0), ("vit", 0.9)):
+        for seed in range(1, 9):
+            for few, freeze, full in ((2, 1.6, 0.6), (5, 1.7, 1.2), (10, 1.8, 2.4), (20, 1.9, 3.4)):
+                growth = math.log(few / 10)
+                config = {"backbone": backbone}
+                writer.run("freeze", seed, shots=few, skill=freeze - 0.5 * growth, config=config)
+                writer.run("full", seed, shots=few, skill=full - gain - 0.9 * growth, config=config)
+    (analysis,) = analysed(writer)
+    assert {item.rest for item in analysis.overtakings} == {("resnet18",), ("vit",)}
+    plots = curves.shots(Sheet(analysis, writer.root / "plots"))
+    assert ["backbone resnet18" in plot.title for plot in plots] == [True, False]
+    assert all(plot.caption.count("overtakes") == 1 for plot in plots)
+
+
+@pytest.mark.parametrize("wrong", [{"contrast": "stratgy"}, {"reference": "ful"}, {"primary": "nonsense"}])
+def test_what_no_table_has_is_told(writer: "StudyWriter", wrong: dict[str, str]) -> None:
+    writer.study(["freeze", "full"], [1, 2])
+    with pytest.raises(RunError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}: "):
+        verdicts(read_runs(writer.root), **wrong)

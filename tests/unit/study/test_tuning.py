@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.study.tuning import TUNING_FILE, expected_best, read_tuning, tuning_section
+from headstart.study.tuning import TUNING_FILE, add_tuning, expected_best, read_tuning, tuning_section
 
 
 def arm(name: str, *scores: float | None, edges: tuple[str, ...] = ()) -> dict:
@@ -40,3 +40,14 @@ def test_a_damaged_file_is_no_section(tmp_path: Path, text: str):
     (tmp_path / TUNING_FILE).write_text(text)
     assert read_tuning(tmp_path) == {}
     assert tuning_section(tmp_path, tmp_path) is None
+
+
+def test_arms_of_an_earlier_command_stay(study: Path):
+    later = {"metric": "val/acc", "higher_is_better": True, "study": "mine-tuning", "arms": [arm("mlp", 0.6, 0.7)]}
+    add_tuning(study, later)
+    assert [one["arm"] for one in read_tuning(study)["arms"]] == ["strategy=<b>full", "strategy=ncm", "strategy=mlp"]
+    section = tuning_section(study, study)
+    assert section is not None
+    assert "another number of (see the table) trials" in section.html
+    add_tuning(study, {**later, "metric": "val/f1"})
+    assert [one["arm"] for one in read_tuning(study)["arms"]] == ["strategy=mlp"]
