@@ -46,7 +46,7 @@ SINGLE: dict[str, tuple[str, ...]] = {
     "partial": ("strategy=partial", "strategy.k=2", "optimizer=sgd", "optimizer.lr=0.01"),
     "gradual": ("strategy=gradual", "trainer.max_epochs=6", "strategy.full_by=0.7", "strategy.head_epochs=2"),
     "layerwise": ("strategy=layerwise", "head_epochs=1"),
-    "lp_ft": ("strategy=lp_ft", "trainer.max_epochs=4"),
+    "lp_ft": ("strategy=lp_ft", "trainer.max_epochs=4", "batchnorm=train"),
     "norm_only": ("strategy=norm_only",),
     "bitfit": ("strategy=bitfit",),
     "lora": ("strategy=lora", "strategy.rank=2"),

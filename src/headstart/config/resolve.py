@@ -152,6 +152,9 @@ def resolve_run(config: DictConfig, known: dict[str, dict[str, str]] | None = No
     _resolve_trainer(values["trainer"], slow_in_half=trains_depthwise(values, strategy))
     check_devices(values)
     _resolve_paths(values)
+    if values["batchnorm"] == "auto":
+        values["batchnorm"] = "train" if strategy is None else strategy.usual_batchnorm
+        defaults = {**defaults, "batchnorm": values["batchnorm"]}
     if values["cache"]["views"] == "auto":
         values["cache"]["views"] = decided_views(values, strategy)
         defaults = {**defaults, "cache": {**defaults["cache"], "views": values["cache"]["views"]}}

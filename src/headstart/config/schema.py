@@ -31,6 +31,7 @@ _UNDECIDED: dict[str, Any] = {
     | Annotated[str, Pattern(r"-1|[1-9]\d*|( *\d+ *,)+( *\d+ *)?", "is such a number or list")],
     # What is frozen, stored or of another run is in single precision, and a network in another would not go with it.
     "trainer.precision": Literal["auto", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", 16, 32],
+    "batchnorm": Literal["auto", "train", "eval", "affine"],
     "cache.views": Annotated[Literal["auto"] | Count, StepsOnly(0)],
     "paths.cache_dir": str | None,
     "paths.data_dir": str | None,

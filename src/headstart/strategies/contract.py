@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
@@ -137,6 +137,7 @@ class Strategy:
         averages_weights: the model that is tested is an average over the training, its start included.
         one_class_only: makes sense only where each image has one class.
         trains_other_tasks: takes part of its batches from ``sources``.
+        usual_batchnorm: what ``batchnorm=auto`` is.
     """
 
     only_head_learns: ClassVar[bool] = False
@@ -144,6 +145,7 @@ class Strategy:
     averages_weights: ClassVar[bool] = False
     one_class_only: ClassVar[bool] = False
     trains_other_tasks: ClassVar[bool] = False
+    usual_batchnorm: ClassVar[Literal["train", "eval", "affine"]] = "train"
 
     @property
     def references(self) -> Mapping[str, str]:

@@ -12,7 +12,8 @@ from headstart.strategies.contract import Count, RateMultiple, Strategy
 class LpFt(Strategy):
     """Train the head on the frozen backbone first, then everything, each phase with a schedule of its own.
 
-    A head that already fits keeps the first steps of fine-tuning from distorting the pretrained features.
+    A head that already fits keeps the first steps of fine-tuning from distorting the pretrained features. So that it goes
+    on fitting, BatchNorm layers stay as they are (``batchnorm=auto``).
 
     Reference: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
     ICLR 2022.
@@ -26,6 +27,7 @@ class LpFt(Strategy):
             for all (fastai's ``fine_tune`` spaces them from 1/100 to 1).
     """
 
+    usual_batchnorm = "eval"
     probe_epochs: Count | None = None
     probe_lr_mult: RateMultiple = 10.0
     finetune_lr_mult: RateMultiple = 0.3

@@ -92,7 +92,7 @@ def checked(*overrides: str, sweep: bool = False, config_dir: Path | None = None
         (["strategy=share", "+datamodule@sources.val.datamodule=digits"], "sources.val: a task's name"),
         (["strategy=share", "+sources.other.head=linear"], "sources.other has no datamodule"),
         (["ema.decay=1.0"], "ema.decay=1.0: must be"),
-        (["batchnorm=frozen"], "batchnorm=frozen: must be train, eval or affine"),
+        (["batchnorm=frozen"], "batchnorm=frozen: must be auto, train, eval or affine"),
         (["strategy=lora", "strategy.targets=[convolution]"], "strategy.targets"),
         (["strategy=l2sp", "+strategy.held={}"], "strategy.held is unknown"),
     ],
