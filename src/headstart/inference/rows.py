@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from headstart.errors import ConfigError
 from headstart.execution.predict import Prediction
@@ -17,16 +17,6 @@ from headstart.system.names import cell
 _AT_ONCE = 10_000
 # Tasks whose rows have numbers only, and what they are called.
 _NUMBERS = {"regression": "values", "segmentation": "shares"}
-
-
-class Rows(Protocol):
-    """One text for each prediction, and one before them all."""
-
-    header: str
-
-    def row(self, one: Prediction) -> str:
-        """The whole line of an image."""
-        ...
 
 
 class CsvRows:
