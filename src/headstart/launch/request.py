@@ -40,7 +40,7 @@ def write_answer(request: Path, refused: Mapping[str, str]) -> None:
 
 def read_answer(request: Path) -> dict[str, str]:
     """The inverse of :func:`write_answer`; empty where the process did not come to it."""
-    return dict(read_note(answer_path(request)))
+    return read_note(answer_path(request))
 
 
 def train_request(arguments: Sequence[str]) -> int:
