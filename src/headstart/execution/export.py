@@ -25,8 +25,6 @@ from headstart.system.console import show
 from headstart.system.extras import require_extra
 from headstart.tasks import Segmentation
 
-FORMATS = ("timm", "onnx", "torch", "hf")
-
 _TOLERANCE = 1e-3
 # Where the graph resizes, a byte in some thousands differs by one from Pillow's.
 _TOLERANCE_OF_RESIZING = 1e-2
