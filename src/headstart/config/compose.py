@@ -81,7 +81,7 @@ def hydra_node(config: DictConfig) -> DictConfig | None:
     return None
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: Mapping[Any, Any]) -> dict[str, Any]:
     """Plain containers with every interpolation resolved, without Hydra's node.
 
     Raises:
