@@ -46,8 +46,12 @@ class Report:
     uncounted: tuple[tuple[str, str, str], ...]
 
     def summary(self) -> dict[str, Any]:
-        """What the page says, as plain containers: decisions, arms, comparisons."""
-        return _summary(self)
+        """What the page says, as plain containers: decisions, arms, comparisons, and the runs that no table counts."""
+        return {
+            "page": str(self.page),
+            "tables": [_table_summary(analysis, words) for analysis, words in self.analyses],
+            "uncounted": [dict(zip(("run", "status", "why"), row, strict=True)) for row in self.uncounted],
+        }
 
     def _repr_html_(self) -> str:
         """The page itself, for a notebook."""
@@ -276,15 +280,6 @@ def _plots(folder: Path) -> Iterator[None]:
 def _states(folder: Path) -> dict[str, tuple[int, int]]:
     files = [path for path in folder.glob("*") if path.is_file() and path.name != LIST]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
-
-
-def _summary(report: Report) -> dict[str, Any]:
-    """Tables with their decisions, arms and comparisons, and the runs that no table counts."""
-    return {
-        "page": str(report.page),
-        "tables": [_table_summary(analysis, words) for analysis, words in report.analyses],
-        "uncounted": [dict(zip(("run", "status", "why"), row, strict=True)) for row in report.uncounted],
-    }
 
 
 def _table_summary(analysis: "Analysis", words: "Verdict") -> dict[str, Any]:
