@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.system.names import override
+from headstart.commands.arguments import folder_first
 
 _HELP = """usage: headstart inspect PATH [key=value ...] [--out DIR]
        headstart inspect datamodule=csv datamodule.manifest=FILE [key=value ...] [--out DIR]
@@ -39,11 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         trust([trusted or ""])
         inspect_runs(found, Path(out) if out else None)
         return 0
-    if "=" not in choices[0] or Path(choices[0]).is_dir():
-        choices[:1] = ["datamodule=folder", override("datamodule.root", choices[0])]
     from headstart.inspection.page import inspect
 
-    inspect(choices, Path(out) if out else None)
+    inspect(folder_first(choices), Path(out) if out else None)
     return 0
 
 
