@@ -301,7 +301,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return EvalTransform(self._configured())
 
     @property
-    def train_transform(self) -> TrainTransform | AffineAugment:
+    def train_transform(self) -> EvalTransform | TrainTransform | AffineAugment:
         """From a decoded image to ``(C, H, W)``, augmented; or of kept images, a batch at a time."""
         return self.augmentation.transform(self._configured())
 
@@ -312,7 +312,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             self.train_transform if augmented else self.eval_transform,
             channels=self._configured().channels,
             seed=self.seed,
-            random=augmented and self.augmentation.random,
             max_pixels=self.max_pixels,
         )
 
