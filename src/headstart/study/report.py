@@ -122,18 +122,17 @@ def print_report(report: Report) -> None:
     from rich.markup import escape
 
     from headstart.study.sections import results_table
-    from headstart.system.console import get_console, plain_table
+    from headstart.system.console import get_console, number, plain_table
 
     console = get_console()
     for analysis, words in report.analyses:
-        grid = plain_table(escape(analysis.table.title))
         columns, rows = results_table(analysis)
         places = _fitting(columns, rows, console.width)
-        for place in places:
-            if rows[0][place].number:
-                grid.add_column(escape(columns[place].replace(" ", "\n")), justify="right", no_wrap=True)
-            else:
-                grid.add_column(escape(columns[place]), overflow="fold")
+        headings = (
+            number(escape(columns[place].replace(" ", "\n"))) if rows[0][place].number else escape(columns[place])
+            for place in places
+        )
+        grid = plain_table(escape(analysis.table.title), *headings)
         for cells in rows:
             shown = [cells[place] for place in places]
             grid.add_row(*(escape(f"{cell.text}\n{cell.small}" if cell.small else cell.text) for cell in shown))
@@ -145,9 +144,7 @@ def print_report(report: Report) -> None:
             console.print(f"  {escape(point)}")
         console.print()
     if report.uncounted:
-        grid = plain_table("Runs that are not counted")
-        for name in ("run", "status", "why"):
-            grid.add_column(name, overflow="fold")
+        grid = plain_table("Runs that are not counted", "run", "status", "why")
         for row in report.uncounted:
             grid.add_row(*map(escape, row))
         console.print(grid)
