@@ -101,6 +101,14 @@ def number(heading: str) -> Column:
     return Column(heading, justify="right", no_wrap=True)
 
 
+def count_text(number: float, unit: str = "") -> str:
+    """In as few characters as are useful: ``11.2 M``, ``29 kB``, ``950``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}{unit}"
+    return f"{number:.0f} {unit}".strip()
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person would say them: ``4.2 s``, ``75 s``, ``2 min 05 s``, ``3 h 07 min``."""
     if seconds < 90:
