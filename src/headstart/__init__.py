@@ -51,11 +51,12 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> "Study":
     Raises:
         HeadstartError: the same mistake is in every run, or some failed; the others are then complete.
     """
-    from headstart.commands.sweep import sweep as run_sweep
+    from headstart.config.compose import multirun
     from headstart.config.explain import explained
+    from headstart.study.study import Study
 
     with explained(overrides, config_dir):
-        return run_sweep(overrides, config_dir=config_dir)
+        return Study(multirun(overrides, _job, config_dir=config_dir))
 
 
 def load(run: str | Path) -> "Model":
@@ -152,3 +153,11 @@ def _resolved(overrides: Sequence[str], config_dir: str | Path | None) -> "Resol
 
     with explained(overrides, config_dir):
         return resolve_run(composed(overrides, config_dir=config_dir))
+
+
+def _job(config: Any) -> None:
+    """What launchers call that keep the jobs of a sweep in this process."""
+    from headstart.config import resolve_run
+    from headstart.execution.train import train
+
+    train(resolve_run(config))

@@ -69,6 +69,8 @@ def test_a_bare_folder_is_enough(dirty: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", str(odd), *CHOICES]) == 0
     assert len(list((tmp_path / "outputs" / "inspection").glob("*/data.html"))) == 1
+    assert main(["inspect", str(odd), "--out", "page", *CHOICES, "++seed=1"]) == 0
+    assert (tmp_path / "page" / "data.html").exists()
     assert not list((tmp_path / "outputs").glob("runs"))
 
 
@@ -77,7 +79,7 @@ def test_a_bare_folder_is_enough(dirty: Path, tmp_path: Path, monkeypatch: pytes
     [
         (["nowhere"], "there is no such folder"),
         (["datamodule=nothing"], "datamodule=nothing is unknown"),
-        (["--out"], "--out needs a folder"),
+        (["~nothing"], "~nothing: there is no nothing to remove"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -92,6 +94,13 @@ def test_mistakes_are_one_line(
     err = capsys.readouterr().err
     assert words in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["--out"], ["--out", "page"], ["PATH", "--trust"]])
+def test_what_is_missing_is_told_with_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(["inspect", *arguments])
+    assert "usage: headstart inspect" in capsys.readouterr().err
 
 
 def test_numbers_have_no_classes_to_count(image_folder: Callable[..., Path], tmp_path: Path):

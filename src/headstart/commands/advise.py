@@ -3,11 +3,9 @@
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from headstart.commands.choices import own_choices
+from headstart.commands.arguments import folder_first, own_choices
 from headstart.system.console import duration, show
-from headstart.system.names import override
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,10 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a folder of images in class folders, or choices as for a training; budget=10min: time to use; "
         "backbones=A,B: only these networks",
     )
-    choices = list(parser.parse_args(argv).choices)
-    if choices and (Path(choices[0]).is_dir() or _names_a_folder(choices[0])):
-        choices[:1] = ["datamodule=folder", override("datamodule.root", choices[0])]
-    own, overrides = own_choices(choices, ("backbones", "budget"))
+    own, overrides = own_choices(folder_first(parser.parse_args(argv).choices), ("backbones", "budget"))
     from headstart.ranking.advice_page import write_advice
     from headstart.ranking.advice_words import points, recommendation
     from headstart.ranking.advise import BUDGET, advise
@@ -46,7 +41,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     show(advice.command)
     show(f"{write_advice(advice)} ({duration(advice.spent_s)} of {duration(advice.budget_s)} used)")
     return 0
-
-
-def _names_a_folder(choice: str) -> bool:
-    return "=" not in choice and not Path(choice).name.startswith("~")

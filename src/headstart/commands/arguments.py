@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from headstart.errors import ConfigError
 from headstart.runs.reader import find_finished
 from headstart.system.folders import nearest_existing
+from headstart.system.names import override
 
 if TYPE_CHECKING:
     from headstart.inference.features import Extractor
@@ -29,6 +30,37 @@ def add_batches(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
         "--batch-size", type=at_least_one, default=batch_size, help=f"images at a time (default: {batch_size})"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+
+
+def own_choices(choices: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The command's own ``KEY=VALUE`` pairs, and the others as they are.
+
+    Args:
+        choices: as given.
+        names: the command's own keys.
+
+    Raises:
+        ConfigError: something is no ``KEY=VALUE``.
+    """
+    own: dict[str, str] = {}
+    others: list[str] = []
+    for choice in choices:
+        key, equals, value = choice.partition("=")
+        if not equals and not choice.startswith("~"):
+            raise ConfigError(f"'{choice}' is no choice; write KEY=VALUE, such as datamodule=digits")
+        if key in names:
+            own[key] = value
+        else:
+            others.append(choice)
+    return own, others
+
+
+def folder_first(choices: list[str]) -> list[str]:
+    """The same, where a folder of images that comes first is the choice of its data set."""
+    first = choices[0] if choices else "="
+    if Path(first).is_dir() or ("=" not in first and not Path(first).name.startswith("~")):
+        return ["datamodule=folder", override("datamodule.root", first), *choices[1:]]
+    return choices
 
 
 def check_output_place(output: str | Path, *, folder: bool = False) -> None:

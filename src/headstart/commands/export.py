@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from headstart.commands.arguments import check_output_place
 from headstart.config.foreign import add_trust, trust
 from headstart.runs.reader import find_finished
 from headstart.system.names import override
@@ -34,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     trust(choices.trust)
     if (choices.preprocess or choices.int8) and choices.format != "onnx":
         parser.error("--preprocess and --int8 go with --format onnx only")
-    if choices.output and Path(choices.output).exists() and not Path(choices.output).is_dir():
-        parser.error(f"--output={choices.output} is a file; give a folder")
+    if choices.output:
+        check_output_place(choices.output, folder=True)
     directory = find_finished(choices.run)
 
     from headstart.execution.export import export_run

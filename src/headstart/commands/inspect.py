@@ -1,65 +1,45 @@
 """``headstart inspect``: look at a data set before anything is trained on it."""
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.system.names import override
-
-_HELP = """usage: headstart inspect PATH [key=value ...] [--out DIR]
-       headstart inspect datamodule=csv datamodule.manifest=FILE [key=value ...] [--out DIR]
-       headstart inspect RUN [RUN ...] [--out DIR]
-
-Look at a data set before training: classes and splits, kinds and sizes of files, damaged ones, the same picture twice
-(resized, encoded anew or mirrored), and what the network will see. Prints a summary and writes data.html.
-
-PATH is a folder of images in class folders; the other choices are those of `headstart train`.
-
-RUN is a finished run, or the folder of a cross-validation (-m datamodule.folds=5 'datamodule.fold=range(5)'): its data
-are looked at, and the images whose label surprises models that were not trained on them, most likely labelled wrongly,
-are listed in suspects.csv, a table to correct.
-
-  --trust MODULE  a module of your own that the run may name; nothing else of a run is executed
-  --out DIR   where to write the page (default: inspection/<name of the data> in paths.output_dir)
-"""
+from headstart.commands.arguments import folder_first
+from headstart.config.foreign import add_trust, trust
+from headstart.errors import ConfigError
+from headstart.runs.directory import is_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(_HELP)
-        return 0 if arguments else 2
-    out, choices = _valued("--out", arguments, "a folder")
-    trusted, choices = _valued("--trust", choices, "a module")
-    if found := _runs(choices):
-        from headstart.config.foreign import trust
-        from headstart.inspection.page import inspect_runs
+    parser = argparse.ArgumentParser(
+        prog="headstart inspect",
+        description="Look at a data set before training: classes and splits, kinds and sizes of files, damaged ones, "
+        "the same picture twice (resized, encoded anew or mirrored), and what the network will see. Prints a summary "
+        "and writes data.html.",
+        epilog="Of finished runs, the data are looked at, and the images whose label surprises models that were not "
+        "trained on them, most likely labelled wrongly, are listed in suspects.csv, a table to correct.",
+    )
+    parser.add_argument(
+        "choices",
+        nargs="+",
+        metavar="PATH, RUN or KEY=VALUE",
+        help="a folder of images in class folders, or datamodule=csv datamodule.manifest=FILE, and other choices as "
+        "for a training; or finished runs, or the folder of a cross-validation (-m datamodule.folds=5 "
+        "'datamodule.fold=range(5)')",
+    )
+    parser.add_argument("--out", metavar="DIR", help="for the page (default: inspection/<data> in paths.output_dir)")
+    add_trust(parser)
+    given = parser.parse_intermixed_args(argv)
+    out = Path(given.out) if given.out else None
+    from headstart.inspection.page import inspect, inspect_runs
 
-        trust([trusted or ""])
-        inspect_runs(found, Path(out) if out else None)
-        return 0
-    if "=" not in choices[0] or Path(choices[0]).is_dir():
-        choices[:1] = ["datamodule=folder", override("datamodule.root", choices[0])]
-    from headstart.inspection.page import inspect
-
-    inspect(choices, Path(out) if out else None)
+    if found := _runs(given.choices):
+        trust(given.trust)
+        inspect_runs(found, out)
+    else:
+        inspect(folder_first(given.choices), out)
     return 0
-
-
-def _valued(option: str, arguments: list[str], kind: str) -> tuple[str | None, list[str]]:
-    """The value of an option that may be given once, and what is left."""
-    from headstart.errors import ConfigError
-
-    if option not in arguments:
-        return None, arguments
-    place = arguments.index(option)
-    if place + 1 == len(arguments):
-        raise ConfigError(f"{option} needs {kind}")
-    rest = [*arguments[:place], *arguments[place + 2 :]]
-    if not rest:
-        raise ConfigError("give the folder of images, or datamodule=... as for training")
-    return arguments[place + 1], rest
 
 
 def _runs(choices: list[str]) -> list[Path]:
@@ -68,9 +48,6 @@ def _runs(choices: list[str]) -> list[Path]:
     Raises:
         ConfigError: there is something beside runs.
     """
-    from headstart.errors import ConfigError
-    from headstart.runs.directory import is_run
-
     found: list[Path] = []
     for choice in choices:
         folder = Path(choice)

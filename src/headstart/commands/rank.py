@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from headstart.commands.choices import own_choices
+from headstart.commands.arguments import own_choices
 from headstart.system.console import show
 
 

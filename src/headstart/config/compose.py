@@ -47,7 +47,7 @@ def compose(overrides: Sequence[str] = (), *, config_dir: str | Path | None = No
 
 def multirun(
     overrides: Sequence[str], job: Callable[[DictConfig], Any], *, config_dir: str | Path | None = None
-) -> tuple[Path, Any]:
+) -> Path:
     """Start a sweep as the command line would with ``-m``.
 
     Args:
@@ -55,7 +55,7 @@ def multirun(
         job: what launchers call that keep a job in this process.
         config_dir: as for :func:`compose`.
 
-    Returns: the folder of the study, and what the sweeper gives back.
+    Returns: the folder of the study.
     """
     given = for_each_job(_given(overrides, config_dir))
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3", job_name="headstart"):
@@ -63,7 +63,8 @@ def multirun(
         assert hydra is not None
         config = hydra.config_loader.load_configuration(CONFIG_NAME, overrides=given, run_mode=RunMode.MULTIRUN)
         folder = Path(str(config.paths.output_dir)).expanduser().absolute() / str(config.name)
-        return folder, hydra.multirun(CONFIG_NAME, job, overrides=given, with_log_configuration=False)
+        hydra.multirun(CONFIG_NAME, job, overrides=given, with_log_configuration=False)
+        return folder
 
 
 def _given(overrides: Sequence[str], config_dir: str | Path | None) -> list[str]:
@@ -80,7 +81,7 @@ def hydra_node(config: DictConfig) -> DictConfig | None:
     return None
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: Mapping[Any, Any]) -> dict[str, Any]:
     """Plain containers with every interpolation resolved, without Hydra's node.
 
     Raises:

@@ -48,8 +48,6 @@ class AffineAugment:
             third, of the image that was squeezed or bordered to it; else that is the ratio of the original's pixels.
     """
 
-    random = True
-
     def __init__(
         self,
         spec: InputSpec,
@@ -105,15 +103,11 @@ class AffineAugment:
         shown = self._shown(images, numbers, aspects, "bilinear")
         return normalised(shown.permute(0, 2, 3, 1).contiguous(), self.spec)
 
-    def keep_mask(self, mask: np.ndarray) -> np.ndarray:
-        """A mask ``(H, W)`` of class numbers, at the size of kept images."""
-        return self.kept.keep_mask(mask)
-
     def masks(self, kept: Tensor, numbers: np.ndarray, aspects: Tensor) -> Tensor:
         """Kept masks ``(B, h, w)`` bytes, moved exactly as their images are: ``(B, H, W)`` bytes.
 
         Args:
-            kept: of :meth:`keep_mask`.
+            kept: of :meth:`EvalTransform.keep_mask`.
             numbers: ``(B, DRAWS)``, the images' own.
             aspects: ``(B,)`` float32, width divided by height of the original images.
         """

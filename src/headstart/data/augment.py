@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from headstart.data.affine import AffineAugment
 from headstart.data.input_spec import Fit, InputSpec
-from headstart.data.transforms import TrainTransform, checked_spec
+from headstart.data.transforms import EvalTransform, TrainTransform, checked_spec
 
 Augment = Literal["none", "light", "randaug", "keras"]
 
@@ -40,7 +40,7 @@ class Augmentation:
         """Whether it changes anything."""
         return self.augment != "none"
 
-    def transform(self, spec: InputSpec) -> TrainTransform | AffineAugment:
+    def transform(self, spec: InputSpec) -> EvalTransform | TrainTransform | AffineAugment:
         """For images of this spec.
 
         Raises:
@@ -58,14 +58,9 @@ class Augmentation:
                 kept_size=self.kept_size,
                 fit=self.fit,
             )
-        return TrainTransform(
-            spec,
-            randaug=self.augment == "randaug",
-            flip=self.flip,
-            min_crop=self.min_crop,
-            train_size=self.train_size,
-            fit=self.fit,
-        )
+        if self.augment == "none":
+            return EvalTransform(spec)
+        return TrainTransform(spec, flip=self.flip, min_crop=self.min_crop, train_size=self.train_size, fit=self.fit)
 
     def as_dict(self) -> dict[str, Any]:
         """What is in force, for keys."""

@@ -10,9 +10,8 @@ from headstart.data.folder import file_source
 from headstart.data.manifest import KIND_OF_TASK, Columns, Manifest, read_manifest
 from headstart.data.records import Source
 from headstart.errors import DataError
+from headstart.system.names import some
 from headstart.system.options import Later
-
-_SHOWN = 3
 
 
 class CSV(ImageDataModule):
@@ -92,8 +91,7 @@ class CSV(ImageDataModule):
             if not (self.root / path).is_file()
         ]
         if missing:
-            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             raise DataError(
                 f"{self.manifest}: {len(missing)} of {len(table.paths)} images are not in {self.root}: "
-                f"{', '.join(missing[:_SHOWN])}{more}; set datamodule.root to the folder that the paths start from"
+                f"{some(missing)}; set datamodule.root to the folder that the paths start from"
             )

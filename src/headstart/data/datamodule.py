@@ -16,7 +16,7 @@ from headstart.data.affine import AffineAugment
 from headstart.data.augment import Augment, Augmentation
 from headstart.data.dataset import ImageDataset
 from headstart.data.images import MAX_PIXELS, report_bad
-from headstart.data.input_spec import Fit, InputSpec
+from headstart.data.input_spec import Fit, InputSpec, pair
 from headstart.data.leakage import OnLeak, without_leaks
 from headstart.data.records import Records, Source
 from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches, choose_workers
@@ -139,9 +139,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.balanced, self.steps_per_epoch, self.val_steps = sampler == "balanced", steps_per_epoch, val_steps
         self.seed, self.split_seed = seed, split_seed
-        self.image_size = _pair(image_size)
+        self.image_size = pair(image_size)
         self.augmentation = Augmentation(
-            augment, flip, min_crop, shear_range, zoom_range, _pair(train_size), kept_size, fit
+            augment, flip, min_crop, shear_range, zoom_range, pair(train_size), kept_size, fit
         )
         self.wanted_classes = classes
         self.splitting = Splitting(val_fraction, test_fraction, split_seed, folds, fold, group_pattern)
@@ -301,7 +301,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return EvalTransform(self._configured())
 
     @property
-    def train_transform(self) -> TrainTransform | AffineAugment:
+    def train_transform(self) -> EvalTransform | TrainTransform | AffineAugment:
         """From a decoded image to ``(C, H, W)``, augmented; or of kept images, a batch at a time."""
         return self.augmentation.transform(self._configured())
 
@@ -312,7 +312,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             self.train_transform if augmented else self.eval_transform,
             channels=self._configured().channels,
             seed=self.seed,
-            random=augmented and self.augmentation.random,
             max_pixels=self.max_pixels,
         )
 
@@ -412,9 +411,3 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             # An own generator: making an iterator must not draw from the one that dropout uses.
             "generator": torch.Generator().manual_seed(self.seed),
         }
-
-
-def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """``(height, width)`` of one number or two."""
-    height, width = (size, size) if isinstance(size, int | None) else size
-    return None if height is None or width is None else (height, width)

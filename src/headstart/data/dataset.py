@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +16,10 @@ from torch.utils.data import Dataset
 from headstart.data.affine import AffineAugment, draws
 from headstart.data.images import MAX_PIXELS, read_image
 from headstart.data.records import Records
+from headstart.data.transforms import EvalTransform, TrainTransform
 
 # Of masks, at the size that images are kept at; the others are read anew.
 _REMEMBERED_BYTES = 256 * 2**20
-
-
-class KeepsMasks(Protocol):
-    """A transform under which an image keeps its mask."""
-
-    def keep_mask(self, mask: np.ndarray) -> np.ndarray:
-        """A mask ``(H, W)`` of class numbers at the size of kept images."""
-        ...
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
@@ -34,9 +27,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     An item is a dict with ``images`` ``(C, H, W)`` float32, ``targets`` (class position, a row of numbers, or a mask
     ``(H, W)``) and ``index`` (position in the split). It is asked for by ``(epoch, index)``; a plain index means epoch
-    0, and one beyond the length a repetition within the epoch (:class:`headstart.data.sampler.EpochSampler`). With
-    ``random`` the generators of Python, NumPy and torch are seeded from (seed, epoch, index) for the length of the
-    transform and then put back, so an image is augmented alike whichever worker does it and whatever was drawn before;
+    0, and one beyond the length a repetition within the epoch (:class:`headstart.data.sampler.EpochSampler`). For a
+    :class:`TrainTransform` the generators of Python, NumPy and torch are seeded from (seed, epoch, index) and then put
+    back, so an image is augmented alike whichever worker does it and whatever was drawn before;
     :class:`AffineAugment` is given its numbers.
 
     Args:
@@ -44,7 +37,6 @@ class ImageDataset(Dataset[dict[str, Any]]):
         transform: a decoded image to ``(C, H, W)``, or an augmentation of kept images.
         channels: of the decoded image.
         seed: of the run.
-        random: whether the transform draws random numbers.
         max_pixels: of a file; larger ones are refused.
 
     Attributes:
@@ -58,11 +50,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
         *,
         channels: int,
         seed: int,
-        random: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.records, self.transform, self.channels, self.max_pixels = records, transform, channels, max_pixels
-        self.seed, self.random, self.views = seed, random, 0
+        self.seed, self.views = seed, 0
         self._masks: dict[int, tuple[Tensor, float]] = {}
 
     def __len__(self) -> int:
@@ -85,7 +76,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         if isinstance(self.transform, AffineAugment):
             row = torch.from_numpy(self.transform.keep(image))
             return self.transform(row[None], draws(self.seed, epoch, index)[None])[0].contiguous()
-        if self.random:
+        if isinstance(self.transform, TrainTransform):
             with seeded(self.seed, epoch, index):
                 return self.transform(image)
         return self.transform(image)
@@ -105,8 +96,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
         found = self._masks.get(place)
         if found is None:
             assert self.records.masks is not None
-            mask, transform = self.records.masks.read(place), cast("KeepsMasks", self.transform)
-            found = torch.from_numpy(transform.keep_mask(mask)), mask.shape[1] / mask.shape[0]
+            mask = self.records.masks.read(place)
+            kept = self.transform.kept if isinstance(self.transform, AffineAugment) else self.transform
+            assert isinstance(kept, EvalTransform)  # another one would move images without their masks
+            found = torch.from_numpy(kept.keep_mask(mask)), mask.shape[1] / mask.shape[0]
             if (len(self._masks) + 1) * found[0].numel() <= _REMEMBERED_BYTES:
                 self._masks[place] = found
         return found

@@ -1,6 +1,7 @@
 """What a set of weights expects of its input. It travels with the weights, from the backbone to the data."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -85,3 +86,9 @@ class InputSpec:
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         return cls(**plain)
+
+
+def pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """``(height, width)`` of one number or two."""
+    height, width = (size, size) if isinstance(size, int | None) else size
+    return None if height is None or width is None else (height, width)

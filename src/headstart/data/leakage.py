@@ -10,8 +10,8 @@ import numpy as np
 
 from headstart.data.records import Records, Source
 from headstart.errors import DataError
+from headstart.system.names import some
 
-_SHOWN = 3
 OnLeak = Literal["error", "drop", "ignore"]
 
 _log = logging.getLogger(__name__)
@@ -55,10 +55,9 @@ def without_leaks(
     told = ", ".join(f"{count} in {pair}" for pair, count in counts.items())
     if on_leak == "error":
         pairs = [f"{first} = {second}" for found in shared.values() for first, second in found]
-        more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
         raise DataError(
             f"{name}: some images are in two splits ({told}; same content), and scores on them would be too good: "
-            f"{', '.join(pairs[:_SHOWN])}{more}. Remove them, or say datamodule.on_leak=drop (out of the training) or "
+            f"{some(pairs)}. Remove them, or say datamodule.on_leak=drop (out of the training) or "
             "datamodule.on_leak=ignore."
         )
     if on_leak == "ignore":
@@ -91,7 +90,7 @@ def groups_of(records: Records, source: Source, pattern: str | None) -> list[str
     if missing:
         raise DataError(
             f"datamodule.group_pattern={pattern} matches {len(missing)} of {len(found)} names not, such as "
-            f"{', '.join(missing[:_SHOWN])}; every image needs a group"
+            f"{', '.join(missing[:3])}; every image needs a group"
         )
     return ["/".join(match.groups(default="")) or match.group() for match in found if match is not None]
 
@@ -110,10 +109,9 @@ def check_apart(splits: Mapping[str, Records], source: Source, pattern: str | No
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
             if both := sorted(of_split[first].keys() & of_split[second].keys()):
-                more = f" and {len(both) - _SHOWN} more" if len(both) > _SHOWN else ""
                 one, other = (source.shown(of_split[split][both[0]]) for split in (first, second))
                 raise DataError(
-                    f"{source.name}: the groups {', '.join(both[:_SHOWN])}{more} have images in {first} and in "
+                    f"{source.name}: the groups {some(both)} have images in {first} and in "
                     f"{second}, such as {one} and {other}, so that scores on {second} would be too good; put each into "
                     "one split, or leave the splits to datamodule.val_fraction and datamodule.test_fraction"
                 )

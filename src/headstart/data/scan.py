@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, combined_digest, file_digests
+from headstart.system.names import some
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Those of torchvision's ``ImageFolder``, so no GIF."""
@@ -149,7 +150,7 @@ def _split_folders(root: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
             raise DataError(f"{root} has {names} but no train folder; expected {_LAYOUTS}.")
         if len({_beside_split_words(path.name) for path in folders}) == 1 and len(folders) > 1:
             raise DataError(
-                f"the folders of {root} ({_some([path.name for path in folders])}) are named like splits, not like "
+                f"the folders of {root} ({some([path.name for path in folders], 5)}) are named like splits, not like "
                 "classes; name them train, val and test, with a folder for each class inside, or set datamodule.root "
                 "to one of them."
             )
@@ -199,7 +200,7 @@ def _scan_classes(folder: Path, extensions: tuple[str, ...], ignored: Counter[st
     if empty:
         raise DataError(
             f"class folder {folder / empty[0]} holds no images"
-            + (f" (and {len(empty) - 1} more: {_some(empty[1:])})" if len(empty) > 1 else "")
+            + (f" (and {len(empty) - 1} more: {some(empty[1:], 5)})" if len(empty) > 1 else "")
             + "; add images or remove the folder."
         )
     return listing
@@ -212,8 +213,8 @@ def _agreed_classes(root: Path, splits: dict[str, Path], listings: dict[str, dic
     for split, listing in listings.items():
         extra, missing = sorted(set(listing) - set(classes)), sorted(set(classes) - set(listing))
         if extra or missing:
-            facts = [f"only in {splits[first].name}: {_some(missing)}"] if missing else []
-            facts += [f"only in {splits[split].name}: {_some(extra)}"] if extra else []
+            facts = [f"only in {splits[first].name}: {some(missing, 5)}"] if missing else []
+            facts += [f"only in {splits[split].name}: {some(extra, 5)}"] if extra else []
             raise DataError(
                 f"the classes of {root} differ between splits ({'; '.join(facts)}); "
                 "every split needs the same class folders, spelt alike."
@@ -228,10 +229,6 @@ def _agreed_classes(root: Path, splits: dict[str, Path], listings: dict[str, dic
 
 def _in_order(listing: dict[str, list[str]]) -> list[tuple[str, str]]:
     return sorted((name, label) for label, names in listing.items() for name in names)
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _hidden(name: str) -> bool:

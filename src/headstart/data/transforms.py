@@ -71,33 +71,29 @@ class EvalTransform:
 
 
 class TrainTransform:
-    """``augment=none`` and ``augment=randaug``, an image at a time; see :class:`headstart.data.affine.AffineAugment`.
+    """``augment=randaug``, an image at a time: a random crop, then two operations of magnitude 9 of RandAugment.
 
-    All its randomness comes from torch's default generator.
+    See https://arxiv.org/abs/1909.13719. All its randomness comes from torch's default generator.
 
     Args:
-        spec: as for :class:`EvalTransform`; without ``randaug`` this equals it.
-        randaug: a random crop, then RandAugment (https://arxiv.org/abs/1909.13719) with two operations of magnitude 9.
+        spec: as for :class:`EvalTransform`.
         flip: also mirror every second image left to right.
         min_crop: the random crop keeps at least this share of the image's area.
         train_size: (rows, columns) of the augmented images; None: those of the spec.
-        fit: of ``randaug``; see :class:`headstart.data.affine.AffineAugment`.
+        fit: see :class:`headstart.data.affine.AffineAugment`.
     """
 
     def __init__(
         self,
         spec: InputSpec,
         *,
-        randaug: bool,
         flip: bool,
         min_crop: float,
         train_size: Sequence[int] | None = None,
         fit: Fit | None = None,
     ) -> None:
-        if randaug and spec.channels not in (1, 3):
+        if spec.channels not in (1, 3):
             raise DataError(f"datamodule.augment=randaug needs gray or RGB images, not {spec.channels} channels.")
-        self.random = randaug
-        self._evaluate = EvalTransform(spec)
         size = (spec.height, spec.width) if train_size is None else (train_size[0], train_size[1])
         self.spec = replace(spec, height=size[0], width=size[1])
         interpolation = InterpolationMode(spec.interpolation)
@@ -115,16 +111,10 @@ class TrainTransform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """A decoded 8-bit image of any size and mode to ``(C, H, W)`` float32."""
-        if not self.random:
-            return self._evaluate(image)
         image = to_channels(image, self.spec.channels)
         for step in self._steps:
             image = step(image)
         return normalise(image, self.spec)
-
-    def keep_mask(self, mask: np.ndarray) -> np.ndarray:
-        """As :meth:`EvalTransform.keep_mask`, without ``randaug``."""
-        return self._evaluate.keep_mask(mask)
 
 
 def checked_spec(spec: InputSpec) -> InputSpec:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,8 +25,6 @@ from headstart.system.atomic import atomic_write, copy_file, write_json
 from headstart.system.console import show
 from headstart.system.extras import require_extra
 from headstart.tasks import Segmentation
-
-FORMATS = ("timm", "onnx", "torch", "hf")
 
 _TOLERANCE = 1e-3
 # Where the graph resizes, a byte in some thousands differs by one from Pillow's.
@@ -132,7 +131,7 @@ def _export_onnx(subject: _Subject, *, preprocess: bool, int8: bool) -> Path:
     shape = ["batch", "height", "width", spec.channels] if preprocess else ["batch", *spec.shape]
     name, kind = ("images", "uint8") if preprocess else ("pixels", "float32")
     card = subject.card(path.name, content, input={"name": name, "shape": shape, "dtype": kind}, opset=onnx_file.OPSET)
-    card |= {"preprocessing_in_graph": preprocess, "check": agreement.as_dict(), "int8": in_eight_bits}
+    card |= {"preprocessing_in_graph": preprocess, "check": asdict(agreement), "int8": in_eight_bits}
     write_json(path.with_suffix(".json"), card)
     return path
 
@@ -167,7 +166,7 @@ def _export_program(subject: _Subject) -> Path:
     with atomic_write(path, "wb") as file:
         file.write(content)
     taken = {"name": "pixels", "shape": ["batch", *spec.shape], "dtype": "float32"}
-    card = subject.card(path.name, content, input=taken, torch=torch.__version__, check=agreement.as_dict())
+    card = subject.card(path.name, content, input=taken, torch=torch.__version__, check=asdict(agreement))
     write_json(path.with_suffix(".json"), card)
     return path
 
@@ -181,7 +180,7 @@ def _export_folder(subject: _Subject) -> Path:
         agreement = subject.compared(timm_folder.answers_of(made, subject.pixels), what="plain timm")
         timm_folder.write_model_card(made, about, agreement)
         weights = (made / timm_folder.WEIGHTS).read_bytes()
-        write_json(made / "headstart.json", subject.card(timm_folder.WEIGHTS, weights, check=agreement.as_dict()))
+        write_json(made / "headstart.json", subject.card(timm_folder.WEIGHTS, weights, check=asdict(agreement)))
         for file in made.iterdir():
             copy_file(file, subject.folder / file.name)
     return subject.folder

@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from headstart.runs.result import Cost, Result, split_of
-from headstart.system.console import duration, plain_table, show
+from headstart.system.console import duration, number, plain_table, show
 from headstart.system.names import legible
 from headstart.weights.report import weights_notice
 
@@ -26,17 +26,12 @@ def end_table(metrics: dict[str, float | None]) -> Table:
     splits = list(dict.fromkeys(split for split, _ in places))
     names = list(dict.fromkeys(name for _, name in places))
     names.sort(key=lambda name: (name == "loss", name != "acc"))
-    table = plain_table()
     if len(names) > _MOST_COLUMNS:
-        table.add_column("metric", overflow="fold")
-        for split in splits:
-            table.add_column(split, justify="right", no_wrap=True)
+        table = plain_table("", "metric", *map(number, splits))
         for name in names:
             table.add_row(escape(legible(name)), *(_metric(places.get((split, name))) for split in splits))
         return table
-    table.add_column("split", no_wrap=True)
-    for name in names:
-        table.add_column(escape(legible(name)), justify="right", no_wrap=True)
+    table = plain_table("", Column("split", no_wrap=True), *(number(escape(legible(name))) for name in names))
     for split in splits:
         table.add_row(split, *(_metric(places.get((split, name))) for name in names))
     if "test" not in splits:
@@ -46,10 +41,7 @@ def end_table(metrics: dict[str, float | None]) -> Table:
 
 def class_table(split: str, classes: Sequence[str], scores: Mapping[str, Sequence[float | None]]) -> Table:
     """Precision, recall, F1 and number of images of each class of a split."""
-    table = plain_table()
-    table.add_column(f"class ({split})", overflow="fold")
-    for name in ("precision", "recall", "f1", "images"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("", f"class ({split})", *map(number, ("precision", "recall", "f1", "images")))
     for place, name in enumerate(classes):
         values = (_metric(scores[key][place]) for key in ("precision", "recall", "f1"))
         table.add_row(escape(legible(name)), *values, f"{scores['support'][place]:,}")

@@ -1,8 +1,7 @@
 """A trained network as others run it, and whether a file of it gives the same answers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -61,10 +60,6 @@ class Agreement:
     kind: str
     largest_difference: float
     same_class: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the card."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return (

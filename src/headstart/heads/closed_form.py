@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from headstart.backbones.contract import FeatureSpec
 from headstart.errors import ConfigError
 from headstart.heads.pool import Pool
-from headstart.system.hardware import torch_threads
 from headstart.system.options import Above, checked
 from headstart.tasks.contract import Task
 
@@ -287,8 +286,13 @@ def threads_for(multiplications: int) -> Iterator[None]:
     if multiplications >= _WORTH_THREADS:
         yield
         return
-    with torch_threads(1), threadpool_limits(1):
-        yield
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _state(head: ClosedForm) -> dict[str, Tensor]:

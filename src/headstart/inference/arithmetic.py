@@ -15,7 +15,6 @@ from headstart.store.key import Arithmetic, describe_images, describe_prefix, re
 from headstart.store.lookup import StoredRows
 from headstart.training.assemble import wants_channels_last
 
-_FULL_NAMES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
 _HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -46,10 +45,9 @@ class Computation:
         """
         if asked == PLAIN.precision:
             return PLAIN
-        name = _FULL_NAMES.get(str(precision), str(precision))
-        if name != PLAIN.precision and name not in _HALVES:
-            raise ConfigError(f"--precision=run: the run computes in {name}, which trainings only do; use 32-true")
-        return cls(name, wants_channels_last(channels_last, backbone))
+        if precision != PLAIN.precision and precision not in _HALVES:
+            raise ConfigError(f"--precision=run: the run computes in {precision}, which trainings only do; use 32-true")
+        return cls(precision, wants_channels_last(channels_last, backbone))
 
     @property
     def suffix(self) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from headstart.errors import ConfigError
 from headstart.execution.predict import Prediction
@@ -22,16 +22,6 @@ _NUMBERS = {"regression": "values", "segmentation": "shares"}
 def number_text(value: float, task: str) -> str:
     """Of a quantity all the digits that it may have, such as those of a time or a count; six of a probability."""
     return f"{value:.12g}" if task == "regression" else f"{value:.6g}"
-
-
-class Rows(Protocol):
-    """One text for each prediction, and one before them all."""
-
-    header: str
-
-    def row(self, one: Prediction) -> str:
-        """The whole line of an image."""
-        ...
 
 
 class CsvRows:

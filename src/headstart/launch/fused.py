@@ -11,8 +11,9 @@ from headstart.config import ResolvedRun
 from headstart.frozen.eligible import obstacle, shared_part
 from headstart.launch.jobs import Job, conclude, prepare, result_stamp
 from headstart.launch.pool import OUTPUT_FOLDER, JobPool, PoolSettings, Waiting, tail_of
-from headstart.launch.request import answer_path, read_answer, write_request
+from headstart.launch.request import answer_path, write_request
 from headstart.launch.workers import Workers
+from headstart.system.atomic import read_note
 from headstart.system.console import show
 
 
@@ -119,7 +120,7 @@ class FusedPool(JobPool):
             return
         running = self.running.pop(number)
         self._gpus.give_back(running.gpus)
-        refused, tail = read_answer(group.request), tail_of(running.output)
+        refused, tail = read_note(answer_path(group.request)), tail_of(running.output)
         share = (time.monotonic() - running.started) / len(group.jobs)
         reasons: Counter[str] = Counter()
         for waiting, before in zip(group.jobs, group.before, strict=True):

@@ -21,10 +21,9 @@ class SweepProgress:
     Args:
         pool: what runs them.
         total: how many jobs there are; None where that is not known (a search for a while).
-        live: redraw lines on a terminal; None asks standard output.
     """
 
-    def __init__(self, pool: JobPool, total: int | None, *, live: bool | None = None) -> None:
+    def __init__(self, pool: JobPool, total: int | None) -> None:
         self._pool = pool
         self._total = total
         self._started = time.monotonic()
@@ -32,7 +31,7 @@ class SweepProgress:
         self._drawn = 0.0
         self._live: Live | None = None
         self.outcomes: list[Outcome] = []
-        if is_terminal() if live is None else live:
+        if is_terminal():
             self._live = Live(console=get_console(), auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:

@@ -1,15 +1,14 @@
 """How a sweep tells a process which jobs to train together, and hears which of them must train alone. No torch."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from headstart.config import ResolvedRun
 from headstart.config.weights import resolve_backbone_weights
-from headstart.system.atomic import read_note, write_json
-
-_INTERRUPTED = 130
+from headstart.system.atomic import write_json
+from headstart.system.interpreter import INTERRUPTED
 
 
 def write_request(path: Path, runs: Sequence[ResolvedRun]) -> None:
@@ -29,18 +28,8 @@ def read_request(path: Path) -> list[ResolvedRun]:
 
 
 def answer_path(request: Path) -> Path:
-    """Where the process answers."""
+    """Where the process answers which jobs must train alone: fingerprints and reasons."""
     return request.with_suffix(".refused.json")
-
-
-def write_answer(request: Path, refused: Mapping[str, str]) -> None:
-    """Write which jobs must train alone: fingerprints and reasons."""
-    write_json(answer_path(request), dict(refused))
-
-
-def read_answer(request: Path) -> dict[str, str]:
-    """The inverse of :func:`write_answer`; empty where the process did not come to it."""
-    return dict(read_note(answer_path(request)))
 
 
 def train_request(arguments: Sequence[str]) -> int:
@@ -62,6 +51,6 @@ def train_request(arguments: Sequence[str]) -> int:
     try:
         train_together(read_request(request), refuse)
     except KeyboardInterrupt:
-        return _INTERRUPTED
-    write_answer(request, refused)
+        return INTERRUPTED
+    write_json(answer_path(request), refused)
     return 0

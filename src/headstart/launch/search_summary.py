@@ -7,7 +7,7 @@ from rich.text import Text
 
 from headstart.errors import RunError
 from headstart.launch.search import TRIALS_FILE, Search
-from headstart.system.console import duration, plain_table, show
+from headstart.system.console import duration, number, plain_table, show
 
 _MOST_OF_A_FRONT = 5
 
@@ -16,11 +16,8 @@ def show_search(search: Search) -> None:
     """A table of the arms, the best trials of each, and where everything is."""
     # Equal trials are no front.
     most = 1 if len(search.settings.objectives) == 1 else _MOST_OF_A_FRONT
-    table = plain_table()
-    table.add_column("arm", overflow="fold")
-    for name in ("trials", "pruned", "failed", "time", *search.settings.objectives):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("best choices", overflow="fold")
+    numbers = ("trials", "pruned", "failed", "time", *search.settings.objectives)
+    table = plain_table("", "arm", *map(number, numbers), "best choices")
     for arm in search.arms:
         states = [trial.state.name for trial in arm.trials]
         seconds = sum(trial.user_attrs["seconds"] for trial in arm.trials)

@@ -25,8 +25,7 @@ def remembered_weights(study: Path, backbone: Any) -> Iterator[Callable[[str], N
     if not name or backbone.get("weights") != "auto":
         yield lambda choice: None
         return
-    told = read_note(study / WEIGHTS_FILE)
-    known = {name: str(choice) for name, choice in told.items()} if isinstance(told, dict) else {}
+    known = {name: str(choice) for name, choice in read_note(study / WEIGHTS_FILE).items()}
     variable = decided_variable(name)
     if name in known and os.environ.get(variable) is None:
         os.environ[variable] = known[name]

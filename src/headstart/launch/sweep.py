@@ -11,7 +11,7 @@ from headstart.launch.jobs import Job, Outcome, record_sweep
 from headstart.launch.pool import JobPool, interruptible, run_jobs
 from headstart.launch.progress import SweepProgress
 from headstart.runs.result import RESULT_FILE
-from headstart.system.console import duration, plain_table, show
+from headstart.system.console import duration, number, plain_table, show
 
 SWEEP_FILE = "sweep.json"
 _LONGEST_TABLE = 40
@@ -77,9 +77,7 @@ def announce(jobs: Sequence[Job], n_jobs: int) -> None:
 
 def show_plan(jobs: Sequence[Job]) -> None:
     """For ``plan=true``: what each job would do."""
-    table = plain_table()
-    for name in ("job", "choices", "would", "run"):
-        table.add_column(name, overflow="fold")
+    table = plain_table("", "job", "choices", "would", "run")
     for job in jobs:
         if job.problem:
             table.add_row(str(job.number), Text(job.label), "fail", Text(job.problem))
@@ -105,11 +103,7 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
     chosen = outcomes if len(outcomes) <= _LONGEST_TABLE else [outcome for outcome in outcomes if not outcome.done]
     if chosen:
         metric = next((name for name, _ in (outcome.monitor for outcome in outcomes) if name), "")
-        table = plain_table()
-        table.add_column("run", overflow="fold")
-        table.add_column("outcome", overflow="fold")
-        table.add_column(metric or "metric", justify="right", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
+        table = plain_table("", "run", "outcome", number(metric or "metric"), number("time"))
         for outcome in chosen:
             value = outcome.monitor[1]
             table.add_row(

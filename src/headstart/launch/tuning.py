@@ -17,7 +17,7 @@ from headstart.errors import ConfigError, RunError
 from headstart.launch.jobs import Job, Outcome
 from headstart.launch.sweep import check_jobs, run_sweep, show_plan, show_summary
 from headstart.study.tuning import Point, Trial, add_tuning, best_trial, edges, space_points, tuning_record
-from headstart.system.console import duration, plain_table, show
+from headstart.system.console import duration, number, plain_table, show
 
 REPLICATES = ("seed", "datamodule.split_seed", "datamodule.fold")
 """Keys whose values repeat an arm instead of making another one."""
@@ -209,11 +209,7 @@ def _opening(arms: Sequence[Arm], trials: int) -> str:
 def _show_choices(
     arms: Sequence[Arm], found: Mapping[Row, Sequence[Trial]], best: Mapping[Row, Trial], metric: str
 ) -> None:
-    table = plain_table()
-    table.add_column("arm", overflow="fold")
-    for name in ("trials", "time", metric):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("chosen", overflow="fold")
+    table = plain_table("", "arm", *map(number, ("trials", "time", metric)), "chosen")
     warnings = []
     for arm in arms:
         if not arm.tunable:

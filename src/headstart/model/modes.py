@@ -5,7 +5,6 @@ is also put into evaluation mode. Both are pure functions of the phase; the modu
 Lightning has touched them.
 """
 
-from collections.abc import Iterator
 from typing import Literal
 
 from torch import Tensor, nn
@@ -60,7 +59,10 @@ def batchnorm_parameters(model: TransferModel) -> frozenset[str]:
 def moving_buffers(model: TransferModel) -> frozenset[str]:
     """Names of the buffers that may change in the present modes: those of modules in training mode."""
     return frozenset(
-        f"{prefix}.{name}" for prefix, module in _named(model) if module.training for name in _buffer_names(module)
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if prefix and module.training
+        for name, _ in module.named_buffers(recurse=False)
     )
 
 
@@ -76,11 +78,3 @@ def _kept(module: nn.Module, path: str, learning: frozenset[str], batchnorm: Bat
         return True
     own = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
     return bool(own) and not any(name in learning for name in own)
-
-
-def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((prefix, module) for prefix, module in model.named_modules() if prefix)
-
-
-def _buffer_names(module: nn.Module) -> list[str]:
-    return [name for name, _ in module.named_buffers(recurse=False)]

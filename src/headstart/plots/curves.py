@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from headstart.plots.style import BLUE, INK, MUTED, ORANGE, add_title, save_figure, save_sentence
+from headstart.runs.reader import number
 
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE}
 
@@ -85,19 +86,12 @@ def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
         head, separator, tail = name.partition("/")
         if not separator:
             continue
-        points = [(float(row["epoch"]) + 1, number) for row in rows if (number := _number(row.get(name))) is not None]
+        points = [(float(row["epoch"]) + 1, y) for row in rows if (y := number(row.get(name))) is not None]
         if points:
             panel, label = ("learning rate", tail) if head == "lr" else (tail, head)
             panels.setdefault(panel, {})[label] = ([x for x, _ in points], [y for _, y in points])
     order = {"loss": 0, "acc": 1, "learning rate": 9}
     return dict(sorted(panels.items(), key=lambda item: order.get(item[0], 5)))
-
-
-def _number(value: Any) -> float | None:
-    if value is None or value == "":
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def _draw_panel(axis: Axes, name: str, series: Series) -> None:

@@ -1,6 +1,6 @@
 """All scores by name; of each, more is better."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headstart.heads.closed_form import threads_for
@@ -67,34 +67,26 @@ class Scored:
     right: dict[str, Array]
 
 
-def score_all(data: Labelled, probabilities: Array | None = None, *, names: Sequence[str] | None = None) -> Scored:
+def score_all(data: Labelled, probabilities: Array | None = None) -> Scored:
     """Every score with its interval.
 
     Args:
         data: features and classes.
         probabilities: of the source's classes for the same images ``(N, Z)``, where the weights have a classifier.
-        names: only these.
 
     Raises:
         DataError: the features or probabilities cannot be used.
     """
-    wanted = MEANINGS if names is None else names
     with threads_for(data.features.size * min(data.features.shape)):
         rank = len(data.power)
     # What follows are thousands of products with the classes, and the subsamples' spectra.
     with threads_for(len(data) * rank * data.classes):
-        return _score_all(data, probabilities, wanted)
-
-
-def _score_all(data: Labelled, probabilities: Array | None, wanted: Collection[str]) -> Scored:
-    right = {name: score(data) for name, score in _RIGHT.items() if name in wanted}
-    values = {name: of_proportion(float(found.mean()), len(data)) for name, found in right.items()}
-    values |= {name: of_whole(score, data) for name, score in _WHOLE.items() if name in wanted}
-    likely = {"n_leep": n_leep(data)} if "n_leep" in wanted else {}
-    if probabilities is not None:
-        source = {"leep": leep, "nce": nce}
-        likely |= {name: score(probabilities, data.targets) for name, score in source.items() if name in wanted}
-    if likely:
+        right = {name: score(data) for name, score in _RIGHT.items()}
+        values = {name: of_proportion(float(found.mean()), len(data)) for name, found in right.items()}
+        values |= {name: of_whole(score, data) for name, score in _WHOLE.items()}
+        likely = {"n_leep": n_leep(data)}
+        if probabilities is not None:
+            likely |= {"leep": leep(probabilities, data.targets), "nce": nce(probabilities, data.targets)}
         weights = draws(len(data))
         values |= {name: of_mean(found, weights) for name, found in likely.items()}
     return Scored({name: values[name] for name in MEANINGS if name in values}, right)

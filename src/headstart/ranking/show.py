@@ -12,7 +12,7 @@ from headstart.ranking.rank import Ranked, Ranking
 from headstart.ranking.scores import MEANINGS
 from headstart.study.page import Cell, Section, bullets, document, figures, glossary, paragraph, table, verdict_box
 from headstart.system.atomic import atomic_write, write_rows
-from headstart.system.console import plain_table
+from headstart.system.console import count_text, plain_table
 
 PAGE, ROWS = "ranking.html", "ranking.csv"
 
@@ -31,14 +31,6 @@ def interval_text(name: str, value: Value | None) -> str:
     if MEANINGS[name].is_accuracy:
         return f"{100 * value.low:.1f} to {100 * value.high:.1f}"
     return f"{value.low:.3g} to {value.high:.3g}"
-
-
-def count_text(number: float) -> str:
-    """``11.2 M``, ``0.29 G``."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f}"
 
 
 def ranking_table(ranking: Ranking) -> Table:

@@ -5,7 +5,6 @@ the user start all begin at once: there the first process decides, and the other
 which they share. Sources: ``lightning_fabric.plugins.environments``, torchrun's documented variables.
 """
 
-import json
 import os
 import secrets
 import time
@@ -17,7 +16,7 @@ from typing import Any, get_args
 
 from headstart.errors import RunError
 from headstart.runs.directory import Action
-from headstart.system.atomic import write_json
+from headstart.system.atomic import read_note, write_json
 from headstart.system.hardware import variable_set
 
 ACTION_VARIABLE = "HEADSTART_ACTION"
@@ -116,7 +115,7 @@ def _answer(place: ProcessPlace, folder: Path, action: Action, timeout_s: float)
     words: dict[str, str] = {}
     while len(words) < len(place.peers):
         for rank in place.peers:
-            word = _read(folder / f"rank-{rank}.json").get("word")
+            word = read_note(folder / f"rank-{rank}.json").get("word")
             if word is not None:
                 words[str(rank)] = word
         if time.monotonic() > limit:
@@ -133,9 +132,9 @@ def _ask(place: ProcessPlace, folder: Path, timeout_s: float) -> Action:
     word, name = secrets.token_hex(8), f"rank-{place.rank}.json"
     limit = time.monotonic() + timeout_s
     while time.monotonic() < limit:
-        if _read(folder / name).get("word") != word:
+        if read_note(folder / name).get("word") != word:
             write_json(folder / name, {"word": word})
-        answer = _read(folder / "answer.json")
+        answer = read_note(folder / "answer.json")
         if answer.get("words", {}).get(str(place.rank)) == word:
             action: Action = answer["action"]
             _leave(folder, name)
@@ -171,11 +170,3 @@ def _others(rank: int, ranks: range) -> tuple[int, ...]:
 
 def _node(given: Mapping[str, str]) -> int:
     return int(given.get("NODE_RANK", given.get("GROUP_RANK", "0")))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -299,12 +299,23 @@ def value_text(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) or (isinstance(value, str) and _number(value) is not None):
-        number = float(value)
-        return f"{int(number)}" if number.is_integer() and abs(number) < 1e15 else f"{number:g}"
+    if isinstance(value, float) or (isinstance(value, str) and number(value) is not None):
+        found = float(value)
+        return f"{int(found)}" if found.is_integer() and abs(found) < 1e15 else f"{found:g}"
     if isinstance(value, list | tuple | Mapping):
         return json.dumps(value, sort_keys=True, default=str)
     return str(value)
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or the text of one, as such; None for anything else."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _drift(path: Path) -> list[tuple[str, float]]:
@@ -314,7 +325,7 @@ def _drift(path: Path) -> list[tuple[str, float]]:
         return [
             (str(stage["name"]), drift)
             for stage in stages
-            if (drift := _number(stage.get("drift_relative"))) is not None
+            if (drift := number(stage.get("drift_relative"))) is not None
         ]
     except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(path, error) from None
@@ -324,16 +335,5 @@ def _damaged(path: Path, error: Exception) -> RunError:
     return RunError(f"{path} cannot be read ({' '.join(str(error).split())}); copy the run directory again")
 
 
-def _number(value: Any) -> float | None:
-    if value is None or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _finite_numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    numbers = {str(key): _number(value) for key, value in values.items()}
-    return {key: number for key, number in numbers.items() if number is not None}
+    return {str(key): found for key, value in values.items() if (found := number(value)) is not None}

@@ -48,7 +48,7 @@ class DecodedImages:
     @classmethod
     def of(cls, data: ImageDataModule, split: str, *, augmented: bool) -> "DecodedImages | None":
         """Of a split of a configured datamodule; None where its augmentation needs the original images."""
-        dataset = data.dataset(split, augmented=augmented and data.augmentation.random)
+        dataset = data.dataset(split, augmented=augmented)
         about = {"data": data.source_name, "split": split, "after": "decoding"}
         if isinstance(dataset.transform, AffineAugment):
             return cls(dataset, dataset.transform, dataset.transform.kept.spec, about)

@@ -113,7 +113,6 @@ class Entry:
 
     def __init__(self, path: Path, meta: Meta, lock: FileLock | None = None) -> None:
         self.path, self.meta, self._lock = path, meta, lock
-        self.hit = True
         dtype = np.dtype(meta.dtype)
         self._starts = np.cumsum([0, *(shard.rows for shard in meta.shards)])
         # Copy-on-write: the files are never changed, and torch takes only writable arrays.

@@ -85,7 +85,7 @@ class Store:
                 lock.acquire()
         try:
             if not (self.root / key).is_dir():
-                self._clean(own=key)
+                self.clean(own=key)
                 folder = self.root / f".{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
                 with space_for(self.root):
                     folder.mkdir()
@@ -148,10 +148,6 @@ class Store:
                 removed.append(key)
         return removed
 
-    def clean(self) -> int:
-        """Remove what processes that were killed left behind; returns how many folders."""
-        return self._clean()
-
     def free_bytes(self) -> int:
         """Space left on the disk."""
         folder = self.root
@@ -159,8 +155,11 @@ class Store:
             folder = folder.parent
         return shutil.disk_usage(folder).free
 
-    def _clean(self, own: str | None = None) -> int:
-        """Leftovers of ``own``, whose build lock the caller holds, and of every entry that nobody is building."""
+    def clean(self, own: str | None = None) -> int:
+        """Remove what killed processes left of ``own``, whose build lock the caller holds, and of what nobody builds.
+
+        Returns: how many folders.
+        """
         leftovers = list(self.root.glob(".*.tmp")) if self.root.is_dir() else []
         removed = 0
         for folder in leftovers:

@@ -12,8 +12,8 @@ from headstart.strategies.contract import Count, RateMultiple, Strategy
 class LpFt(Strategy):
     """Train the head on the frozen backbone first, then everything, each phase with a schedule of its own.
 
-    A head that already fits keeps the first steps of fine-tuning from distorting the pretrained features. So that it goes
-    on fitting, BatchNorm layers stay as they are (``batchnorm=auto``).
+    A head that already fits keeps the first steps of fine-tuning from distorting the pretrained features. So that it
+    goes on fitting, BatchNorm layers stay as they are (``batchnorm=auto``).
 
     Reference: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
     ICLR 2022.

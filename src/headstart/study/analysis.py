@@ -18,7 +18,7 @@ from headstart.study.statistics import (
     aggregate_differences,
     mean_interval,
 )
-from headstart.system.console import duration
+from headstart.system.console import count_text, duration
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -379,11 +379,5 @@ def _declared(table: Table, name: str) -> str | None:
 
 
 def cost_text(name: str, value: float) -> str:
-    """A cost with its unit, in as few characters as are useful."""
-    if name.endswith("seconds"):
-        return duration(value)
-    unit = "B" if name.endswith("bytes") else ""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}{unit}"
-    return f"{value:.0f} {unit}".strip()
+    """A cost with its unit."""
+    return duration(value) if name.endswith("seconds") else count_text(value, "B" if name.endswith("bytes") else "")

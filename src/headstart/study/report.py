@@ -46,8 +46,12 @@ class Report:
     uncounted: tuple[tuple[str, str, str], ...]
 
     def summary(self) -> dict[str, Any]:
-        """What the page says, as plain containers: decisions, arms, comparisons."""
-        return _summary(self)
+        """What the page says, as plain containers: decisions, arms, comparisons, and the runs that no table counts."""
+        return {
+            "page": str(self.page),
+            "tables": [_table_summary(analysis, words) for analysis, words in self.analyses],
+            "uncounted": [dict(zip(("run", "status", "why"), row, strict=True)) for row in self.uncounted],
+        }
 
     def _repr_html_(self) -> str:
         """The page itself, for a notebook."""
@@ -118,18 +122,17 @@ def print_report(report: Report) -> None:
     from rich.markup import escape
 
     from headstart.study.sections import results_table
-    from headstart.system.console import get_console, plain_table
+    from headstart.system.console import get_console, number, plain_table
 
     console = get_console()
     for analysis, words in report.analyses:
-        grid = plain_table(escape(analysis.table.title))
         columns, rows = results_table(analysis)
         places = _fitting(columns, rows, console.width)
-        for place in places:
-            if rows[0][place].number:
-                grid.add_column(escape(columns[place].replace(" ", "\n")), justify="right", no_wrap=True)
-            else:
-                grid.add_column(escape(columns[place]), overflow="fold")
+        headings = (
+            number(escape(columns[place].replace(" ", "\n"))) if rows[0][place].number else escape(columns[place])
+            for place in places
+        )
+        grid = plain_table(escape(analysis.table.title), *headings)
         for cells in rows:
             shown = [cells[place] for place in places]
             grid.add_row(*(escape(f"{cell.text}\n{cell.small}" if cell.small else cell.text) for cell in shown))
@@ -141,9 +144,7 @@ def print_report(report: Report) -> None:
             console.print(f"  {escape(point)}")
         console.print()
     if report.uncounted:
-        grid = plain_table("Runs that are not counted")
-        for name in ("run", "status", "why"):
-            grid.add_column(name, overflow="fold")
+        grid = plain_table("Runs that are not counted", "run", "status", "why")
         for row in report.uncounted:
             grid.add_row(*map(escape, row))
         console.print(grid)
@@ -276,15 +277,6 @@ def _plots(folder: Path) -> Iterator[None]:
 def _states(folder: Path) -> dict[str, tuple[int, int]]:
     files = [path for path in folder.glob("*") if path.is_file() and path.name != LIST]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
-
-
-def _summary(report: Report) -> dict[str, Any]:
-    """Tables with their decisions, arms and comparisons, and the runs that no table counts."""
-    return {
-        "page": str(report.page),
-        "tables": [_table_summary(analysis, words) for analysis, words in report.analyses],
-        "uncounted": [dict(zip(("run", "status", "why"), row, strict=True)) for row in report.uncounted],
-    }
 
 
 def _table_summary(analysis: "Analysis", words: "Verdict") -> dict[str, Any]:

@@ -364,10 +364,6 @@ def _interval(metric: Metric, mean: MeanInterval | None) -> Cell:
     return Cell(metric.text(mean.mean), _range(metric.text, mean.low, mean.high), number=True)
 
 
-def _cost(arm: Arm, name: str) -> Cell:
-    return Cell(cost_text(name, arm.costs[name].mean) if name in arm.costs else DASH, number=True)
-
-
 def _range(text: Callable[[float], str], low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{text(low)} to {text(high)}"
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ConfigError
+from headstart.runs.reader import number
 from headstart.runs.result import higher_is_better
 from headstart.system.atomic import read_note, write_json
 from headstart.system.console import duration
 from headstart.system.locks import holding
+from headstart.system.options import shown
 
 if TYPE_CHECKING:
     from headstart.plots.style import Plot
@@ -68,7 +70,7 @@ def space_points(
             f"study.tuning.space.{strategy}={mine} must name keys with lists of values: {{optimizer.lr: [1e-3]}}"
         )
     axes = [
-        [(key, _text(value)) for value in values]
+        [(key, shown(value)) for value in values]
         for key, values in mine.items()
         if key not in given and not (absent and key.startswith(absent))
     ]
@@ -87,11 +89,9 @@ def edges(points: Sequence[Point], chosen: Point) -> list[str]:
     found = []
     for key, value in chosen:
         tried = {dict(point)[key] for point in points}
-        numbers = [_number(text) for text in tried]
-        if len(tried) > 1 and all(number is not None for number in numbers):
-            known = [number for number in numbers if number is not None]
-            if _number(value) in (min(known), max(known)):
-                found.append(key)
+        numbers = [known for text in tried if (known := number(text)) is not None]
+        if 1 < len(tried) == len(numbers) and number(value) in (min(numbers), max(numbers)):
+            found.append(key)
     return found
 
 
@@ -214,19 +214,6 @@ def read_tuning(study: Path) -> dict[str, Any]:
                 "higher_is_better": bool(told["higher_is_better"]), "arms": arms}  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _score(value: Any) -> float | None:

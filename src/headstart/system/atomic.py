@@ -60,13 +60,14 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
-def read_note(path: str | Path) -> Any:
-    """What :func:`write_json` wrote; an empty dict where there is nothing, or nothing legible."""
+def read_note(path: str | Path) -> dict[str, Any]:
+    """What :func:`write_json` wrote; an empty dict where there is nothing, or no legible one."""
     try:
         check_regular(path)
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
+    return values if isinstance(values, dict) else {}
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from typing import IO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from headstart.system.names import legible
@@ -77,11 +77,36 @@ def only_copied() -> Iterator[None]:
         _unseen.pop()
 
 
-def plain_table(title: str = "") -> Table:
-    """An empty table with a line under its heading, as every command shows one; ``title`` may hold markup."""
+def plain_table(title: str = "", *columns: str | Column) -> Table:
+    """An empty table with a line under its heading, as every command shows one; ``title`` may hold markup.
+
+    Args:
+        title: may be empty.
+        columns: of texts, which are broken where they are too long, by their headings; others as they are.
+    """
+    made = [Column(one, overflow="fold") if isinstance(one, str) else one for one in columns]
     return Table(
-        title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+        *made,
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
     )
+
+
+def number(heading: str) -> Column:
+    """A column of numbers, which are never broken."""
+    return Column(heading, justify="right", no_wrap=True)
+
+
+def count_text(number: float, unit: str = "") -> str:
+    """In as few characters as are useful: ``11.2 M``, ``29 kB``, ``950``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}{unit}"
+    return f"{number:.0f} {unit}".strip()
 
 
 def duration(seconds: float) -> str:

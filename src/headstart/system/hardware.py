@@ -97,19 +97,6 @@ def variable_set(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Within the block, torch shares an operation among this many threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def hardware_text(hardware: Hardware) -> str:
     """As one line, for a variable or a file."""
     return json.dumps(asdict(hardware))

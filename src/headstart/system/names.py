@@ -32,6 +32,12 @@ def cell(text: str) -> str:
     return text
 
 
+def some(names: Iterable[str], limit: int = 3) -> str:
+    """The first of the names, and how many more there are."""
+    known = list(names)
+    return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
+
+
 def override(key: str, value: object) -> str:
     """``key=value`` of a text as Hydra takes it: in quotes where its grammar would read something else, or nothing."""
     text = str(value)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from headstart.config import ResolvedRun
@@ -68,14 +67,13 @@ def finish_loggers(loggers: Iterable[Logger], *, exit_code: int = 0) -> None:
         try:
             if not isinstance(logger, WandbLogger):
                 logger.finalize("success" if exit_code == 0 else "failed")
-            elif _is_rank_zero():
+            else:
                 logger.experiment.finish(exit_code=exit_code)
         except Exception as error:  # a result must not be lost to a logger
             _log.debug("closing a logger failed", exc_info=True)
             show(f"{type(logger).__name__} could not be closed: {error}")
 
 
-@rank_zero_only
 def log_outcome(
     loggers: Iterable[Logger],
     *,
@@ -144,13 +142,11 @@ def _tensorboard_outcome(logger: TensorBoardLogger, metrics: Mapping[str, float]
 
 
 def _wandb(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logger]:
-    run = None
-    if _is_rank_zero():
-        run = start_wandb(options, run_dir, resolved)
-        if run is None:  # disabled
-            return []
+    run = start_wandb(options, run_dir, resolved)
+    if run is None:  # disabled
+        return []
     log_model: Literal["all"] | bool = options.get("log_model") or False
-    if log_model and run is not None and run.settings.mode != "online":
+    if log_model and run.settings.mode != "online":
         show("wandb: logger.wandb.log_model uploads nothing while offline; the checkpoint stays in the run directory.")
         log_model = False
     return [WandbLogger(experiment=run, save_dir=str(run_dir), id=stable_id(resolved), log_model=log_model)]
@@ -166,7 +162,7 @@ def _mlflow(options: Options, run_dir: Path, resolved: ResolvedRun) -> list[Logg
         store.mkdir(parents=True, exist_ok=True)
         uri, artifacts = f"sqlite:///{store.as_posix()}/mlflow.db", (store / "mlflow-artifacts").as_uri()
     experiment, identity = options.get("experiment_name") or resolved.study, stable_id(resolved)
-    earlier = _mlflow_run(uri, experiment, identity) if _is_rank_zero() else None
+    earlier = _mlflow_run(uri, experiment, identity)
     logger = MLFlowLogger(
         experiment_name=experiment,
         run_name=resolved.key,
@@ -202,7 +198,3 @@ def _mlflow_outcome(logger: MLFlowLogger, metrics: Mapping[str, float], plots: S
 def _printable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Only numbers and text: what TensorBoard and MLflow show as they are."""
     return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in values.items()}
-
-
-def _is_rank_zero() -> bool:
-    return int(getattr(rank_zero_only, "rank", 0)) == 0

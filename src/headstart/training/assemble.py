@@ -15,6 +15,7 @@ from headstart.backbones.maps import gather
 from headstart.config.rules import STAGES
 from headstart.config.settings import Component, RunSettings, TrainerSettings
 from headstart.data.datamodule import ImageDataModule
+from headstart.data.input_spec import pair
 from headstart.model.description import ModelInfo
 from headstart.strategies.contract import Strategy
 from headstart.strategies.modifiers import on_images, phases_after_head, without
@@ -59,7 +60,7 @@ def build_backbone(choice: Component, weights: ResolvedWeights, *, seed: int, im
         image_size: pixels, or height and width; None: what the weights expect.
     """
     seed_stream(seed, "backbone")
-    backbone: Backbone = choice.without("weights").partial()(weights=weights, image_size=_pair(image_size))
+    backbone: Backbone = choice.without("weights").partial()(weights=weights, image_size=pair(image_size))
     return backbone
 
 
@@ -125,12 +126,3 @@ def _fused(choice: Component, trainer: TrainerSettings) -> dict[str, bool]:
 def wants_channels_last(choice: bool | str, backbone: Backbone) -> bool:
     """Whether images and convolutions have their channels last."""
     return backbone.features.layout == "NCHW" if choice == "auto" else bool(choice)
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    if isinstance(size, int):
-        return (size, size)
-    height, width = size
-    return (int(height), int(width))

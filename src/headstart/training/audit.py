@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from headstart.errors import AuditError
@@ -13,7 +13,7 @@ from headstart.model.description import ModelInfo
 from headstart.model.modes import BatchNormMode, apply_modes, moving_buffers, named_state
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
-from headstart.system.console import plain_table
+from headstart.system.console import number, plain_table
 from headstart.system.digests import digest
 from headstart.training.rates import RatePlan
 
@@ -70,11 +70,8 @@ def stage_rows(
 
 def audit_table(rows: Sequence[StageRow], *, title: str = "") -> Table:
     """What will learn, a stage a line: parameters, how many learn, effective learning rate, mode."""
-    table = plain_table(title)
-    table.add_column("stage", no_wrap=True)
-    for name in ("parameters", "trainable", "learning rate"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("mode", no_wrap=True)
+    stage, mode = (Column(name, no_wrap=True) for name in ("stage", "mode"))
+    table = plain_table(title, stage, *map(number, ("parameters", "trainable", "learning rate")), mode)
     for row in rows:
         trainable = f"{row.trainable:,}" if row.trainable else "frozen"
         style = "" if row.trainable else "dim"

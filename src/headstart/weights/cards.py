@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from headstart.data.input_spec import InputSpec
 from headstart.errors import WeightsError
 from headstart.system.regular import check_regular
 
 Card = Mapping[str, Any]
-
-_HEADER_LIMIT = 100_000_000
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -41,15 +41,10 @@ def header_card(path: Path) -> dict[str, Any]:
         return {}
     try:
         check_regular(path)
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= _HEADER_LIMIT:
-                return {}
-            header = json.loads(file.read(length))
-    except (OSError, ValueError, RecursionError):
+        with safe_open(path, "numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
         return {}  # Loading the file says what is wrong with it.
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    return dict(metadata) if isinstance(metadata, dict) else {}
 
 
 def architecture(card: Card) -> str:

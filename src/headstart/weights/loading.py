@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from headstart.errors import WeightsError
 from headstart.system.digest_memory import digest_file
+from headstart.system.names import some
 from headstart.weights import cards
 from headstart.weights.hub import HubEntry, cached_file, torch_cache_dir
 from headstart.weights.packages import timm_name
@@ -34,7 +35,6 @@ _WRAPPERS = frozenset(
 )
 # And a state dict inside a checkpoint.
 _HOLDERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "network")
-_SHOWN = 4
 _ANSWER_S = 10.0
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -113,7 +113,7 @@ def report(weights: ResolvedWeights, loaded: Loaded, kept: Mapping[str, Tensor])
     if missing:
         raise WeightsError(
             f"{loaded.path}: {len(missing)} of the backbone's {len(kept)} tensors are not in the file "
-            f"({_some(missing)}); it is of another network, or incomplete"
+            f"({some(missing, 4)}); it is of another network, or incomplete"
         )
     return WeightsReport(
         source=weights.source,
@@ -318,7 +318,7 @@ def _converted(network: nn.Module, state: State, targets: Mapping[str, Tensor], 
         else:
             resized = [n for n, t in state.items() if n in before and before[n].shape != t.shape]
             if resized:
-                notes.append(f"resampled to the image size: {_some(resized)}")
+                notes.append(f"resampled to the image size: {some(resized, 4)}")
     config = getattr(network, "pretrained_cfg", {})
     first = config.get("first_conv") or ()
     for name in (first,) if isinstance(first, str) else first:
@@ -340,14 +340,14 @@ def _check(network: nn.Module, state: State, targets: Mapping[str, Tensor], load
     name = getattr(network, "pretrained_cfg", {}).get("architecture") or type(network).__name__
     if not matched:
         raise WeightsError(
-            f"{path}: none of its {len(state)} tensors ({_some(state)}) has a name of {name} ({_some(targets)}); "
+            f"{path}: none of its {len(state)} tensors ({some(state, 4)}) has a name of {name} ({some(targets, 4)}); "
             "it is of another network, or its names need another prefix"
         )
     wrong = [key for key in matched if state[key].shape != targets[key].shape]
     broken = [key for key in matched if state[key].is_floating_point() and not state[key].isfinite().all()]
     if broken and not wrong:
         raise WeightsError(
-            f"{path}: {len(broken)} tensors hold NaN or infinite values ({_some(sorted(broken))}); their training "
+            f"{path}: {len(broken)} tensors hold NaN or infinite values ({some(sorted(broken), 4)}); their training "
             "diverged, or the file is damaged: give another"
         )
     if wrong:
@@ -362,14 +362,8 @@ def _check_surplus(surplus: Sequence[str], allowed: Sequence[str], loaded: Loade
     refused = [name for name in surplus if not any(fnmatchcase(name, pattern) for pattern in allowed)]
     if refused:
         raise WeightsError(
-            f"{loaded.path}: {len(refused)} of its tensors are not in the backbone ({_some(refused)}); it is of "
+            f"{loaded.path}: {len(refused)} of its tensors are not in the backbone ({some(refused, 4)}); it is of "
             "another network, or allow by name what may be left out: 'backbone.allow_unexpected=[head.*]'"
         )
     if surplus:
-        loaded.notes.append(f"left out, as backbone.allow_unexpected says: {_some(surplus)}")
-
-
-def _some(names: Any) -> str:
-    shown = list(names)
-    more = f", … {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more
+        loaded.notes.append(f"left out, as backbone.allow_unexpected says: {some(surplus, 4)}")

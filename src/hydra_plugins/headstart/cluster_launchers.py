@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra_plugins.headstart.launcher import ProcessLauncher, plain
+from hydra_plugins.headstart.launcher import ProcessLauncher
 
 if TYPE_CHECKING:
     from headstart.launch.jobs import Job
@@ -25,6 +25,7 @@ class ClusterLauncher(ProcessLauncher):
     """
 
     def __init__(self, **choices: Any) -> None:
+        from headstart.config.compose import plain
         from headstart.launch.pool import PoolSettings
 
         settings = {field.name: choices.pop(field.name) for field in fields(PoolSettings) if field.name in choices}

@@ -1,13 +1,13 @@
 """``hydra/launcher=process`` and ``fused``: each job of a sweep in a process of its own, or many heads in one."""
 
 import atexit
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from headstart.launch.jobs import Job
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
 
 # What a job's process does with its arguments.
 ENTRY = "headstart.commands.cli:train_main"
-
-
-def plain(choices: Mapping[str, Any]) -> dict[str, Any]:
-    """As Python has them what Hydra gives as sections and lists of its own."""
-    return {
-        name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for name, value in choices.items()
-    }
 
 
 class ProcessLauncher(Launcher):
@@ -33,6 +25,7 @@ class ProcessLauncher(Launcher):
     """
 
     def __init__(self, **settings: Any) -> None:
+        from headstart.config.compose import plain
         from headstart.launch.pool import PoolSettings
 
         self.settings = PoolSettings(**plain(settings))

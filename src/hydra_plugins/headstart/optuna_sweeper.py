@@ -9,8 +9,6 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.headstart.launcher import plain
-
 
 class OptunaSweeper(Sweeper):
     """Asks a current Optuna what to try next.
@@ -25,6 +23,8 @@ class OptunaSweeper(Sweeper):
     def __init__(
         self, per: str = "strategy", params: Mapping[str, str] | None = None, report: bool = True, **settings: Any
     ) -> None:
+        from headstart.config.compose import plain
+
         self.per, self.report, self.settings = per, report, plain(settings)
         self.params = dict(params or {})
 

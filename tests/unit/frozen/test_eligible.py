@@ -7,7 +7,7 @@ import pytest
 
 from headstart.config import ResolvedRun, compose, resolve_run
 from headstart.frozen.eligible import _FOLLOWED, _USUAL, obstacle, shared_part
-from headstart.launch.request import answer_path, read_answer, read_request, write_answer, write_request
+from headstart.launch.request import read_request, write_request
 
 
 @pytest.fixture
@@ -108,8 +108,3 @@ def test_a_request_arrives_as_it_was(resolved: Callable, tmp_path: Path):
     path = tmp_path / "request.json"
     write_request(path, runs)
     assert read_request(path) == runs
-    assert read_answer(path) == {}
-    write_answer(path, {"f": "why"})
-    assert read_answer(path) == {"f": "why"}
-    answer_path(path).write_text("{torn")
-    assert read_answer(path) == {}

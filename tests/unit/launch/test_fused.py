@@ -13,9 +13,10 @@ from headstart.config import compose, resolve_run
 from headstart.launch.fused import FusedPool
 from headstart.launch.jobs import Job, Outcome
 from headstart.launch.pool import PoolSettings, run_jobs
-from headstart.launch.request import read_request, write_answer
+from headstart.launch.request import answer_path, read_request
 from headstart.runs.directory import RunDirectory
 from headstart.runs.result import failed_result, write_result
+from headstart.system.atomic import write_json
 
 
 class Together(ScriptedWorkers):
@@ -148,7 +149,7 @@ def test_what_is_handed_back_trains_alone(
 ):
     def behave(runs: list[RunDirectory], request: Path) -> int:
         write_result(runs[0].path, finished(fingerprint=runs[0].fingerprint))
-        write_answer(request, {runs[1].fingerprint: "its head is strange"})
+        write_json(answer_path(request), {runs[1].fingerprint: "its head is strange"})
         return 0
 
     workers.group = behave

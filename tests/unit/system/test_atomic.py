@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.system.atomic import atomic_path, atomic_write, copy_file, remove_leftovers, write_json, write_rows
+from headstart.system.atomic import (
+    atomic_path,
+    atomic_write,
+    copy_file,
+    read_note,
+    remove_leftovers,
+    write_json,
+    write_rows,
+)
 
 
 def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path):
@@ -76,6 +84,16 @@ def test_leftovers_are_files_under_temporary_names(tmp_path: Path):
     remove_leftovers(tmp_path)
     remove_leftovers(tmp_path / "nowhere")
     assert {path.name for path in tmp_path.iterdir()} == {".hidden", "notes.tmp", ".folder.tmp"}
+
+
+def test_a_note_is_read_as_it_was_written_and_is_empty_where_it_is_none(tmp_path: Path):
+    path = tmp_path / "note.json"
+    assert read_note(path) == {}
+    write_json(path, {"f": "why"})
+    assert read_note(path) == {"f": "why"}
+    for text in ("{torn", "[1]", "[" * 100_000):
+        path.write_text(text)
+        assert read_note(path) == {}
 
 
 def test_text_that_is_no_utf8_is_written_legibly(tmp_path: Path) -> None:
