@@ -6,6 +6,7 @@ again while they are imported takes a fifth of the imports' time; once more at e
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
@@ -25,6 +26,9 @@ INTERRUPTED = 130
 DEAF_S = 10.0
 """How long a process that was told to go may stay where Python hears no signals."""
 
+# Names of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
 _whole = False
 _heard = threading.Event()
 
@@ -37,6 +41,7 @@ def whole_process(command: str) -> NoReturn:
     """
     global _whole
     _whole = True
+    keep_freed_memory()
     module, _, function = command.partition(":")
     try:
         code = getattr(importlib.import_module(module), function)()
@@ -51,6 +56,22 @@ def whole_process(command: str) -> NoReturn:
         traceback.print_exc()
         code = 1
     leave(code)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory of tensors that are gone for the next ones, where it can be told to.
+
+    By itself glibc asks the kernel for every large block anew and gives it back at once, and the kernel clears each
+    page on first use. On a CPU that can take longer than the layer whose output the block is: without, depthwise
+    convolutions of 224 pixels ran 1.4 to 2.3 times as fast, ResNets 1.05 to 1.15 times, with a tenth more memory
+    (experiments/speed).
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return  # somebody chose
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # of another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -162,3 +163,18 @@ def test_outside_the_block_everything_is_as_it_was():
     with terminable(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.parametrize(("variables", "kept"), [({}, True), ({"MALLOC_ARENA_MAX": "2"}, False)])
+def test_memory_of_what_is_gone_is_kept_for_the_next_unless_somebody_chose(variables: dict[str, str], kept: bool):
+    code = (
+        "import numpy as np\nfrom headstart.system.interpreter import keep_freed_memory\n"
+        "def pages(): return int(open('/proc/self/statm').read().split()[1])\n"
+        "keep_freed_memory()\nbefore = pages()\nblock = np.ones(16 << 20)\ndel block\nprint(pages() - before)"
+    )
+    given = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=given | variables, check=True
+    )
+    assert (int(done.stdout) * os.sysconf("SC_PAGE_SIZE") > 100 << 20) is kept
