@@ -122,7 +122,7 @@ def test_a_damaged_run_is_not_extended(train):
         train("extend=true", "trainer.max_epochs=3")
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut"])
+@pytest.mark.parametrize("harm", ["flip", pytest.param("cut", marks=pytest.mark.slow)])
 def test_a_damaged_shared_file_is_written_again(train, harm: str):
     first = train()
     (shared,) = (first.path.parent / ".frozen").iterdir()

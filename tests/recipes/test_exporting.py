@@ -44,7 +44,7 @@ def probabilities(run: Path, images: list[np.ndarray]) -> np.ndarray:
     return np.array([found.probabilities for found in headstart.load(run).predict(images)])
 
 
-@pytest.mark.parametrize("preprocess", [False, True])
+@pytest.mark.parametrize("preprocess", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_onnxruntime_alone_gives_the_runs_answers(
     run: Path, tmp_path: Path, preprocess: bool, capsys: pytest.CaptureFixture
 ):
@@ -115,7 +115,7 @@ def test_torch_and_plain_timm_give_the_runs_answers(run: Path, tmp_path: Path, c
     assert "have the same class" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("fit", ["pad", *(pytest.param(fit, marks=pytest.mark.slow) for fit in ("crop", "squash"))])
 def test_every_export_fits_images_as_the_run_did(
     train: Callable, tmp_path: Path, fit: str, capsys: pytest.CaptureFixture
 ):

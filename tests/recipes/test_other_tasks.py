@@ -57,7 +57,7 @@ def train_table(train):
     return run
 
 
-@pytest.mark.parametrize("strategy", ["freeze", "full"])
+@pytest.mark.parametrize("strategy", ["freeze", pytest.param("full", marks=pytest.mark.slow)])
 def test_numbers_are_learnt_stored_drawn_and_predicted(train_table, tables, strategy: str, tmp_path: Path):
     run, result = train_table(tables("numbers"), "regression", f"strategy={strategy}", "callbacks.plots=true")
     assert result.data["classes"] == ["brightness", "redness"]

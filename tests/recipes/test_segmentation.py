@@ -74,7 +74,7 @@ def ious(network: torch.nn.Module, batches) -> np.ndarray:
     [
         "freeze",
         "partial",
-        "full",
+        pytest.param("full", marks=pytest.mark.slow),
         pytest.param("lora", marks=pytest.mark.slow),
         pytest.param("lp_ft", marks=pytest.mark.slow),
     ],

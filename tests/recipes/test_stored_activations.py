@@ -50,7 +50,7 @@ def test_requiring_fails_with_the_reason(train: Callable):
 def test_a_run_killed_while_storing_leaves_nothing_that_looks_usable(start: Callable, tiny, folder: Path):
     choices = [*tiny, "datamodule.shots=null", "datamodule.augment=none", f"paths.cache_dir={folder}"]
     store = folder / "activations"
-    process = start(*choices, "datamodule.image_size=224")
+    process = start(*choices, "datamodule.image_size=128")
     deadline = time.time() + 120
     while not list(store.glob(".*.tmp/*.bin")):
         assert process.poll() is None

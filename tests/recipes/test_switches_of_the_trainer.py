@@ -39,8 +39,9 @@ def test_the_share_that_is_asked_for_is_enough(train):
     "overrides",
     [
         ["datamodule.drop_last=true"],
-        ["batchnorm=eval"],
-        ["datamodule.image_size=64"],  # the last layer sees four values of one image
+        pytest.param(["batchnorm=eval"], marks=pytest.mark.slow),
+        # The last layer sees four values of one image.
+        pytest.param(["datamodule.image_size=64"], marks=pytest.mark.slow),
         ["strategy=freeze"],
     ],
 )

@@ -122,8 +122,15 @@ def test_rates_in_the_optimizer_are_the_stated_ones():
         assert rates == pytest.approx(run.module.plan.rates(epoch + batch / batches))
 
 
-@pytest.mark.parametrize("strategy", [Full(), Gradual()], ids=["full", "gradual"])
-@pytest.mark.parametrize("stop", [1, 2])
+@pytest.mark.parametrize(
+    ("strategy", "stop"),
+    [
+        pytest.param(Full(), 1, marks=pytest.mark.slow),
+        pytest.param(Full(), 2, marks=pytest.mark.slow),
+        pytest.param(Gradual(), 1, marks=pytest.mark.slow),
+        (Gradual(), 2),
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(strategy, stop, tmp_path: Path):
     whole = tiny_run(strategy, backbone=BACKBONES["BatchNorm"], max_epochs=3)
     whole.fit()
