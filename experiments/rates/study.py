@@ -106,7 +106,9 @@ def summarise(rows: list[dict[str, str]]) -> None:
         groups[row["strategy"], row["epochs"], row["network"]][row["setting"]][row["data"]] = float(row["val/acc"])
     print("| strategy | epochs | network | setting | mean val/acc | below the best, mean | at worst | data sets |")
     print("|---|---|---|---|---|---|---|---|")
-    for (strategy, epochs, network), settings in groups.items():
+    for (strategy, epochs, network), found in groups.items():
+        most = max(map(len, found.values()))
+        settings = {setting: scores for setting, scores in found.items() if len(scores) == most}
         common = set.intersection(*(set(scores) for scores in settings.values()))
         best = {data: max(scores[data] for scores in settings.values()) for data in common}
         for setting, scores in settings.items():
@@ -115,6 +117,16 @@ def summarise(rows: list[dict[str, str]]) -> None:
                 means = (mean(scores[data] for data in common), mean(gaps), max(gaps))
                 numbers = " | ".join(f"{100 * value:.1f}" for value in means)
                 print(f"| {strategy} | {epochs} | {network} | `{setting}` | {numbers} | {len(common)} |")
+    print("\n| strategy, 8 epochs | network | first version | now | difference | at worst |")
+    print("|---|---|---|---|---|---|")
+    for strategy, (first, now) in CHANGED.items():
+        for network in NETWORKS:
+            before, after = (groups[strategy, "8", network].get(setting, {}) for setting in (first, now))
+            gains = [after[data] - before[data] for data in before.keys() & after.keys()]
+            if gains:
+                means = [mean(scores[data] for data in before.keys() & after.keys()) for scores in (before, after)]
+                numbers = " | ".join(f"{100 * value:.1f}" for value in (*means, mean(gains), min(gains)))
+                print(f"| {strategy} | {network} | {numbers} |")
 
 
 if __name__ == "__main__":

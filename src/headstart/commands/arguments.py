@@ -88,7 +88,7 @@ def add_images(parser: argparse.ArgumentParser, what: str) -> None:
         "--precision",
         choices=("32-true", "run"),
         default="32-true",
-        help="run: as the run computes (bf16-mixed on most hardware), so that what it has stored of these images is "
+        help="run: as the run computes (bf16-mixed where that is fast), so that what it has stored of these images is "
         "read instead of made again; 32-true reads what was stored in 32 bits (default: 32-true)",
     )
 

@@ -17,8 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Look at a data set before training: classes and splits, kinds and sizes of files, damaged ones, "
         "the same picture twice (resized, encoded anew or mirrored), and what the network will see. Prints a summary "
         "and writes data.html.",
-        epilog="Of finished runs, the data are looked at, and the images whose label surprises models that were not "
-        "trained on them, most likely labelled wrongly, are listed in suspects.csv, a table to correct.",
+        epilog="Of finished runs, suspects.csv also lists the images whose label surprises models that were not "
+        "trained on them, the most surprising first: labelled wrongly, or just hard, so look at each.",
     )
     parser.add_argument(
         "choices",

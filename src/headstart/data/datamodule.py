@@ -74,7 +74,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         fold: the one that is the test split, from 0.
         group_pattern: a regular expression; images in whose ids it finds the same are in one split.
         on_leak: what to do where the same image is in two splits: ``error``, ``drop`` it from the training or
-            ``ignore``; None: an error, for published data sets with splits of their own a warning.
+            ``ignore`` it, with a warning; None: ``error``, for published sets with splits of their own ``ignore``.
         sampler: ``balanced`` shows every class equally often (:class:`headstart.data.sampler.EpochSampler`); None:
             every image once an epoch.
         steps_per_epoch: batches an epoch, from as many passes over the images as it takes; None: one pass.
