@@ -111,6 +111,7 @@ def test_torch_and_plain_timm_give_the_runs_answers(run: Path, tmp_path: Path, c
     assert config["label_names"] == list(model.classes)
     card = (tmp_path / "folder" / "README.md").read_text()
     assert "local-dir:" in card
+    assert '.convert("RGB")' in card
     assert f"| val/acc | {model.result.metrics['val/acc']:.4f} |" in card
     assert "have the same class" in capsys.readouterr().out
 

@@ -61,7 +61,7 @@ class TimmBackbone(Backbone):
         self.input_spec = input_spec_of(identifier, weights, channels=in_channels, image_size=image_size)
         built = build_network(identifier, weights, self.input_spec, options, allow_unexpected=allow_unexpected)
         self.network: Any = built.network
-        self._keeps_pre_logits = False
+        self._keeps_pre_logits = self._cut_short = False
         self._cut_to_features(keep=pre_logits == "keep")
         if built.loaded is None:
             self.weights = WeightsReport("none", notes=("random weights",))
@@ -70,7 +70,7 @@ class TimmBackbone(Backbone):
         # A classifier over other features than these is of no use to anyone.
         classifier = built.classifier
         fits = classifier is not None and classifier.weight.shape[1] == self.features.dim
-        self.source_classifier = classifier if fits else None
+        self.source_classifier = classifier if fits and not self._cut_short else None
 
     def forward_features(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` images to features ``(B, *features.shape)``."""
@@ -92,7 +92,8 @@ class TimmBackbone(Backbone):
         # Where the features are several tensors, the network itself must say how they become one.
         self._keeps_pre_logits = in_map.output is None or (keep and bool(between))
         kept = whole if self._keeps_pre_logits else in_map
-        if between and not self._keeps_pre_logits:
+        self._cut_short = bool(between) and not self._keeps_pre_logits
+        if self._cut_short:
             names = sorted({name.rpartition(".")[0] for name in between})
             _log.info("%s without its pretrained %s; backbone.pre_logits=keep has them", self.name, ", ".join(names))
         prune(network, kept)

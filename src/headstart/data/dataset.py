@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from headstart.data.affine import AffineAugment, draws
 from headstart.data.images import MAX_PIXELS, read_image
 from headstart.data.records import Records
+from headstart.data.sources.encoded import Encoded
 from headstart.data.transforms import EvalTransform, TrainTransform
 
 # Of masks, at the size that images are kept at; the others are read anew.
@@ -64,6 +65,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         image = self.records.images[index]
         if isinstance(image, Path):
             return read_image(image, self.channels, max_pixels=self.max_pixels)
+        if isinstance(image, Encoded):
+            return Image.fromarray(image.draw(self.channels))
         pixels = image if isinstance(image, np.ndarray) else image.draw()
         return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
 

@@ -83,6 +83,7 @@ def write_model_card(folder: Path, card: Mapping[str, Any], agreement: Agreement
     """``README.md``: what it is, how good it is, and five lines that use it."""
     sizes = ", ".join(f"{count:,} {split}" for split, count in card["data"]["sizes"].items())
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card["metrics"].items() if value is not None)
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[card["input_spec"]["channels"]]
     text = f"""---
 library_name: timm
 tags: [image-classification, timm, headstart]
@@ -100,7 +101,7 @@ import timm, torch
 from PIL import Image
 model = timm.create_model("local-dir:.", pretrained=True).eval()
 prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-print(model(prepare(Image.open("image.jpg").convert("RGB"))[None]).softmax(-1))
+print(model(prepare(Image.open("image.jpg").convert("{mode}"))[None]).softmax(-1))
 ```
 
 The order of the probabilities is that of `label_names` in `config.json`. `preprocessing.json` has every step of the

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from headstart.config.settings import Component
 from headstart.data.dataset import ImageDataset
+from headstart.data.images import MAX_PIXELS
 from headstart.data.manifest import KIND_OF_TASK
 from headstart.data.records import Records, Source
 from headstart.data.targets import as_numbers, only_classes
@@ -127,7 +128,7 @@ def evaluate(
         compared.append(compare(other.path.name, (model.task, found), (other.task, second)))
     per_class = model.task.per_class(found.outputs, torch.from_numpy(found.targets))
     _write(folder, model, found, per_class, compared)
-    datasets = [_dataset(model, part) for part in parts]
+    datasets = [_dataset(model, part, choice) for part in parts]
     images = Decoded([(dataset, place) for dataset in datasets for place in range(len(dataset))])
     title = f"{found.data} ({found.split})"
     pictures = draw_answers(folder, title, model.task, found.targets, found.probabilities, images)
@@ -142,7 +143,7 @@ def answered(
     source = _source(model, choice)
     name, parts = _chosen(source, split)
     parts = [replace(part, targets=_as_the_model_counts(part.targets, source, model)) for part in parts]
-    answered = [_outputs(model, part, batch_size=batch_size, device=device) for part in parts]
+    answered = [_outputs(model, _dataset(model, part, choice), batch_size=batch_size, device=device) for part in parts]
     whole, labels = (torch.cat(column) for column in zip(*answered, strict=True))
     targets = labels.numpy()
     probabilities = model.task.probabilities(whole).numpy()
@@ -238,15 +239,16 @@ def _as_the_model_counts(targets: np.ndarray, source: Source, model: Model) -> n
     return sorted_targets
 
 
-def _dataset(model: Model, records: Records) -> ImageDataset:
-    return ImageDataset(records, model.transform, channels=model.transform.spec.channels, seed=0)
+def _dataset(model: Model, records: Records, choice: Component) -> ImageDataset:
+    most = choice.arguments.get("max_pixels", MAX_PIXELS)
+    return ImageDataset(records, model.transform, channels=model.transform.spec.channels, seed=0, max_pixels=most)
 
 
-def _outputs(model: Model, records: Records, *, batch_size: int, device: str) -> tuple[Tensor, Tensor]:
+def _outputs(model: Model, dataset: ImageDataset, *, batch_size: int, device: str) -> tuple[Tensor, Tensor]:
     """``(N, outputs)`` before the activation with their targets, as :meth:`Task.rows` keeps them, on the CPU."""
     place, network = find_device(device), model.network
     network.to(place).eval()
-    batches = DataLoader(_dataset(model, records), batch_size=batch_size)
+    batches = DataLoader(dataset, batch_size=batch_size)
     with torch.inference_mode():
         rows = [
             model.task.rows(network(batch["images"].to(place)).float().cpu(), batch["targets"]) for batch in batches

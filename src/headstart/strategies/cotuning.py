@@ -105,7 +105,10 @@ def direct_relationship(probabilities: "Tensor", targets: "Tensor", classes: int
     """``p(y_s | y_t)`` ``(classes, source classes)``: the mean of ``(N, source classes)`` over each class."""
     import torch
 
-    return torch.stack([probabilities[targets == number].mean(dim=0) for number in range(classes)])
+    # Of a class without training images nothing is known.
+    unknown = torch.full_like(probabilities[:1], 1 / probabilities.shape[1])
+    rows = (probabilities[targets == number] for number in range(classes))
+    return torch.stack([(own if len(own) else unknown).mean(dim=0) for own in rows])
 
 
 def reverse_relationship(probabilities: "Tensor", targets: "Tensor", classes: int) -> "Tensor":
@@ -116,7 +119,7 @@ def reverse_relationship(probabilities: "Tensor", targets: "Tensor", classes: in
     from sklearn.model_selection import GridSearchCV
 
     values, labels = probabilities.double().numpy(), targets.numpy()
-    folds = min(5, int(np.bincount(labels, minlength=classes).min()))
+    folds = min(5, int(np.unique(labels, return_counts=True)[1].min()))
     regression = LogisticRegression(fit_intercept=False, max_iter=5000)
     if folds > 1:
         strengths = {"C": [0.1, 1.0, 10.0, 100.0, 1000.0]}
@@ -127,4 +130,7 @@ def reverse_relationship(probabilities: "Tensor", targets: "Tensor", classes: in
     # What the regression makes of an image that is surely of one source class.
     target_given_source = regression.predict_proba(np.eye(values.shape[1]))
     joint = target_given_source * values.mean(axis=0)[:, None]
-    return torch.from_numpy((joint / joint.sum(axis=0)).T.copy()).float()
+    # Of a class without training images nothing is known.
+    found = np.full((classes, values.shape[1]), 1 / values.shape[1])
+    found[regression.classes_] = (joint / joint.sum(axis=0)).T
+    return torch.from_numpy(found).float()

@@ -70,8 +70,9 @@ def keep_freed_memory() -> None:
         return  # somebody chose
     with contextlib.suppress(AttributeError, OSError, TypeError):  # of another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        # Before version 2.35 no more than 32 MiB are accepted. The second setting alone would fix the first at 128 KiB.
+        if mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 32 << 20):
+            mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @contextmanager

@@ -89,7 +89,9 @@ def _weights(
         targets = torch.as_tensor(train_targets)
         if targets.ndim == 2 and not shares:
             present = targets.float().sum(dim=0)
-            return torch.where(present > 0, (len(targets) - present) / present.clamp(min=1), 1.0)
+            # A label on every image, or on none, has nothing to be weighed against.
+            known = (present > 0) & (present < len(targets))
+            return torch.where(known, (len(targets) - present) / present.clamp(min=1), 1.0)
         counts = targets.double().sum(dim=0) if shares else torch.bincount(targets, minlength=classes)
         # A class without training images has no loss to weigh.
         return torch.where(counts > 0, counts.sum() / (classes * counts.where(counts > 0, 1)), 0.0).float()

@@ -46,7 +46,7 @@ class Regression(Task):
         elif train_targets is not None:
             values = np.asarray(train_targets, dtype=np.float64).reshape(len(train_targets), -1)
             mean, std = values.mean(axis=0), values.std(axis=0)
-            for name, value, spread in zip(self.classes, mean, std, strict=False):
+            for name, value, spread in zip(self.classes, mean, np.ptp(values, axis=0), strict=False):
                 if not spread > 0:
                     raise ConfigError(
                         f"{name} is {value:g} on every training image, so there is nothing to learn; leave it out of "

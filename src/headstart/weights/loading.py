@@ -88,6 +88,7 @@ def load_file(network: nn.Module, weights: ResolvedWeights, allow_unexpected: Se
     state = {name: (t.float() if t.is_floating_point() else t).contiguous() for name, t in state.items()}
     loaded.classifier = take_classifier(state, classifiers)
     targets = {name: tensor for name, tensor in targets.items() if not _is_classifier(name, classifiers)}
+    state = _repositioned(network, state, weights.card, loaded.notes)
     if not _fits(state, targets) or not state.keys() <= targets.keys() | outside:
         state = _converted(network, state, targets, loaded.notes)
     loaded.keys = frozenset(name for name in state if name in targets)
@@ -302,6 +303,23 @@ def _is_classifier(name: str, classifiers: tuple[str, ...]) -> bool:
 
 def _fits(state: State, targets: Mapping[str, Tensor]) -> bool:
     return all(name in state and state[name].shape == tensor.shape for name, tensor in targets.items())
+
+
+def _repositioned(network: nn.Module, state: State, card: cards.Card, notes: list[str]) -> State:
+    """With position embeddings of images that were not square resampled, which timm would take to be square."""
+    from timm.layers import resample_abs_pos_embed
+
+    patches: Any = getattr(network, "patch_embed", None)
+    grid, spec, positions = getattr(patches, "grid_size", None), card.get("input_spec"), state.get("pos_embed")
+    if grid is None or positions is None or not isinstance(spec, Mapping):
+        return state
+    rows, columns = (spec[side] // size for side, size in zip(("height", "width"), patches.patch_size, strict=True))
+    others = positions.shape[1] - rows * columns
+    if rows == columns or others < 0 or (rows, columns) == tuple(grid):
+        return state
+    notes.append("resampled to the image size: pos_embed")
+    sizes = {"new_size": list(grid), "old_size": [rows, columns], "num_prefix_tokens": others}
+    return {**state, "pos_embed": resample_abs_pos_embed(positions, **sizes)}
 
 
 def _converted(network: nn.Module, state: State, targets: Mapping[str, Tensor], notes: list[str]) -> State:

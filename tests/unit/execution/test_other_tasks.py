@@ -119,3 +119,12 @@ def test_a_single_label_has_an_f1():
 def test_what_does_not_fit_is_refused(error, match, arguments):
     with pytest.raises(error, match=match):
         build_task(classes=["a", "b"], **arguments)
+
+
+def test_a_label_on_every_image_is_weighed_as_any():
+    targets = np.array([[1, 0], [1, 0], [1, 1], [1, 0]], dtype=np.float32)
+    task = build_task("multilabel", ["always", "b"], class_weights="balanced", train_targets=targets)
+    outputs = torch.zeros(4, 2, requires_grad=True)
+    task.objective(outputs, torch.from_numpy(targets)).backward()
+    assert outputs.grad is not None
+    assert (outputs.grad[:, 0] < 0).all()

@@ -203,6 +203,15 @@ def test_the_direct_relationship_is_each_classs_mean_probability():
     torch.testing.assert_close(found, torch.tensor([[0.7, 0.3], [0.1, 0.9]]))
 
 
+@pytest.mark.parametrize("relationship", [direct_relationship, reverse_relationship])
+def test_of_a_class_without_training_images_nothing_is_known(relationship):
+    probabilities = torch.softmax(torch.randn(40, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = relationship(probabilities, torch.arange(40) % 2 * 2, 3)
+    assert found.shape == (3, 5)
+    assert torch.equal(found[1], torch.full((5,), 0.2))
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(3))
+
+
 def test_the_reverse_relationship_is_a_distribution_that_finds_what_belongs_together():
     generator = np.random.default_rng(0)
     targets = torch.arange(3).repeat(20)

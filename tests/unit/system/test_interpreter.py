@@ -1,5 +1,6 @@
 """Starting and ending a process."""
 
+import ctypes
 import gc
 import os
 import platform
@@ -8,10 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from headstart.system.interpreter import collector_at_rest, terminable
+from headstart.system.interpreter import collector_at_rest, keep_freed_memory, terminable
 
 ENDS = """
 import atexit, sys, threading, time
@@ -70,6 +72,7 @@ def test_a_command_that_asks_for_the_exit_ends_like_any_other(code, expected, sa
 IMPORTED = "import gc\nASLEEP = not gc.isenabled()\nKEPT = [[] for _ in range(50)]\n"
 
 WHOLE = """
+import ctypes
 import gc
 from headstart.system.interpreter import collector_at_rest, whole_process
 
@@ -178,3 +181,20 @@ def test_memory_of_what_is_gone_is_kept_for_the_next_unless_somebody_chose(varia
         [sys.executable, "-c", code], capture_output=True, text=True, env=given | variables, check=True
     )
     assert (int(done.stdout) * os.sysconf("SC_PAGE_SIZE") > 100 << 20) is kept
+
+
+@pytest.mark.parametrize(("largest", "asked"), [(1 << 30, [-3, -1]), (32 << 20, [-3, -3, -1]), (0, [-3, -3])])
+def test_of_an_older_library_no_more_is_asked_than_it_takes(
+    largest: int, asked: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[int] = []
+
+    def mallopt(name: int, value: int) -> int:
+        calls.append(name)
+        return int(name == -1 or value <= largest)
+
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    assert calls == asked

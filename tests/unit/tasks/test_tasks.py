@@ -253,6 +253,12 @@ def test_regression_keeps_small_differences_of_large_numbers():
     assert build_task("regression", ("time",), record=task.record()).evaluate(outputs, targets)["mae"] < 1e-3
 
 
+@pytest.mark.parametrize("value", [1234.567, 0.1, 0.3])
+def test_regression_refuses_what_is_the_same_but_for_the_rounding_of_its_mean(value: float):
+    with pytest.raises(ConfigError, match="on every training image"):
+        build_task("regression", ("a",), train_targets=np.full((77, 1), value))
+
+
 def test_regression_refuses_what_is_the_same_on_every_image():
     targets = np.array([[1.0, 7.0], [2.0, 7.0]])
     with pytest.raises(ConfigError, match="b is 7 on every training image"):

@@ -9,7 +9,9 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor
+from torch.nn import functional
 
 from headstart.backbones import SmallCNN, TimmBackbone
 from headstart.errors import WeightsError
@@ -315,6 +317,37 @@ def test_position_embeddings_follow_the_image_size(tmp_path: Path) -> None:
     assert any("resampled" in note for note in other.weights.notes)
     same = [name for name, tensor in other.network.state_dict().items() if torch.equal(tensor, state.get(name, tensor))]
     assert len(same) == len(other.network.state_dict()) - 1
+
+
+def test_positions_of_images_that_were_not_square_are_resampled_as_what_they_are(tmp_path: Path) -> None:
+    source = build(VIT, saved(state_of(VIT), tmp_path / "w.safetensors"), image_size=(64, 256))
+    path = saved(source.network.state_dict(), tmp_path / "oblong.safetensors")
+    path.with_suffix(".json").write_text(json.dumps({"input_spec": source.input_spec.as_dict()}))
+    rows, columns = source.network.patch_embed.grid_size
+    for size in ((128, 128), (256, 64)):
+        found = build(VIT, path, image_size=size)
+        grid = found.network.patch_embed.grid_size
+        tokens = source.network.pos_embed.shape[1] - rows * columns
+        wanted = resample_abs_pos_embed(
+            source.network.pos_embed, new_size=grid, old_size=(rows, columns), num_prefix_tokens=tokens
+        )
+        assert torch.equal(found.network.pos_embed, wanted)
+        assert any("resampled" in note for note in found.weights.notes)
+
+
+def test_a_classifier_over_other_features_is_none(tmp_path: Path) -> None:
+    path = saved(state_of("test_convnext", num_classes=7), tmp_path / "w.safetensors")
+    assert build("test_convnext", path, pre_logits="drop").source_classifier is None
+    kept = build("test_convnext", path, pre_logits="keep")
+    assert kept.source_classifier is not None
+    images = torch.rand(2, *kept.input_spec.shape)
+    network = timm.create_model("test_convnext", num_classes=7).eval()
+    network.load_state_dict(load_file(path))
+    with torch.no_grad():
+        found = functional.linear(
+            kept.eval().forward_features(images), kept.source_classifier.weight, kept.source_classifier.bias
+        )
+        torch.testing.assert_close(found, network(images), atol=1e-5, rtol=1e-4)
 
 
 def test_random_weights_are_reported_as_such() -> None:

@@ -27,10 +27,10 @@ class Encoded(ABC):
     def content(self) -> bytes:
         """As it was encoded."""
 
-    def draw(self) -> np.ndarray:
-        """``(H, W, 3)`` unsigned bytes."""
+    def draw(self, channels: int = 3) -> np.ndarray:
+        """``(H, W, 3)`` unsigned bytes, or of as many channels as are asked for."""
         with open_image(io.BytesIO(self.content()), max_pixels=self.max_pixels) as image:
-            return np.asarray(decode(image, 3))
+            return np.asarray(decode(image, channels))
 
 
 def looked_at(

@@ -146,3 +146,18 @@ def test_a_member_of_less_than_no_bytes_ends_the_reading(tmp_path: Path, place: 
     shard.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tar is damaged, or no plain tar file"):
         data(tmp_path).prepare()
+
+
+def test_transparency_is_a_channel_where_four_are_asked_for(tmp_path: Path):
+    found: dict[str, bytes] = {}
+    for number in range(20):
+        file = io.BytesIO()
+        Image.new("RGBA", (8, 8), (200, 100, 50, 100)).save(file, "PNG")
+        found |= {f"{number:04d}.png": file.getvalue() + bytes(number), f"{number:04d}.cls": str(number % 2).encode()}
+    write_shard(tmp_path / "a.tar", found)
+    for channels, pixel in ((4, (200, 100, 50, 100)), (3, (233, 194, 175))):
+        module = data(tmp_path, on_leak="ignore")
+        values = (0.0,) * channels, (1.0,) * channels
+        module.configure(InputSpec(channels=channels, crop_pct=1.0, mean=values[0], std=values[1]))
+        image = module.dataset("train").image(0)
+        assert image.getpixel((4, 4)) == pytest.approx(pixel, abs=1)
