@@ -240,7 +240,7 @@ def _as_the_model_counts(targets: np.ndarray, source: Source, model: Model) -> n
 
 
 def _dataset(model: Model, records: Records, choice: Component) -> ImageDataset:
-    most = choice.arguments.get("max_pixels", MAX_PIXELS)
+    most = choice.arguments.get("max_pixels") or MAX_PIXELS
     return ImageDataset(records, model.transform, channels=model.transform.spec.channels, seed=0, max_pixels=most)
 
 
