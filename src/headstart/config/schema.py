@@ -3,9 +3,20 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
-from headstart.config.settings import Component, Count, Flag, Positive, RunSettings, Section, Share
+from headstart.config.settings import Component, Flag, RunSettings, Section, Share
 from headstart.config.signature import Signature, signature
-from headstart.system.options import Above, AtLeast, AtMost, Below, NotInResult, Pattern, StepsOnly, marks
+from headstart.system.options import (
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Count,
+    NotInResult,
+    Pattern,
+    Positive,
+    StepsOnly,
+    marks,
+)
 
 _Batches = Count | Annotated[float, AtLeast(0), AtMost(1)]
 _SomeBatches = Positive | Annotated[float, Above(0), AtMost(1)]

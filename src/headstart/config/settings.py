@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from headstart.runs.directory import STUDY_NAME, Rerun
-from headstart.system.options import Above, AtLeast, Below, Later, NotInResult, Pattern, StepsOnly
+from headstart.system.options import Above, AtLeast, Below, Count, Later, NotInResult, Pattern, Positive, StepsOnly
 
-Positive = Annotated[int, AtLeast(1)]
-Count = Annotated[int, AtLeast(0)]
 Share = Annotated[float, AtLeast(0), Below(1)]
 Flag = Annotated[bool, NotInResult]
 

@@ -1,7 +1,7 @@
 """``cache.views=auto``: how many augmented views of each training image a frozen backbone looks at.
 
 Four are within half a point of augmenting anew on average over four data sets and two networks, and each costs a pass
-over the training images; eight are level with it, and nowhere a point below (experiments/views).
+over the training images; eight are level with it, and nowhere a point below (experiments/rates).
 """
 
 from collections.abc import Mapping

@@ -24,7 +24,7 @@ from headstart.system.regular import check_regular
 
 logger = logging.getLogger(__name__)
 
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF", "DIB")
 """Names of Pillow's readers that are tried, whatever the suffix says."""
 
@@ -116,9 +116,9 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     Raises:
         DataError: there is no such kind of image.
     """
-    if channels not in _MODES:
+    if channels not in MODES:
         raise DataError(f"images have 1, 2, 3 or 4 channels, not {channels}; choose another backbone.in_channels.")
-    mode = _MODES[channels]
+    mode = MODES[channels]
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

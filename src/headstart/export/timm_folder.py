@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headstart.backbones.contract import Backbone
 from headstart.backbones.timm_network import creation_arguments
+from headstart.data.images import MODES
 from headstart.data.input_spec import InputSpec
 from headstart.errors import ConfigError
 from headstart.export.answers import Agreement
@@ -83,7 +84,7 @@ def write_model_card(folder: Path, card: Mapping[str, Any], agreement: Agreement
     """``README.md``: what it is, how good it is, and five lines that use it."""
     sizes = ", ".join(f"{count:,} {split}" for split, count in card["data"]["sizes"].items())
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card["metrics"].items() if value is not None)
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[card["input_spec"]["channels"]]
+    mode = MODES[card["input_spec"]["channels"]]
     text = f"""---
 library_name: timm
 tags: [image-classification, timm, headstart]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from headstart.execution.load import Model
+from headstart.inference.rows import number_text
 from headstart.system.extras import has_extra, require_extra
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def page(model: Model, *, device: str = "auto") -> "gradio.Interface":
             return (None, None) if explains else None
         found = model.predict(picture, device=device)
         named = dict(zip(model.classes, found.probabilities, strict=True))
-        told: Any = named if not numbers else "\n".join(f"{name}: {value:.12g}" for name, value in named.items())
+        told: Any = named
+        if numbers:
+            told = "\n".join(f"{name}: {number_text(value, model.task.name)}" for name, value in named.items())
         if not explains:
             return told
         from headstart.inference.explain import explanation

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.strategies.contract import Count, Step, Strength
+from headstart.strategies.contract import Step, Strength
 from headstart.strategies.full import Full
+from headstart.system.options import Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ class BSS(Full):
     """
 
     eta: Strength = 0.001
-    k: Count = 1
+    k: Positive = 1
 
     def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
         """``bss``."""
@@ -39,7 +40,7 @@ class BSS(Full):
         return {"bss": lambda step: spectral_penalty(pool(step.features), eta=self.eta, k=self.k)}
 
 
-def spectral_penalty(features: "Tensor", *, eta: Strength, k: int) -> "Tensor":
+def spectral_penalty(features: "Tensor", *, eta: float, k: int) -> "Tensor":
     """``eta`` times the sum of squares of the ``k`` smallest singular values of ``(B, C)``; a scalar."""
     import torch
 

@@ -30,7 +30,6 @@ RateMultiple = Annotated[float, Above(0)]
 """A rate as a multiple of another one."""
 Strength = Annotated[float, AtLeast(0)]
 """Of a term of the loss."""
-Count = Annotated[int, AtLeast(1)]
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def adapted(images: "Tensor", given: "InputSpec", wanted: "InputSpec") -> "Tenso
     return images
 
 
-def soft_divergence(teacher: "Tensor", student: "Tensor", temperature: Annotated[float, Above(0)]) -> "Tensor":
+def soft_divergence(teacher: "Tensor", student: "Tensor", temperature: float) -> "Tensor":
     """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, mean over the batch.
 
     Both are ``(B, classes)``, or ``(B, 1)``: a sigmoid's logit.

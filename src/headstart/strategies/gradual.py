@@ -6,8 +6,8 @@ from typing import Annotated
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, stage_group
-from headstart.strategies.contract import Count, RateMultiple, Strategy
-from headstart.system.options import Above, AtMost
+from headstart.strategies.contract import RateMultiple, Strategy
+from headstart.system.options import Above, AtMost, Positive
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Gradual(Strategy):
         lr_decay: each stage's rate as a multiple of that of the stage above it.
     """
 
-    head_epochs: Count = 1
+    head_epochs: Positive = 1
     full_by: Annotated[float, Above(0), AtMost(1)] = 0.5
     lr_decay: RateMultiple = 1.0
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase, one_phase, stage_group
-from headstart.strategies.contract import Count, RateMultiple, Strategy, Surroundings
+from headstart.strategies.contract import RateMultiple, Strategy, Surroundings
 from headstart.system.extras import require_extra
-from headstart.system.options import Above, AtLeast, Below
+from headstart.system.options import Above, AtLeast, Below, Positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ class LoRA(Strategy):
         adapter_lr_mult: the adapters' rate as a multiple of the head's.
     """
 
-    rank: Count = 8
+    rank: Positive = 8
     alpha: Annotated[float, Above(0)] = 16.0
     dropout: Annotated[float, AtLeast(0), Below(1)] = 0.0
     targets: tuple[Target, ...] = ("linear", "conv")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from headstart.errors import ConfigError
 from headstart.model.description import ModelInfo
 from headstart.model.phases import Group, Phase, stage_group
-from headstart.strategies.contract import Count, RateMultiple, Strategy
+from headstart.strategies.contract import RateMultiple, Strategy
+from headstart.system.options import Positive
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LpFt(Strategy):
     """
 
     usual_batchnorm = "eval"
-    probe_epochs: Count | None = None
+    probe_epochs: Positive | None = None
     probe_lr_mult: RateMultiple = 10.0
     finetune_lr_mult: RateMultiple = 0.3
     backbone_lr_mult: RateMultiple = 1.0

@@ -28,7 +28,7 @@ class Overtaking:
     crossing: Crossover
     shots: tuple[float, ...]
     others: str
-    rest: Setting = ()
+    rest: Setting
 
 
 def overtakings(design: Design, metric: str, *, higher: bool) -> list[Overtaking]:
@@ -52,9 +52,7 @@ def overtakings(design: Design, metric: str, *, higher: bool) -> list[Overtaking
             ahead = mine[-1].mean() > reference[-1].mean()
             leader, follower = (value, design.reference) if ahead else (design.reference, value)
             crossing = crossover(shots, mine, reference) if ahead else crossover(shots, reference, mine)
-            axes = [axis for place, axis in enumerate(design.axes) if place != design.shots]
-            text = ", ".join(f"{short_name(axis)} {part}" for axis, part in zip(axes, rest, strict=True))
-            found.append(Overtaking(leader, follower, crossing, tuple(shots), text, rest))
+            found.append(Overtaking(leader, follower, crossing, tuple(shots), others_text(design, rest), rest))
     return found
 
 
@@ -88,6 +86,13 @@ def _curves(
 def without(setting: Setting, place: int) -> Setting:
     """The setting of the other axes."""
     return (*setting[:place], *setting[place + 1 :])
+
+
+def others_text(design: Design, rest: Setting) -> str:
+    """The setting of the axes beside the number of images, in words."""
+    assert design.shots is not None
+    axes = without(design.axes, design.shots)
+    return ", ".join(f"{short_name(axis)} {value}" for axis, value in zip(axes, rest, strict=True))
 
 
 def shots_label(design: Design) -> str:

@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from headstart.plots.style import MUTED, Plot, canvas, capital, legend_above, row_names
 from headstart.study.analysis import Arm, Metric, Setting
-from headstart.study.compare import short_name, sort_key
-from headstart.study.crossing import shots_label, without
+from headstart.study.compare import sort_key
+from headstart.study.crossing import others_text, shots_label, without
 from headstart.study.labels import Sheet, axis_text, scaled
 from headstart.study.verdict import crossover_interval, main_setting
 
@@ -88,8 +88,7 @@ def drift(sheet: Sheet) -> Plot | None:
 def _shots(sheet: Sheet, arms: Sequence[Arm], place: int, name: str) -> Plot:
     metric, design = sheet.analysis.metric, sheet.analysis.design
     label, rest = shots_label(design), without(arms[0].setting, place)
-    named = list(zip(without(design.axes, place), rest, strict=True))
-    where = "".join(f", {short_name(axis)} {value}" for axis, value in named)
+    others = others_text(design, rest)
     rows: list[dict[str, Any]] = []
     with canvas(3.3, legend=True) as (figure, axes):
         levels = sorted({float(arm.setting[place]) for arm in arms})
@@ -105,7 +104,7 @@ def _shots(sheet: Sheet, arms: Sequence[Arm], place: int, name: str) -> Plot:
             rows += [
                 {
                     "value": value,
-                    **dict(named),
+                    **dict(zip(without(design.axes, place), rest, strict=True)),
                     "shots": at,
                     metric.name: mean.mean,
                     "low": mean.low,
@@ -130,7 +129,7 @@ def _shots(sheet: Sheet, arms: Sequence[Arm], place: int, name: str) -> Plot:
         return sheet.finish(
             figure,
             name,
-            title=f"{capital(metric.label)} by number of {label}{where}",
+            title=f"{capital(metric.label)} by number of {label}{others and f', {others}'}",
             caption=f"Bands are 95 % intervals. {capital(crossing)}.",
             alt=f"{capital(metric.label)} from {levels[0]:g} to {levels[-1]:g} {label}: {crossing}.",
             rows=rows,

@@ -60,6 +60,10 @@ class AtMost(Limit):
     words, holds = "at most", operator.le
 
 
+Positive = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(0)]
+
+
 @dataclass(frozen=True)
 class Pattern:
     """A text of a certain form.

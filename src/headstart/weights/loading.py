@@ -307,8 +307,6 @@ def _fits(state: State, targets: Mapping[str, Tensor]) -> bool:
 
 def _repositioned(network: nn.Module, state: State, card: cards.Card, notes: list[str]) -> State:
     """With position embeddings of images that were not square resampled, which timm would take to be square."""
-    from timm.layers import resample_abs_pos_embed
-
     patches: Any = getattr(network, "patch_embed", None)
     grid, spec, positions = getattr(patches, "grid_size", None), card.get("input_spec"), state.get("pos_embed")
     if grid is None or positions is None or not isinstance(spec, Mapping):
@@ -317,6 +315,8 @@ def _repositioned(network: nn.Module, state: State, card: cards.Card, notes: lis
     others = positions.shape[1] - rows * columns
     if rows == columns or others < 0 or (rows, columns) == tuple(grid):
         return state
+    from timm.layers import resample_abs_pos_embed
+
     notes.append("resampled to the image size: pos_embed")
     sizes = {"new_size": list(grid), "old_size": [rows, columns], "num_prefix_tokens": others}
     return {**state, "pos_embed": resample_abs_pos_embed(positions, **sizes)}

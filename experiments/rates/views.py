@@ -1,21 +1,21 @@
 """How many stored augmented views of an image are as good as augmenting anew in each epoch, for a frozen backbone?
 
-    python experiments/views/study.py DATA OUT     DATA holds hymenoptera/, clothing/ and cifar10_small/
-    python experiments/views/study.py OUT          the table of what OUT/views.csv holds
+    python experiments/rates/views.py DATA OUT     DATA holds hymenoptera/, clothing/ and cifar10_small/
+    python experiments/rates/views.py OUT          the table of what OUT/views.csv holds
 
 Rows that OUT/views.csv holds already are not made again. Accuracy is that of validation, at the best epoch.
 """
 
-import csv
 import itertools
 import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
+import study
+
 from headstart.system.atomic import write_rows
 
-NETWORKS = {"efficientnet_lite0": "package", "resnet18": "bundled"}
 MODES = {
     "none": ("datamodule.augment=none",),
     "1": ("datamodule.augment=light", "cache.views=1"),
@@ -27,27 +27,17 @@ SEEDS = (1, 2, 3)
 KEYS = ("network", "data", "views", "seed")
 
 
-def data_sets(folder: Path) -> dict[str, list[str]]:
-    """Choices of each data set: those of ``experiments/rates``."""
-    sizes = {"hymenoptera": (96, 60), "clothing": (96, 12), "cifar10_small": (64, 20)}
-    made = {"digits": ["datamodule=digits", "datamodule.image_size=64", "datamodule.shots=15"]}
-    for name, (side, shots) in sizes.items():
-        root = f"datamodule.root={folder / name}"
-        made[name] = ["datamodule=folder", root, f"datamodule.image_size={side}", f"datamodule.shots={shots}"]
-    return made
-
-
 def run(folder: Path, out: Path) -> None:
     """Train what OUT/views.csv lacks."""
     import headstart
 
     table = out / "views.csv"
-    rows = read(table)
+    rows = study.read(table)
     done = {tuple(row[key] for key in KEYS) for row in rows}
     quiet = ["datamodule.num_workers=0", "callbacks.plots=false", "strategy=freeze"]
     places = [f"paths.output_dir={out / 'outputs'}", f"paths.cache_dir={out / 'cache'}"]
     for seed, (network, weights), (data, choices), (views, mode) in itertools.product(
-        SEEDS, NETWORKS.items(), data_sets(folder).items(), MODES.items()
+        SEEDS, study.NETWORKS.items(), study.data_sets(folder).items(), MODES.items()
     ):
         if (network, data, views, str(seed)) in done:
             continue
@@ -56,14 +46,6 @@ def run(folder: Path, out: Path) -> None:
         row = dict(zip(KEYS, (network, data, views, str(seed)), strict=True))
         rows.append({**row, "val/acc": f"{made.metrics['val/acc']:.4f}"})
         write_rows(table, rows)
-
-
-def read(table: Path) -> list[dict[str, str]]:
-    """Rows made so far."""
-    if not table.exists():
-        return []
-    with table.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def summarise(rows: list[dict[str, str]]) -> None:
@@ -89,4 +71,4 @@ def summarise(rows: list[dict[str, str]]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         run(Path(sys.argv[1]), Path(sys.argv[2]))
-    summarise(read(Path(sys.argv[-1]) / "views.csv"))
+    summarise(study.read(Path(sys.argv[-1]) / "views.csv"))
