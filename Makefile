@@ -39,16 +39,16 @@ run: $(STAMP)
 	$(PY) train.py $(ARGS)
 
 test: $(STAMP)
-	$(PY) -m pytest -n 2 -m "not slow and not gpu and not network" $(ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not network" $(ARGS)
 
 test-all: $(STAMP)
-	$(PY) -m pytest -n 2 --durations=15 $(ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal --durations=15 $(ARGS)
 
 # Old libraries warn of the new ones beside them, so warnings are no errors here.
 test-oldest:
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[dev]'
-	$(OLDEST)/bin/python -m pytest -n 2 -m "not slow and not gpu and not network" -o filterwarnings=default \
+	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not network" -o filterwarnings=default \
 		--disable-warnings $(addprefix tests/unit/,config data weights system runs tasks training) $(ARGS)
 
 lint: $(STAMP)

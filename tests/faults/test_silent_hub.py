@@ -84,7 +84,13 @@ def test_asking_for_the_hubs_weights_is_refused_in_one_line(hub: Callable[..., s
 
 @pytest.mark.slow
 def test_a_hub_that_falls_silent_after_the_probe_is_given_up(hub: Callable[..., str], tmp_path: Path, repository: Path):
-    code, out, seconds = train(hub(answers_the_probe=True), tmp_path, repository, "backbone=resnet18")
+    # The probe has three seconds, within which a busy machine may not get to answer it.
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        code, out, seconds = train(hub(answers_the_probe=True), folder, repository, "backbone=resnet18")
+        if code:
+            break
     print(out, seconds)
     assert code == 1
     assert "Traceback" not in out
