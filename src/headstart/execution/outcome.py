@@ -35,7 +35,7 @@ _VERSIONS = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", 
 
 
 @dataclass
-class Scored:
+class Answered:
     """A model with its answers; a :class:`headstart.tasks.predictions.ScoredModel`."""
 
     model: TransferModel
