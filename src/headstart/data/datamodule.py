@@ -382,5 +382,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self.spec
 
     def _loading(self, split: str) -> dict[str, Any]:
-        wishes = {"num_workers": self.num_workers, "pin_memory": self.pin_memory, "seed": self.seed}
-        return fetching(self.trainer, split, self.sizes[split], from_files=not self._splits[split].decoded, **wishes)
+        return fetching(
+            self.trainer,
+            split,
+            self.sizes[split],
+            from_files=not self._splits[split].decoded,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            seed=self.seed,
+        )

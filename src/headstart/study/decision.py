@@ -50,7 +50,7 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
     points = {
         "What you give up": "" if take is best or undecided else _gives_up(analysis, best, pair),
         "What it costs": "" if undecided else _costs(take, other),
-        "How sure that is": _sure(analysis, setting, pair, ahead=ahead, behind=behind),
+        "How sure that is": "" if pair is None else _sure(analysis, setting, pair, ahead=ahead, behind=behind),
         "What would change it": _change(analysis, pair, undecided, settled=len(tied) == 1),
     }
     said = tuple((label, text) for label, text in points.items() if text)
