@@ -18,8 +18,8 @@ import numpy as np
 from scipy.stats import weightedtau
 
 import headstart
-from headstart.ranking.scores import MEANINGS
 from headstart.system.atomic import write_rows
+from headstart.transferability.scores import MEANINGS
 
 # Small images and few of them: the study is to run on two cores within an hour.
 SIZE, EPOCHS = 64, 4

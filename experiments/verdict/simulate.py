@@ -128,8 +128,8 @@ def judge(kind: Kind, studies: int) -> dict[str, object]:
         together += all(held)
         found += sum(item.significant and item.mean * gap > 0 for item, gap in zip(judged, gaps, strict=True))
         best, arms = int(np.argmax(truth)), range(kind.arms)
-        rivals = [compare(kind, scores, rights, arm, best) if arm != best else None for arm in arms]
-        kept += best in candidates([[rivals[arm] if other == best else None for other in arms] for arm in arms])
+        pairs = [compare(kind, scores, rights, arm, best).among(kind.arms - 1) if arm != best else None for arm in arms]
+        kept += best in candidates([[pairs[arm] if other == best else None for other in arms] for arm in arms])
     comparisons = studies * (kind.arms - 1)
     return {
         "study": kind.name, "arms": kind.arms, "splits": kind.splits, "seeds": kind.seeds,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from headstart.backbones.contract import Backbone
 from headstart.config import compose
-from headstart.config.compose import plain
+from headstart.config.catalog import options
+from headstart.config.compose import conf_dir, plain
 from headstart.config.settings import RunSettings
 from headstart.execution.assemble import build_module, prepare_strategy
 from headstart.execution.surroundings import build_surroundings
@@ -38,25 +39,13 @@ BACKBONES: dict[str, tuple[str, ...]] = {
     "vit_tiny_patch16_224": ("+backbone.depth=3",),
 }
 
-#: With what makes a strategy short and its phases at least two epochs long; a name may be followed by a variant.
-STRATEGIES: dict[str, tuple[str, ...]] = {
-    "freeze": (),
-    "full": (),
-    "scratch": (),
-    "partial": (),
+#: Every strategy there is, with what makes it short and its phases at least two epochs long; a name may be followed by
+#: a variant.
+STRATEGIES: dict[str, tuple[str, ...]] = {option.name: () for option in options("strategy", [conf_dir()])} | {
     "gradual": ("trainer.max_epochs=6", "strategy.full_by=0.7", "strategy.head_epochs=2"),
-    "layerwise": (),
     "lp_ft": ("trainer.max_epochs=4",),
-    "norm_only": (),
-    "bitfit": (),
-    "l2sp": (),
-    "delta": (),
-    "bss": (),
-    "cotuning": (),
     "distill": ("strategy.teacher=teacher", "strategy.feature_weight=0.5"),
-    "wise_ft": (),
     "lora": ("strategy.rank=2",),
-    "share": (),
     # Choices that go with any strategy.
     "full batchnorm_eval": ("batchnorm=eval",),
     "full batchnorm_affine": ("batchnorm=affine",),

@@ -20,6 +20,7 @@ NOT_USED: Mapping[str, Any] = {"name": "none"}
 
 _MARK = "refit"
 _GROUPS = ("optimizer", "scheduler")
+# Of this package; the class of another one says so itself, in `tasks`, once torch is imported.
 _ONE_CLASS = ("LogisticRegression", "NearestClassMean", "NearestNeighbours")
 _ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
@@ -81,7 +82,8 @@ def closed_form_fits(c: "Choices") -> Iterator[str]:
     for key, usual in (("loss.label_smoothing", 0), ("loss.class_weights", "none")):
         if c.get(key, usual) != usual:
             yield f"{key}={c.get(key)} is unknown to {what}; leave it out, or use head=linear"
-    if c.get("task") in {"multilabel", "regression"} and head in _ONE_CLASS:
+    ours = str(c.get("head._target_")).startswith("headstart.heads.")
+    if c.get("task") in {"multilabel", "regression"} and ours and head in _ONE_CLASS:
         yield f"task={c.get('task')} does not go with {what}, which needs one class an image; use head=ridge or linear"
     if not c.sweep and c.given is not None:
         yield from _without_effect(c, what, c.given)

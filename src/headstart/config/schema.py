@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
-from headstart.config.settings import Component, Flag, RunSettings, Section, Share
+from headstart.config.settings import Component, Flag, Part, RunSettings, Share
 from headstart.config.signature import Signature, signature
 from headstart.system.options import (
     Above,
@@ -22,11 +22,11 @@ _Batches = Count | Annotated[float, AtLeast(0), AtMost(1)]
 _SomeBatches = Positive | Annotated[float, Above(0), AtMost(1)]
 
 
-def _keys(section: type[Section], prefix: str = "") -> dict[str, Any]:
+def _keys(section: type[Part], prefix: str = "") -> dict[str, Any]:
     """What each key of a section may be, by its dotted name, but for what classes and loggers take."""
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(section, include_extras=True).items():
-        if isinstance(hint, type) and issubclass(hint, Section):
+        if isinstance(hint, type) and issubclass(hint, Part):
             found |= _keys(hint, f"{prefix}{name}.")
         elif hint is not Component and get_origin(hint) is not Mapping:
             found[f"{prefix}{name}"] = hint

@@ -19,7 +19,7 @@ Flag = Annotated[bool, NotInResult]
 _OWN_SWITCHES = ("channels_last", "compile")
 
 
-class Section:
+class Part:
     """A part of the configuration whose keys are the fields of a dataclass."""
 
     @classmethod
@@ -84,7 +84,7 @@ class Component:
 
 
 @dataclass(frozen=True)
-class TrainerSettings(Section):
+class TrainerSettings(Part):
     """The ``trainer`` group, with its devices and its precision decided."""
 
     max_epochs: Annotated[Positive, StepsOnly(1, harmless=True)]
@@ -124,7 +124,7 @@ class TrainerSettings(Section):
 
 
 @dataclass(frozen=True)
-class LossSettings(Section):
+class LossSettings(Part):
     """The ``loss`` section."""
 
     label_smoothing: Share  # of the target, spread over all classes
@@ -132,7 +132,7 @@ class LossSettings(Section):
 
 
 @dataclass(frozen=True)
-class BatchTransformSettings(Section):
+class BatchTransformSettings(Part):
     """The ``batch_transform`` group: what mixes the images of a batch."""
 
     name: Literal["none", "mixup", "cutmix"]
@@ -140,14 +140,14 @@ class BatchTransformSettings(Section):
 
 
 @dataclass(frozen=True)
-class EmaSettings(Section):
+class EmaSettings(Part):
     """The ``ema`` section: a moving average of the weights."""
 
     decay: Annotated[float, Above(0), Below(1)] | None  # None: there is none
 
 
 @dataclass(frozen=True)
-class CacheSettings(Section):
+class CacheSettings(Part):
     """The ``cache`` group: stored activations give the same results within a tolerance that a test holds."""
 
     # auto where it is exact, off, require, which makes "cannot" an error, or images: decoded images only
@@ -164,7 +164,7 @@ class CacheSettings(Section):
 
 
 @dataclass(frozen=True)
-class EarlyStoppingSettings(Section):
+class EarlyStoppingSettings(Part):
     """``callbacks.early_stopping``: whether training may end before ``trainer.max_epochs``."""
 
     enabled: bool
@@ -173,7 +173,7 @@ class EarlyStoppingSettings(Section):
 
 
 @dataclass(frozen=True)
-class CheckpointSettings(Section):
+class CheckpointSettings(Part):
     """``callbacks.checkpoint``: which epoch is the best, and how often the last one is kept."""
 
     every_n_epochs: Annotated[Positive, NotInResult]
@@ -183,7 +183,7 @@ class CheckpointSettings(Section):
 
 
 @dataclass(frozen=True)
-class CallbackSettings(Section):
+class CallbackSettings(Part):
     """The ``callbacks`` group."""
 
     early_stopping: EarlyStoppingSettings
@@ -193,7 +193,7 @@ class CallbackSettings(Section):
 
 
 @dataclass(frozen=True)
-class PathSettings(Section):
+class PathSettings(Part):
     """The ``paths`` group; absolute once decided."""
 
     output_dir: str  # holds all studies
@@ -202,7 +202,7 @@ class PathSettings(Section):
 
 
 @dataclass(frozen=True)
-class SourceSettings(Section):
+class SourceSettings(Part):
     """A further task (``sources.NAME``)."""
 
     datamodule: Component
@@ -211,7 +211,7 @@ class SourceSettings(Section):
 
 
 @dataclass(frozen=True)
-class TuningSettings(Section):
+class TuningSettings(Part):
     """``study.tuning``: the trials that each arm of a study gets before it is compared."""
 
     trials: Annotated[int, AtLeast(2)]  # for each arm
@@ -220,7 +220,7 @@ class TuningSettings(Section):
 
 
 @dataclass(frozen=True)
-class StudySettings(Section):
+class StudySettings(Part):
     """How the runs of a sweep are made to be compared."""
 
     protocol: Literal["fixed", "tuned"]  # tuned: equal trials for each arm first
@@ -228,7 +228,7 @@ class StudySettings(Section):
 
 
 @dataclass(frozen=True)
-class RunSettings(Section):
+class RunSettings(Part):
     """Everything that was chosen for one run."""
 
     name: Annotated[  # of the study

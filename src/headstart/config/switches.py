@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import islice
 
+# Which switches there are only Hydra's own parser knows; pyproject.toml bounds Hydra below its next minor version.
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType

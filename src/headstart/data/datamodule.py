@@ -1,6 +1,5 @@
 """The datamodule: from a data set to splits, and from a backbone's input spec to batches."""
 
-import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import DataLoader
 
 from headstart.data.affine import AffineAugment
@@ -19,13 +17,12 @@ from headstart.data.images import MAX_PIXELS, report_bad
 from headstart.data.input_spec import Fit, InputSpec, pair
 from headstart.data.leakage import OnLeak, without_leaks
 from headstart.data.records import Records, Source
-from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches, choose_workers
+from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches, fetching, process_of
 from headstart.data.splits import Splitting, all_splits, some_of, some_training
 from headstart.data.targets import as_numbers, check_present, describe_targets, only_classes
 from headstart.data.transforms import EvalTransform, TrainTransform, checked_spec
 from headstart.errors import DataError
 from headstart.system.digest_memory import combined_digest
-from headstart.system.hardware import usable_cores
 from headstart.system.options import (
     Above,
     AtLeast,
@@ -324,7 +321,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         drop_last = self.drop_last if drop_last is None else drop_last
-        rank, world_size = self._rank()
+        rank, world_size = process_of(self.trainer)
         shuffled = EpochSampler(
             self.sizes["train"],
             seed=self.seed,
@@ -366,7 +363,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def _eval_dataloader(self, split: str) -> DataLoader:
         dataset = self.dataset(split)
-        rank, world_size = self._rank()
+        rank, world_size = process_of(self.trainer)
         sampler = EpochSampler(len(dataset), seed=self.seed, shuffle=False, rank=rank, world_size=world_size)
         if world_size == 1:
             return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
@@ -384,30 +381,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise RuntimeError("the datamodule needs configure(input_spec) with the backbone's spec first")
         return self.spec
 
-    def _rank(self) -> tuple[int, int]:
-        """``(rank, world_size)`` of this process in the training."""
-        if self.trainer is not None:
-            return self.trainer.global_rank, self.trainer.world_size
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return 0, 1
-
     def _loading(self, split: str) -> dict[str, Any]:
-        """How a loader fetches: nothing in it changes what a batch holds."""
-        on_cuda = self.trainer.strategy.root_device.type == "cuda" if self.trainer else torch.cuda.is_available()
-        workers = self.num_workers
-        if workers == "auto":
-            from_files = not self._splits[split].decoded
-            local = max(1, getattr(self.trainer, "num_devices", 1) if self.trainer else 1)
-            workers = choose_workers(
-                images=self.sizes[split], from_files=from_files, on_gpu=on_cuda, cores=usable_cores() // local
-            )
-        if multiprocessing.current_process().daemon:  # such a process must not have children
-            workers = 0
-        return {
-            "num_workers": workers,
-            "persistent_workers": workers > 0 and split != "test",
-            "pin_memory": on_cuda if self.pin_memory == "auto" else self.pin_memory,
-            # An own generator: making an iterator must not draw from the one that dropout uses.
-            "generator": torch.Generator().manual_seed(self.seed),
-        }
+        return fetching(
+            self.trainer,
+            split,
+            self.sizes[split],
+            from_files=not self._splits[split].decoded,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            seed=self.seed,
+        )

@@ -1,9 +1,20 @@
-"""The order of images as a pure function of seed and epoch, also over several processes and after a resume."""
+"""The order of images as a pure function of seed and epoch, also over several processes and after a resume.
 
+Beside it, what a loader asks the machine for: how many processes fetch them, and where to.
+"""
+
+import multiprocessing
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from torch.utils.data import Sampler
+
+from headstart.system.hardware import usable_cores
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -149,3 +160,38 @@ def choose_workers(*, images: int, from_files: bool, on_gpu: bool, cores: int) -
     if images < (64 if from_files else 4096):
         return 0
     return min(cores, 8) if on_gpu else min(cores // 4, 4)
+
+
+def process_of(trainer: "Trainer | None") -> tuple[int, int]:
+    """``(rank, world_size)`` of this process in the training."""
+    if trainer is not None:
+        return trainer.global_rank, trainer.world_size
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def fetching(
+    trainer: "Trainer | None",
+    split: str,
+    images: int,
+    *,
+    from_files: bool,
+    num_workers: Literal["auto"] | int,
+    pin_memory: Literal["auto"] | bool,
+    seed: int,
+) -> dict[str, Any]:
+    """How a loader fetches the images of a split, as arguments of ``DataLoader``: nothing in it changes a batch."""
+    on_cuda = trainer.strategy.root_device.type == "cuda" if trainer else torch.cuda.is_available()
+    if num_workers == "auto":
+        cores = usable_cores() // max(1, getattr(trainer, "num_devices", 1))
+        num_workers = choose_workers(images=images, from_files=from_files, on_gpu=on_cuda, cores=cores)
+    if multiprocessing.current_process().daemon:  # such a process must not have children
+        num_workers = 0
+    return {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0 and split != "test",
+        "pin_memory": on_cuda if pin_memory == "auto" else pin_memory,
+        # An own generator: making an iterator must not draw from the one that dropout uses.
+        "generator": torch.Generator().manual_seed(seed),
+    }

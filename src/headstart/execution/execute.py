@@ -20,7 +20,7 @@ from headstart.execution.assemble import (
     static_folder,
 )
 from headstart.execution.batches import check_batches, check_phases_ran, cut_short
-from headstart.execution.outcome import Scored, build_result, count_parameters, device_name, prove, write_down
+from headstart.execution.outcome import Answered, build_result, count_parameters, device_name, prove, write_down
 from headstart.execution.peers import FOLLOWED, among_peers, watch_peers
 from headstart.execution.summary import data_notice, views_notice
 from headstart.execution.surroundings import build_surroundings
@@ -269,7 +269,7 @@ def solve(
     loaders: CachedData,
     meter: CostMeter,
     loggers: list[Any],
-) -> tuple[Scored, Result]:
+) -> tuple[Answered, Result]:
     """What :func:`fit` and :func:`conclude` do, for a head in closed form.
 
     Raises:
@@ -290,7 +290,7 @@ def solve(
         logger.log_metrics({**solved.metrics, "epoch": 0}, step=0)
     audit, cut = prove(run, prepared), cut_short(trainer, settings.trainer.switches)
     raise_violations(audit)
-    scored = Scored(model, task, {"val": solved.val})
+    scored = Answered(model, task, {"val": solved.val})
     if loaders.data.has_test and trainer.limit_test_batches != 0:
         scored.predictions["test"] = answers(model.head, *collect(model, loaders, "test", progress=watched), task)
     loaders.teardown("fit")

@@ -35,7 +35,7 @@ _VERSIONS = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", 
 
 
 @dataclass
-class Scored:
+class Answered:
     """A model with its answers; a :class:`headstart.tasks.predictions.ScoredModel`."""
 
     model: TransferModel
@@ -152,10 +152,11 @@ def write_down(
 
 
 def count_parameters(audit: Audit) -> dict[str, int]:
-    """The ``params`` section of ``result.json``."""
+    """The ``params`` section of ``result.json``; ``stored`` where a task keeps more than what learns."""
     sizes = {parameter.name: parameter.size for stage in audit.info.stages for parameter in stage.parameters}
     trainable = sum(size for name, size in sizes.items() if name in audit.ever_learning)
-    return {"total": sum(sizes.values()), "trainable": trainable}
+    found = {"total": sum(sizes.values()), "trainable": trainable}
+    return found | ({"stored": trainable + audit.statistics} if audit.statistics else {})
 
 
 def _per_class(scored: ScoredModel) -> dict[str, Any]:

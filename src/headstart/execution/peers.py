@@ -1,7 +1,8 @@
 """Processes of a distributed run of which one ends too early: the others end as well, and one of them says which.
 
 Left to Lightning, the first process is killed within five seconds after one that it started, mostly before it could say
-anything. Sources: ``lightning_fabric.strategies.launchers.subprocess_script``, gloo's ``transport/tcp/pair.cc``.
+anything. There is no public way to watch them: its launcher is subclassed, and put where its own was. Sources:
+``lightning_fabric.strategies.launchers.subprocess_script``, gloo's ``transport/tcp/pair.cc``.
 """
 
 import os

@@ -18,11 +18,11 @@ from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunError
 from headstart.execution.assemble import Prepared, build_bare_trainer, build_loaders, static_folder
 from headstart.execution.batches import check_batches
-from headstart.execution.outcome import Scored, build_result, count_parameters, device_name, write_down
+from headstart.execution.outcome import Answered, build_result, count_parameters, device_name, write_down
 from headstart.execution.summary import data_notice
 from headstart.execution.train import log_file, open_directory, record_failure
-from headstart.frozen.features import Features, load_features
-from headstart.frozen.heads import Recipe, Stack, TrainedHead, stacks
+from headstart.frozen.features import SplitFeatures, load_features
+from headstart.frozen.heads import HeadTraining, Stack, TrainedHead, stacks
 from headstart.model.description import ModelInfo
 from headstart.model.transfer_model import TransferModel
 from headstart.runs.directory import Attempt, RunDirectory
@@ -79,7 +79,7 @@ class Member:
     attempt: Attempt
     prepared: Prepared
     loaders: CachedData
-    recipe: Recipe
+    recipe: HeadTraining
 
 
 def train_together(runs: Sequence[ResolvedRun], refuse: Refuse) -> None:
@@ -183,7 +183,7 @@ def _write(member: Member, head: TrainedHead, shared: "Shared", fused: dict[str,
     state = {f"head.{name}": tensor for name, tensor in head.best.items()}
     save_best(run.checkpoints, state, epoch=head.best_epoch, static_digest=shared.digest)
     # Its own from here on: it is calibrated.
-    scored = Scored(prepared.model, copy.copy(recipe.task), shared.predict(recipe))
+    scored = Answered(prepared.model, copy.copy(recipe.task), shared.predict(recipe))
     result = build_result(
         member.resolved,
         scored,
@@ -281,7 +281,7 @@ class Shared:
         if isinstance(features, str):
             return features
         clip, stopping = settings.trainer.gradient_clip_val, settings.callbacks.early_stopping
-        recipe = Recipe(
+        recipe = HeadTraining(
             head,
             json.dumps([settings.head, settings.loss, settings.task], default=_plain),
             features,
@@ -335,7 +335,7 @@ class Shared:
         violations = self._audit.violations + outcome["violations"]
         return {**outcome, "ok": not violations, "violations": violations, "stages": self._stages + outcome["stages"]}
 
-    def predict(self, recipe: Recipe) -> dict[str, Predictions]:
+    def predict(self, recipe: HeadTraining) -> dict[str, Predictions]:
         """What the head says of the images that it was not trained on."""
         recipe.head.to(self.device).eval()
         found: dict[str, Predictions] = {}
@@ -361,7 +361,7 @@ class Shared:
         data.configure(self.backbone.input_spec)
         return data
 
-    def _features(self, loaders: CachedData) -> dict[str, Features] | str:
+    def _features(self, loaders: CachedData) -> dict[str, SplitFeatures] | str:
         loaders.trainer = self.trainer
         features = load_features(loaders)
         self.cache_seconds.append(loaders.seconds)

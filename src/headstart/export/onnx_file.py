@@ -81,7 +81,7 @@ def in_eight_bits(model: "onnx.ModelProto", examples: Sequence[np.ndarray]) -> "
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Examples(CalibrationDataReader):
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self._left = iter(examples)
 
@@ -93,7 +93,7 @@ def in_eight_bits(model: "onnx.ModelProto", examples: Sequence[np.ndarray]) -> "
         plain, ready, small = (str(Path(folder) / name) for name in ("plain.onnx", "ready.onnx", "small.onnx"))
         onnx.save(model, plain)
         quant_pre_process(plain, ready, skip_symbolic_shape=True)
-        quantize_static(ready, small, Examples(), quant_format=QuantFormat.QDQ, per_channel=True)
+        quantize_static(ready, small, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
         return onnx.load(small)
 
 

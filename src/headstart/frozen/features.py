@@ -13,7 +13,7 @@ _SHARE = 0.4
 
 
 @dataclass(frozen=True)
-class Features:
+class SplitFeatures:
     """What the frozen backbone makes of a split.
 
     Attributes:
@@ -32,7 +32,7 @@ class Features:
         return self.views[epoch % len(self.views)][index], self.targets[index]
 
 
-def load_features(loaders: CachedData) -> dict[str, Features] | str:
+def load_features(loaders: CachedData) -> dict[str, SplitFeatures] | str:
     """Every split's features, extracted where they are not stored yet; or why they are not to be had.
 
     Args:
@@ -54,6 +54,6 @@ def load_features(loaders: CachedData) -> dict[str, Features] | str:
             stored.close()
             return f"{gigabytes(size)} of activations of the {split} images do not fit into memory"
         views, targets = stored.whole()
-        features[split] = Features(tuple(views), targets)
+        features[split] = SplitFeatures(tuple(views), targets)
         stored.close()
     return features

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from headstart.data.sampler import EpochSampler, RepeatedBatches
 from headstart.errors import DivergedError, RunError
-from headstart.frozen.features import Features
+from headstart.frozen.features import SplitFeatures
 from headstart.frozen.layers import StackedLayers
 from headstart.system.hardware import memory_bytes
 from headstart.tasks import Task
@@ -41,7 +41,7 @@ _LARGEST_STACK = 256
 
 
 @dataclass(frozen=True)
-class Recipe:
+class HeadTraining:
     """How one head is trained.
 
     Attributes:
@@ -64,7 +64,7 @@ class Recipe:
 
     head: nn.Module
     kind: str
-    features: Mapping[str, Features]
+    features: Mapping[str, SplitFeatures]
     plan: RatePlan
     task: Task
     optimizer: partial[Optimizer]
@@ -120,7 +120,7 @@ class TrainedHead:
         choice: which images each epoch had right, where accuracy chooses.
     """
 
-    recipe: Recipe
+    recipe: HeadTraining
     stack: int
     rows: list[Row] = field(default_factory=list)
     best_epoch: int = 0
@@ -187,7 +187,7 @@ class TrainedHead:
         return self._waited >= patience or not np.isfinite(score)
 
 
-def stacks(recipes: Sequence[Recipe]) -> list[list[int]]:
+def stacks(recipes: Sequence[HeadTraining]) -> list[list[int]]:
     """Places of the recipes that are stepped together, as many as there is memory for."""
     alike: dict[str, list[int]] = {}
     for place, recipe in enumerate(recipes):
@@ -203,7 +203,7 @@ def stacks(recipes: Sequence[Recipe]) -> list[list[int]]:
 
 
 class Stack:
-    """Heads of one :attr:`Recipe.stack_key`, trained together.
+    """Heads of one :attr:`HeadTraining.stack_key`, trained together.
 
     Every parameter of all heads lies in one tensor ``(heads, ...)``; each head's slice of it is a parameter of the
     optimizer, which holds the heads that share all their rates in one group.
@@ -217,7 +217,7 @@ class Stack:
         running: the heads that go on.
     """
 
-    def __init__(self, recipes: Sequence[Recipe], *, device: torch.device, precision: Precision) -> None:
+    def __init__(self, recipes: Sequence[HeadTraining], *, device: torch.device, precision: Precision) -> None:
         self.running = [TrainedHead(recipe, len(recipes)) for recipe in recipes]
         self._first, self._device, self._precision, self._step = recipes[0], device, precision, 0
         self._skeleton = copy.deepcopy(self._first.head).to("meta")
@@ -314,7 +314,7 @@ class Stack:
             group["lr"] = rates[id(group["head"])][group["number"]]
 
     @torch.no_grad()
-    def _evaluate(self, features: Features) -> Tensor:
+    def _evaluate(self, features: SplitFeatures) -> Tensor:
         """``(heads, N, outputs)`` of a split."""
         self._skeleton.eval()
         parts = []

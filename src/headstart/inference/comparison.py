@@ -22,7 +22,7 @@ _ROUNDED = 1e-6
 
 
 @dataclass(frozen=True)
-class Difference:
+class Gap:
     """One metric of two models.
 
     Attributes:
@@ -48,7 +48,7 @@ class Comparison:
     """
 
     run: str
-    metrics: Mapping[str, Difference]
+    metrics: Mapping[str, Gap]
 
     def rows(self) -> list[tuple[str, ...]]:
         """As text, in the columns of :data:`COMPARED`."""
@@ -89,7 +89,7 @@ def compare(run: str, first: tuple[Task, "Evaluation"], second: tuple[Task, "Eva
     metrics = {}
     for name in values[0]:
         low, high = percentiles(drawn[0][name] - drawn[1][name])
-        metrics[name] = Difference(values[0][name], values[1][name], low, high)
+        metrics[name] = Gap(values[0][name], values[1][name], low, high)
     right = [
         right_answers(found.probabilities, found.targets) if task.one_class else np.zeros(0)
         for task, found in (first, second)
@@ -101,5 +101,5 @@ def compare(run: str, first: tuple[Task, "Evaluation"], second: tuple[Task, "Eva
             [right[0].mean()], [right[1].mean()], images=[right[0] - right[1]], step=1, exact=True
         )
         if exact.low is not None and exact.high is not None:
-            metrics["acc"] = Difference(values[0]["acc"], values[1]["acc"], exact.low, exact.high)
+            metrics["acc"] = Gap(values[0]["acc"], values[1]["acc"], exact.low, exact.high)
     return Comparison(run, metrics)

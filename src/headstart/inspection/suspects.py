@@ -24,11 +24,11 @@ from headstart.data.manifest import KIND_OF_TASK
 from headstart.errors import RunError
 from headstart.execution.load import load
 from headstart.model.features import pooled_features
-from headstart.ranking.examples import Labelled
-from headstart.ranking.scores_probe import FOLDS, logistic_probabilities
 from headstart.runs.reader import RunRecord, read_config, read_predictions
 from headstart.study.samples import two_columns
 from headstart.training.assemble import build_backbone, build_data
+from headstart.transferability.examples import Labelled
+from headstart.transferability.scores_probe import FOLDS, logistic_probabilities
 
 _SURE = 1e-12
 # Errors of numbers beyond so many standard deviations, estimated from their median, are told.

@@ -27,7 +27,7 @@ Row = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Arm:
+class Budgeted:
     """What gets a budget of its own.
 
     Attributes:
@@ -87,7 +87,7 @@ def tuned_jobs(jobs: Sequence[Job], batch: Sequence[Sequence[str]], launcher: An
     return list(launcher.plan([_with(tuple(row), dict(chosen.get(tuple(row), ())), mark=True) for row in batch]))
 
 
-def find_arms(jobs: Sequence[Job], batch: Sequence[Sequence[str]]) -> list[Arm]:
+def find_arms(jobs: Sequence[Job], batch: Sequence[Sequence[str]]) -> list[Budgeted]:
     """The arms of a sweep with their trials, the same number for each that has something to tune.
 
     Raises:
@@ -102,7 +102,7 @@ def find_arms(jobs: Sequence[Job], batch: Sequence[Sequence[str]]) -> list[Arm]:
     for overrides, members in groups.items():
         job = jobs[members[0]]
         arms.append(
-            Arm(
+            Budgeted(
                 overrides,
                 " ".join(item for item in overrides if item not in common) or job.resolved.key,
                 job.resolved.choices["strategy"],
@@ -132,7 +132,7 @@ def _chosen_by(job: Job) -> tuple[str, str | None]:
     return settings.task, settings.callbacks.checkpoint.monitor
 
 
-def trial_rows(jobs: Sequence[Job], arms: Sequence[Arm]) -> tuple[list[Row], dict[tuple[Row, Point], list[int]]]:
+def trial_rows(jobs: Sequence[Job], arms: Sequence[Budgeted]) -> tuple[list[Row], dict[tuple[Row, Point], list[int]]]:
     """The overrides of every trial, and the places of each point's replicates among them."""
     replicates = _sound(jobs).resolved.settings.study.tuning.replicates
     name = _trials_study(jobs)
@@ -165,12 +165,12 @@ def _points(job: Job, given: set[str]) -> tuple[Point, ...]:
     return space_points(space, name, given=given, absent=absent)
 
 
-def _limited(arm: Arm, budget: int) -> Arm:
+def _limited(arm: Budgeted, budget: int) -> Budgeted:
     """With as many points as the budget allows: of a larger grid a random part (Bergstra and Bengio 2012)."""
     if not arm.tunable or len(arm.points) <= budget:
         return arm
     kept = sorted(random.Random(0).sample(range(len(arm.points)), budget))
-    return Arm(arm.overrides, arm.label, arm.strategy, arm.rows, tuple(arm.points[place] for place in kept))
+    return Budgeted(arm.overrides, arm.label, arm.strategy, arm.rows, tuple(arm.points[place] for place in kept))
 
 
 def _with(row: Row, values: Mapping[str, str], *, mark: bool = False) -> Row:
@@ -180,7 +180,7 @@ def _with(row: Row, values: Mapping[str, str], *, mark: bool = False) -> Row:
     return (*(item for item in row if _key(item) not in values), *(f"{key}={value}" for key, value in values.items()))
 
 
-def _trials(arm: Arm, places: Mapping[tuple[Row, Point], list[int]], outcomes: Sequence[Outcome]) -> list[Trial]:
+def _trials(arm: Budgeted, places: Mapping[tuple[Row, Point], list[int]], outcomes: Sequence[Outcome]) -> list[Trial]:
     trials = []
     for point in arm.points:
         mine = [outcomes[place] for place in places[arm.overrides, point]]
@@ -199,7 +199,7 @@ def _best(arm: Row, trials: Sequence[Trial], metric: str) -> Trial:
     return best
 
 
-def _opening(arms: Sequence[Arm], trials: int) -> str:
+def _opening(arms: Sequence[Budgeted], trials: int) -> str:
     budget = max(len(arm.points) for arm in arms)
     tunable = sum(arm.tunable for arm in arms)
     rest = f"; {len(arms) - tunable} have nothing to tune" if tunable < len(arms) else ""
@@ -207,7 +207,7 @@ def _opening(arms: Sequence[Arm], trials: int) -> str:
 
 
 def _show_choices(
-    arms: Sequence[Arm], found: Mapping[Row, Sequence[Trial]], best: Mapping[Row, Trial], metric: str
+    arms: Sequence[Budgeted], found: Mapping[Row, Sequence[Trial]], best: Mapping[Row, Trial], metric: str
 ) -> None:
     table = plain_table("", "arm", *map(number, ("trials", "time", metric)), "chosen")
     warnings = []

@@ -1,1 +1,1 @@
-"""Which backbone, and which strategy, for this data: scores, ranking and advice."""
+"""Which backbone, and which strategy, for this data: ranking and advice."""

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from headstart.plots.style import counted
 from headstart.ranking.advise import Advice
-from headstart.ranking.intervals import Value
 from headstart.ranking.recipes import RECIPES
 from headstart.system.console import duration
+from headstart.transferability.intervals import Value
 
 # Differences in accuracy below this are not worth a word.
 _POINT = 0.01

@@ -15,7 +15,6 @@ from headstart.ranking.candidates import Candidate, default_candidates, families
 from headstart.ranking.curve import LearningCurve, learning_curve
 from headstart.ranking.estimates import Estimates, best_of
 from headstart.ranking.features import Speed, forward_seconds, prepared_data
-from headstart.ranking.intervals import Value, of_proportion
 from headstart.ranking.journal import FILE, Journal, Tried
 from headstart.ranking.rank import HOW, Ranking, Say, rank, safe_name
 from headstart.ranking.recipes import RECIPES
@@ -24,6 +23,7 @@ from headstart.ranking.trials import Trials
 from headstart.runs.result import Result, read_result
 from headstart.system.console import duration
 from headstart.system.digests import digest
+from headstart.transferability.intervals import Value, of_proportion
 
 BUDGET = "10min"
 FINALISTS = 3

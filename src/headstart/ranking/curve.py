@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from headstart.ranking.examples import Array, Labelled, folds_of
-from headstart.ranking.intervals import Value
-from headstart.ranking.scores_probe import solve_ridge
+from headstart.transferability.examples import Array, Labelled, folds_of
+from headstart.transferability.intervals import Value
+from headstart.transferability.scores_probe import solve_ridge
 
 DRAWS = 5
 _SHARES = (0.125, 0.25, 0.5, 1.0)

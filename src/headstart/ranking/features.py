@@ -19,7 +19,6 @@ from headstart.execution.assemble import Prepared, build_bare_trainer
 from headstart.execution.plan import estimate_step, optimizer_state
 from headstart.model.features import pooled_features
 from headstart.model.transfer_model import TransferModel
-from headstart.ranking.examples import Array
 from headstart.store.activations import CachedData
 from headstart.store.loader import StoredBatches
 from headstart.strategies.full import Full
@@ -35,6 +34,7 @@ from headstart.training.assemble import (
 from headstart.training.audit import Audit
 from headstart.training.quiet import quiet_lightning
 from headstart.training.rates import RatePlan, Schedule, optimizer_groups
+from headstart.transferability.examples import Array
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _IMAGES = 8
 
 
 @dataclass(frozen=True)
-class Cost:
+class Demand:
     """What a network takes, on this machine where that matters.
 
     Attributes:
@@ -85,7 +85,7 @@ class Looked:
     digests: list[str]
     probabilities: Array | None
     source: str
-    cost: Cost
+    cost: Demand
     pass_seconds: float
     stored: bool
 
@@ -190,13 +190,13 @@ def _source_probabilities(backbone: Backbone, features: Tensor) -> Array | None:
     return logits.softmax(dim=1).numpy()
 
 
-def _cost(resolved: ResolvedRun, model: TransferModel, data: ImageDataModule, images_per_second: float) -> Cost:
+def _cost(resolved: ResolvedRun, model: TransferModel, data: ImageDataModule, images_per_second: float) -> Demand:
     assert data.spec is not None
     backbone, shape = model.backbone, data.spec.shape
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad(), evaluation_mode(model):
         backbone(torch.zeros(1, *shape))
-    return Cost(
+    return Demand(
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         multiply_adds=counter.get_total_flops() // 2,
         image_size=shape[1:],

@@ -12,12 +12,12 @@ from headstart.config import compose, resolve_run
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError, DataError, WeightsError
 from headstart.ranking.candidates import Candidate, default_candidates, named_candidates
-from headstart.ranking.examples import Array, Labelled, folds_of
-from headstart.ranking.features import Cost, Looked, look, prepared_data
-from headstart.ranking.intervals import draws
-from headstart.ranking.scores import MEANINGS, Value, score_all
+from headstart.ranking.features import Demand, Looked, look, prepared_data
 from headstart.system.console import duration
 from headstart.system.names import suggestion
+from headstart.transferability.examples import Array, Labelled, folds_of
+from headstart.transferability.intervals import draws
+from headstart.transferability.scores import MEANINGS, Value, score_all
 
 # How every candidate sees the images: each once, as evaluation does.
 HOW = ("strategy=freeze", "head=linear", "datamodule.augment=none", "cache.mode=auto", "cache.views=0")
@@ -50,7 +50,7 @@ class Ranked:
     source: str
     values: dict[str, Value]
     right: dict[str, Array]
-    cost: Cost
+    cost: Demand
     pass_seconds: float
     stored: bool
     score_seconds: float

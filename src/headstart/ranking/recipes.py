@@ -62,7 +62,7 @@ RECIPES = {recipe.name: recipe for recipe in (FROZEN, *FINE_TUNING)}
 
 
 @dataclass(frozen=True)
-class Arm:
+class Contender:
     """A recipe on a backbone.
 
     Attributes:
@@ -87,7 +87,7 @@ class Arm:
         """For people, with the values that are tuned."""
         return ", ".join([self.label, *(f"{key.rpartition('.')[2]} {value}" for key, value in self.point)])
 
-    def at(self, point: Point) -> "Arm":
+    def at(self, point: Point) -> "Contender":
         """With these values."""
         return replace(self, point=point)
 
@@ -111,7 +111,7 @@ def rounds(images: int, batch_size: int) -> tuple[int, ...]:
     return tuple(epochs for epochs in RUNGS if epochs >= _FIRST_EPOCHS or epochs * steps >= _FIRST_STEPS)
 
 
-def survivors(scores: Sequence[tuple[Arm, float]]) -> list[Arm]:
+def survivors(scores: Sequence[tuple[Contender, float]]) -> list[Contender]:
     """The better half, one at least, the best first.
 
     Reference: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016.

@@ -7,12 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from headstart.plots.style import BLUE, MUTED, Plot, canvas, finish
-from headstart.ranking.intervals import Value
 from headstart.ranking.rank import Ranked, Ranking
-from headstart.ranking.scores import MEANINGS
 from headstart.study.page import Cell, Section, bullets, document, figures, glossary, paragraph, table, verdict_box
 from headstart.system.atomic import atomic_write, write_rows
 from headstart.system.console import count_text, plain_table
+from headstart.transferability.intervals import Value
+from headstart.transferability.scores import MEANINGS
 
 PAGE, ROWS = "ranking.html", "ranking.csv"
 

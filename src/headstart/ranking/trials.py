@@ -18,7 +18,7 @@ from headstart.execution.train import train
 from headstart.ranking.budget import Clock, TimeUp, ends_in
 from headstart.ranking.estimates import Estimates
 from headstart.ranking.journal import Journal, Tried
-from headstart.ranking.recipes import FINE_TUNING, FROZEN, Arm, rounds, survivors
+from headstart.ranking.recipes import FINE_TUNING, FROZEN, Contender, rounds, survivors
 from headstart.study.tuning import TUNING_FILE, Point, Trial, best_trial, tuning_record
 from headstart.system.atomic import write_json
 from headstart.system.console import duration, only_copied
@@ -75,10 +75,10 @@ class Trials:
             finalists: names of backbones and what chooses them, the most promising first.
             others: likewise; they are tried with what time the finalists leave.
         """
-        frozen = [Arm(*backbone, FROZEN) for backbone in (*finalists, *others)]
+        frozen = [Contender(*backbone, FROZEN) for backbone in (*finalists, *others)]
         # Without the first there would be nothing to recommend: where there is no time for all images, of a part.
         self._try(frozen[0], 0, must=True, part=() if self._fits(frozen[0], 0) else self.part)
-        first = [Arm(*backbone, FINE_TUNING[0]) for backbone in finalists]
+        first = [Contender(*backbone, FINE_TUNING[0]) for backbone in finalists]
         for arm in frozen[1 : len(finalists)]:
             # Cross-validation told of frozen features already; what fine-tuning does must be tried.
             if _CAUTION * self.seconds(arm, 0) + self._needed(first, 1) <= self._left_s:
@@ -91,14 +91,14 @@ class Trials:
         for arm in frozen:
             self._try(arm, 0)
         self._halved(others)
-        arms = [Arm(*backbone, recipe) for recipe in FINE_TUNING for backbone in (*finalists, *others)]
+        arms = [Contender(*backbone, recipe) for recipe in FINE_TUNING for backbone in (*finalists, *others)]
         self._begin_more(arms)
         self._repeat({arm.at(point).name: arm.at(point) for arm in arms for point in self._points(arm)})
         return self._tried
 
     def _halved(self, backbones: Sequence[tuple[str, tuple[str, ...]]]) -> None:
         """Trials of every way to fine-tune them, then rounds of ever fewer and longer trainings."""
-        arms = [Arm(*backbone, recipe) for recipe in FINE_TUNING for backbone in backbones]
+        arms = [Contender(*backbone, recipe) for recipe in FINE_TUNING for backbone in backbones]
         scored = self._tuned(arms)
         for epochs in self._rounds[1:] if scored else ():
             kept = survivors(scored)
@@ -109,7 +109,7 @@ class Trials:
                 self._as_long_as_fits(kept[0], range(epochs - 1, epochs // 2, -1))
                 break
 
-    def _repeat(self, arms: Mapping[str, Arm]) -> None:
+    def _repeat(self, arms: Mapping[str, Contender]) -> None:
         """The best fine-tunings from other seeds, always the one with the fewest.
 
         A lucky one falls behind, and the next comes up, so that in the end the best by their means have been repeated.
@@ -127,7 +127,7 @@ class Trials:
             if not self._again(arms[waiting[0].arm], waiting[0]):
                 return
 
-    def _again(self, arm: Arm, one: Tried) -> bool:
+    def _again(self, arm: Contender, one: Tried) -> bool:
         """A training from one more seed; False where the time ended it."""
         later = 1 + len(one.again)
         found = self._timed(_once_more(one), one.seconds, lambda: self._train(arm, one.epochs, (), later))
@@ -145,7 +145,7 @@ class Trials:
     def _tried(self) -> list[Tried]:
         return list(self.journal.tried.values())
 
-    def seconds(self, arm: Arm, epochs: int) -> float:
+    def seconds(self, arm: Contender, epochs: int) -> float:
         """Estimated, of a training; corrected by how long the earlier ones took."""
         speed, sizes, share = self.journal.speeds[arm.backbone], self.data.sizes, arm.recipe.trains
         judged = sizes["val"] * speed.forward
@@ -153,7 +153,7 @@ class Trials:
         looks = sum(sizes.values()) * speed.forward
         return (_AROUND_S + looks + epochs * (sizes["train"] * step + judged)) * self._correction(arm)
 
-    def _correction(self, arm: Arm) -> float:
+    def _correction(self, arm: Contender) -> float:
         """How much longer than estimated trainings took, those alike before others, the same backbone's first."""
         done = [one for one in self.journal.tried.values() if one.estimate_s > 0]
         alike = [one for one in done if bool(one.epochs) == bool(arm.recipe.trains)]
@@ -167,16 +167,16 @@ class Trials:
     def _left_s(self) -> float:
         return self.clock.left_s - self.reserve_s
 
-    def _fits(self, arm: Arm, epochs: int) -> bool:
+    def _fits(self, arm: Contender, epochs: int) -> bool:
         return _CAUTION * self.seconds(arm, epochs) <= self._left_s
 
-    def _points(self, arm: Arm) -> tuple[Point, ...]:
+    def _points(self, arm: Contender) -> tuple[Point, ...]:
         return arm.points({choice.lstrip("+~").partition("=")[0] for choice in self.overrides})
 
-    def _tuned(self, arms: Sequence[Arm]) -> list[tuple[Arm, float]]:
+    def _tuned(self, arms: Sequence[Contender]) -> list[tuple[Contender, float]]:
         """As many arms as there is time for, each with the best value of equally many trials, and its estimate."""
         kept, number = self._equal(arms)
-        trials: dict[Arm, list[Trial]] = {arm: [] for arm in kept}
+        trials: dict[Contender, list[Trial]] = {arm: [] for arm in kept}
         for place in range(number):
             for arm in kept:
                 for point in self._points(arm)[place : place + 1]:
@@ -198,14 +198,14 @@ class Trials:
         done = [(arm, self.journal.tried[_key(arm, self._rounds[0])].estimate) for arm in best]
         return [(arm, estimate) for arm, estimate in done if estimate is not None]
 
-    def _equal(self, arms: Sequence[Arm]) -> tuple[list[Arm], int]:
+    def _equal(self, arms: Sequence[Contender]) -> tuple[list[Contender], int]:
         """In their order, the arms that there is time for, and how many trials each of them can have.
 
         Every backbone is fine-tuned once before any gets more. All get the same number of trials, and no fewer than
         those that were given some before.
         """
         number, room = max(1, self.journal.trials), _FOR_TRIALS * self._left_s
-        kept: list[Arm] = []
+        kept: list[Contender] = []
         planned = 0.0
         for arm in arms:
             once = not self._told and arm.recipe == FINE_TUNING[0]
@@ -222,20 +222,20 @@ class Trials:
             number += 1
         return kept, number
 
-    def _needed(self, arms: Sequence[Arm], trials: int) -> float:
+    def _needed(self, arms: Sequence[Contender], trials: int) -> float:
         """Seconds for so many trials of each; those of earlier processes take none."""
         planned = [arm.at(point) for arm in arms for point in self._points(arm)[:trials]]
         first = self._rounds[0]
         return sum(_CAUTION * self.seconds(arm, first) for arm in planned if not self._done(arm, first))
 
-    def _as_long_as_fits(self, arm: Arm, lengths: Sequence[int]) -> None:
+    def _as_long_as_fits(self, arm: Contender, lengths: Sequence[int]) -> None:
         """What is left of the time goes to one training with fewer epochs than the round would have."""
         for epochs in lengths:
             if self._fits(arm, epochs):
                 self._try(arm, epochs)
                 return
 
-    def _begin_more(self, arms: Sequence[Arm]) -> None:
+    def _begin_more(self, arms: Sequence[Contender]) -> None:
         """Further trials, as many as still fit; those of the comparison are not chosen by them."""
         first = self._rounds[0]
         for place in range(max((len(self._points(arm)) for arm in arms), default=0)):
@@ -249,10 +249,10 @@ class Trials:
                 self.skipped[arm.label] = min(self.seconds(at, first) for at in missing)
                 self._as_long_as_fits(missing[0], range(first - 1, 1, -1))
 
-    def _done(self, arm: Arm, epochs: int) -> bool:
+    def _done(self, arm: Contender, epochs: int) -> bool:
         return _key(arm, epochs) in self.journal.tried
 
-    def _try(self, arm: Arm, epochs: int, *, must: bool = False, part: Sequence[str] = ()) -> Tried | None:
+    def _try(self, arm: Contender, epochs: int, *, must: bool = False, part: Sequence[str] = ()) -> Tried | None:
         """A training, or its earlier outcome; None where there is no time for it."""
         key = _key(arm, epochs, part)
         if key not in self.journal.tried:
@@ -284,7 +284,7 @@ class Trials:
         self.say(f"{self.clock.face()}   {outcome} in {duration(found.seconds)}")
         return found
 
-    def _train(self, arm: Arm, epochs: int, part: Sequence[str], later: int = 0) -> Tried:
+    def _train(self, arm: Contender, epochs: int, part: Sequence[str], later: int = 0) -> Tried:
         """An ordinary run through the front door, from the seed that was chosen or so many after it."""
         overrides = [*self.overrides, *arm.overrides(epochs)]
         found = Tried(arm.name, arm.backbone, arm.recipe.name, epochs, overrides, None, part=bool(part))
@@ -312,5 +312,5 @@ def _once_more(one: Tried) -> str:
     return f"{one.arm} for {one.epochs} epochs, from another seed"
 
 
-def _key(arm: Arm, epochs: int, part: Sequence[str] = ()) -> str:
+def _key(arm: Contender, epochs: int, part: Sequence[str] = ()) -> str:
     return " / ".join([arm.name, str(epochs), *part])

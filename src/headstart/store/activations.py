@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +17,21 @@ from headstart.model.description import ModelInfo
 from headstart.model.phases import Phase
 from headstart.model.transfer_model import TransferModel
 from headstart.store.building import ShardWriter
-from headstart.store.decide import Decision, check_required, decide, too_large, views_in_turn
+from headstart.store.decide import Storing, check_required, decide, too_large, views_in_turn
 from headstart.store.decoded import DecodedImages
 from headstart.store.entry import Entry
 from headstart.store.extract import Kind, Prefix, extract, pooling_of
 from headstart.store.key import Arithmetic, activations_key, describe_images, describe_prefix, recipe
 from headstart.store.loader import StoredBatches
 from headstart.store.pixels import decoding_threads
-from headstart.store.provide import Provided, Wanted, provide
+from headstart.store.provide import Wanted, provide
+from headstart.store.record import Record
 from headstart.store.store import Store
 
 VIEW_SEED = 0
 """Of augmented views: their own, so that runs with other seeds share them."""
 
 Loader = DataLoader | StoredBatches
-
-
-@dataclass
-class _Use:
-    """An entry that this run used, for its record: of ``activations`` or decoded ``images``."""
-
-    kind: str
-    split: str
-    phase: str
-    key: str
-    hit: bool
-    build_seconds: float
-    size_bytes: int
-
-
-@dataclass
-class _Record:
-    """What happened so far."""
-
-    uses: list[_Use] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def add(self, use: _Use) -> None:
-        """Note a use; of an entry that is opened again, only the first time."""
-        if (use.key, use.phase) not in {(earlier.key, earlier.phase) for earlier in self.uses}:
-            self.uses.append(use)
 
 
 class CachedData(pl.LightningDataModule):
@@ -104,7 +77,7 @@ class CachedData(pl.LightningDataModule):
         self._obstacle = obstacle
         chosen = data.augmentation
         augmentation = f"datamodule.augment={chosen.augment}" if chosen.random else None
-        self.decisions: tuple[Decision, ...] = tuple(
+        self.decisions: tuple[Storing, ...] = tuple(
             decide(
                 phase,
                 info,
@@ -118,7 +91,7 @@ class CachedData(pl.LightningDataModule):
         check_required(settings, self.decisions)
         self._views = views_in_turn(settings, self.phases, data.steps_per_epoch) if augmentation is not None else 0
         self._pool = None if whole_features else pooling_of(model)
-        self._record = _Record()
+        self._record = Record()
         self._loaders: dict[tuple[int, str], Loader] = {}
         self._prefixes: dict[int, dict[str, Any]] = {}
         self._trained_on: set[str] = set()
@@ -184,27 +157,15 @@ class CachedData(pl.LightningDataModule):
     @property
     def extract_seconds(self) -> float:
         """Cost of all entries used, as if none had been there: a hit counts its recorded build time."""
-        return sum({use.key: use.build_seconds for use in self._record.uses}.values())
+        return self._record.build_seconds
 
     def record(self) -> dict[str, Any]:
         """The ``cache`` section of ``result.json``."""
-        uses, reasons = self._record.uses, dict(self._record.reasons)
-        entries = [vars(use) for use in uses]
-        uses = [use for use in uses if use.kind == "activations"]
-        trained = [use for use in uses if use.split == "train"]
-        first = next(iter(trained or uses), None)
-        if views := self.views[0]:
-            reasons["views"] = (
-                f"{views} augmented views of each training image took turns, instead of new ones an epoch"
-            )
-        return {
-            "used": bool(trained),
-            "key": first.key if first else None,
-            "hit": bool(uses) and all(use.hit for use in uses),
-            "views": views,
-            "reason": "; ".join(dict.fromkeys(reasons.values())),
-            "entries": entries,
-        }
+        views, reasons = self.views[0], []
+        if views:
+            said = f"{views} augmented views of each training image took turns, instead of new ones an epoch"
+            reasons.append(said)
+        return self._record.as_dict(views, reasons)
 
     @property
     def views(self) -> tuple[int, int]:
@@ -342,13 +303,8 @@ class CachedData(pl.LightningDataModule):
         if trainer.is_global_zero and not all(provided.hit for provided in found):
             self.store.evict(keep=[*(use.key for use in self._record.uses), *recorded])
         for provided in found:
-            self._note("activations", split, phase, provided)
+            self._record.add("activations", split, phase, provided)
         return [provided.entry for provided in found]
-
-    def _note(self, kind: str, split: str, phase: Phase, provided: Provided) -> None:
-        """Record a use."""
-        meta = provided.entry.meta
-        self._record.add(_Use(kind, split, phase.name, meta.key, provided.hit, meta.build_seconds, meta.size_bytes))
 
     def _prefix(self, stages: int, pool: nn.Module | None) -> Prefix:
         plugin = self._trainer().precision_plugin
@@ -386,7 +342,7 @@ class CachedData(pl.LightningDataModule):
         [provided] = found
         if trainer.is_global_zero and not provided.hit:
             self.pixel_store.evict(keep=list(wanted.entries))
-        self._note("images", split, self.phases[self._phase_index(trainer.current_epoch)], provided)
+        self._record.add("images", split, self.phases[self._phase_index(trainer.current_epoch)], provided)
         device, decode = next(self.model.parameters()).device, decoded.decoder(channels_last=self.channels_last)
         return StoredBatches("images", [provided.entry], data.targets(split), loader, decode=decode, device=device)
 

@@ -14,7 +14,7 @@ _LARGEST_RATIO = 8
 
 
 @dataclass(frozen=True)
-class Decision:
+class Storing:
     """What a phase does.
 
     Attributes:
@@ -41,7 +41,7 @@ def decide(
     is_cuttable: Callable[[int], bool],
     augmentation: str | None,
     obstacle: str | None = None,
-) -> Decision:
+) -> Storing:
     """The decision for one phase.
 
     Args:
@@ -53,26 +53,26 @@ def decide(
         obstacle: any other reason why nothing of this run can be stored.
     """
     if settings.mode in ("off", "images"):
-        return Decision(0, False, f"cache={settings.mode}")
+        return Storing(0, False, f"cache={settings.mode}")
     if obstacle is not None:
-        return Decision(0, False, obstacle)
+        return Storing(0, False, obstacle)
     if phase.needs_images is not None:
-        return Decision(0, False, phase.needs_images)
+        return Storing(0, False, phase.needs_images)
     frozen = phase.frozen_stages(model)
     names = [stage.name for stage in model.backbone_stages]
     if frozen == 0:
-        return Decision(0, False, f"nothing is frozen before the first stage that learns ({names[0]})")
+        return Storing(0, False, f"nothing is frozen before the first stage that learns ({names[0]})")
     stages = next((count for count in range(frozen, 0, -1) if is_cuttable(count)), 0)
     if stages == 0:
-        return Decision(0, False, f"the backbone cannot be cut within its frozen stages ({', '.join(names[:frozen])})")
+        return Storing(0, False, f"the backbone cannot be cut within its frozen stages ({', '.join(names[:frozen])})")
     if augmentation is not None and settings.views == 0:
-        return Decision(
+        return Storing(
             stages,
             False,
             f"{augmentation} changes the training images in every epoch; datamodule.augment=none or cache.views=4 "
             "makes them storable",
         )
-    return Decision(stages, True)
+    return Storing(stages, True)
 
 
 def views_in_turn(settings: CacheSettings, phases: Sequence[Phase], steps_per_epoch: int | None) -> int:
@@ -90,7 +90,7 @@ def trainer_obstacle(switches: Mapping[str, Any]) -> str | None:
     return f"trainer.{names[0]}={switches[names[0]]} uses only some of the images" if names else None
 
 
-def check_required(settings: CacheSettings, decisions: Sequence[Decision]) -> None:
+def check_required(settings: CacheSettings, decisions: Sequence[Storing]) -> None:
     """With ``cache=require``, every phase that freezes something must run on stored activations, and one must exist.
 
     Raises:

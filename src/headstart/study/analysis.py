@@ -150,9 +150,8 @@ class Analysis:
         return self.pairing.scope([cell[key] for cell in cells for key in cell if key in shared or not shared])
 
     def compare(self, value: str, other: str, setting: Setting) -> Paired | None:
-        """One value minus another, on its own."""
-        cells = self.design.cells
-        return self.pairing.compare(cells.get((value, setting), {}), cells.get((other, setting), {}))
+        """One value minus another, corrected as the comparisons of the table are."""
+        return _compared(self.design, self.pairing, self.differences, setting, value, other)
 
 
 def primary_metric(table: Table, wanted: str | None = None) -> Metric:
@@ -358,18 +357,25 @@ def _best(
     design: Design, metric: Metric, pairing: Pairing, differences: Sequence[Difference], setting: Setting
 ) -> tuple[str, ...]:
     values = [value for value in design.values if (value, setting) in design.cells]
-    sign = 1.0 if metric.higher_is_better else -1.0
 
     def minus(value: str, other: str) -> Paired | None:
-        paired = pairing.compare(design.cells[value, setting], design.cells[other, setting])
-        return replace(paired, mean=sign * paired.mean) if paired else None
+        paired = _compared(design, pairing, differences, setting, value, other)
+        return paired if paired is None or metric.higher_is_better else paired.reversed()
 
     pairs = [[None if a == b else minus(a, b) for b in values] for a in values]
-    # What was already found worse than another is no candidate.
-    here = [item for item in differences if item.setting == setting]
-    beaten = {item.value for item in here if item.verdict == "worse"}
-    beaten |= {design.reference for item in here if item.verdict == "better"}
-    return tuple(values[place] for place in candidates(pairs) if values[place] not in beaten)
+    return tuple(values[place] for place in candidates(pairs))
+
+
+def _compared(
+    design: Design, pairing: Pairing, differences: Sequence[Difference], setting: Setting, value: str, other: str
+) -> Paired | None:
+    """One value minus another: a difference of the table as it stands there, any other for as many as it has."""
+    for item in differences:
+        if item.setting == setting and {item.value, design.reference} == {value, other}:
+            return item.paired.reversed() if item.paired and item.value == other else item.paired
+    cells = design.cells
+    paired = pairing.compare(cells.get((value, setting), {}), cells.get((other, setting), {}))
+    return paired and paired.among(max(len(differences), 1))
 
 
 def _declared(table: Table, name: str) -> str | None:

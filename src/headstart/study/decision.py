@@ -50,7 +50,7 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
     points = {
         "What you give up": "" if take is best or undecided else _gives_up(analysis, best, pair),
         "What it costs": "" if undecided else _costs(take, other),
-        "How sure that is": _sure(analysis, setting, pair, ahead=ahead, behind=behind),
+        "How sure that is": "" if pair is None else _sure(analysis, setting, pair, ahead=ahead, behind=behind),
         "What would change it": _change(analysis, pair, undecided, settled=len(tied) == 1),
     }
     said = tuple((label, text) for label, text in points.items() if text)
@@ -193,7 +193,7 @@ def _change(analysis: Analysis, pair: Paired | None, undecided: bool, *, settled
         return "Images unlike these, other settings of the training, or costs that matter more than the score."
     needed, seen = pair.needed(pair.mean), analysis.metric.size(pair.mean)
     if needed is None or pair.exact:
-        return f"More images to test on: no number of seeds shows a difference as small as the {seen} seen."
+        return f"More images: no number of seeds or splits shows a difference as small as the {seen} seen."
     if needed <= pair.n:
         return f"A few more seeds or splits: with {pair.n}, the {seen} seen are close to what can be told."
     return f"If the {seen} seen are real, about {needed} seeds or splits in place of {pair.n} would show it."

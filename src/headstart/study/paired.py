@@ -29,10 +29,11 @@ class Paired:
     Attributes:
         mean: of the differences.
         n: seeds or splits that it is a mean of.
-        repeats: variance of the mean that comes from seeds, splits and draws.
-        images: variance of the mean that comes from the test images; None where it was not measured.
+        error: standard error of the mean.
+        repeats: variance of the mean that falls as there are more seeds, splits or draws.
+        lasting: variance of the mean that none of them lessens: of the images, and of what splits have in common.
         df: degrees of freedom of the standard error.
-        factor: by how much Holm's method multiplies this p-value; 1 for a comparison on its own.
+        factor: by how much the correction multiplies this p-value; 1 for a comparison on its own.
         p: two-sided, after that; None where no error is known.
         exact: nothing is random in either arm, so that one run each is enough.
     """
@@ -41,7 +42,7 @@ class Paired:
     n: int
     error: float | None
     repeats: float
-    images: float | None
+    lasting: float
     df: float
     factor: float = 1.0
     p: float | None = None
@@ -77,8 +78,17 @@ class Paired:
     def needed(self, difference: float) -> int | None:
         """How many repetitions would find ``difference`` in four cases of five; None if no number of them would."""
         reach = special.ndtri(1 - ALPHA / 2 / self.factor) + special.ndtri(_POWER)
-        left = (difference / reach) ** 2 - (self.images or 0.0)
+        left = (difference / reach) ** 2 - self.lasting
         return None if left <= 0 else max(FEWEST, math.ceil(self.repeats * self.n / left))
+
+    def among(self, comparisons: int) -> "Paired":
+        """One of so many that are read together, by Bonferroni's bound."""
+        p = None if self.p is None else min(1.0, comparisons * self.p)
+        return replace(self, factor=float(comparisons), p=p)
+
+    def reversed(self) -> "Paired":
+        """The reference minus the treatment."""
+        return replace(self, mean=-self.mean)
 
     def _half(self) -> float | None:
         if self.error is None or (self.n < FEWEST and not self.exact):
@@ -130,27 +140,28 @@ def paired_difference(
     differences = first - second
     mean, n = float(differences.mean()), differences.size
     spread = float(differences.var(ddof=1)) / n if n > 1 else 0.0
-    known = n > 1 or exact
-    if overlap:
-        spread *= 1 + n * overlap / (1 - overlap)
     if images is None or overlap:
-        return _tested(Paired(mean, n, math.sqrt(spread) if n > 1 else None, spread, None, max(n - 1, 1), exact=exact))
+        lasting = n * spread * overlap / (1 - overlap)
+        error = math.sqrt(spread + lasting) if n > 1 else None
+        return _tested(Paired(mean, n, error, spread, lasting, max(n - 1, 1), exact=exact))
     grid = np.asarray(images, dtype=np.float64)
     if shared < 1:
         own, count = _own_images(grid, step)
         # The spread of the repetitions lacks what they have in common, so that it is (1 - drawn) of the rest.
         rest = max(n * spread - (1 - shared) * own, 0.0) / (1 - drawn)
-        taught, seen = (1 - 1 / n) * drawn * rest, (1 - 1 / n) * shared * own
-        df = _satterthwaite([(spread + taught, n - 1), (seen, count - 1)])
-        return _tested(Paired(mean, n, math.sqrt(spread + taught + seen), spread + taught, seen, df))
-    spread *= (1 + (n - 1) * drawn) / (1 - drawn)
+        taught, seen = drawn * rest, shared * own
+        error = math.sqrt(spread + (1 - 1 / n) * (taught + seen))
+        df = _satterthwaite([(spread + (1 - 1 / n) * taught, n - 1), ((1 - 1 / n) * seen, count - 1)])
+        repeats = max(spread - (taught + seen) / n, 0.0)
+        return _tested(Paired(mean, n, error, repeats, taught + seen, df))
+    taught = n * spread * drawn / (1 - drawn)
     from_images, both, count, free = _crossed(grid, step)
-    total = spread + from_images - both
-    parts: list[tuple[float, float]] = [(spread, n - 1), (from_images, count - 1), (both, free)]
-    if total < max(spread, from_images):  # an interaction that is larger than it can be is noise
-        total, parts = (spread, parts[:1]) if spread > from_images else (from_images, parts[1:2])
-    error = math.sqrt(total) if known else None
-    return _tested(Paired(mean, n, error, spread, from_images, _satterthwaite(parts), exact=exact))
+    total = spread + taught + from_images - both
+    parts: list[tuple[float, float]] = [(spread + taught, n - 1), (from_images, count - 1), (both, free)]
+    if total < max(spread + taught, from_images):  # an interaction that is larger than it can be is noise
+        total, parts = max((spread + taught, parts[:1]), (from_images, parts[1:2]), key=lambda pair: pair[0])
+    error = math.sqrt(total) if n > 1 or exact else None
+    return _tested(Paired(mean, n, error, spread, max(total - spread, 0.0), _satterthwaite(parts), exact=exact))
 
 
 def corrected(items: Sequence[Paired], first: Sequence[bool] = ()) -> list[Paired]:
@@ -179,18 +190,13 @@ def corrected(items: Sequence[Paired], first: Sequence[bool] = ()) -> list[Paire
 def candidates(pairs: Sequence[Sequence[Paired | None]]) -> list[int]:
     """Positions that cannot be told from the best: Hsu's (1984) multiple comparisons with the best.
 
-    An arm is left out when another is better than it by more than the comparison of that many arms allows
-    (Bonferroni's bound in place of Dunnett's, as the errors are paired and unequal). The best one is among those that
-    stay with 95 % confidence. ``pairs[i][j]`` is arm i minus arm j; higher scores are better.
+    An arm is left out when another is significantly better. The best one is among those that stay with 95 % confidence
+    if each comparison is corrected for as many as there are rivals (Bonferroni's or Holm's bound in place of Dunnett's,
+    as the errors are paired and unequal). ``pairs[i][j]`` is arm i minus arm j; higher scores are better.
     """
-    arms, rivals = range(len(pairs)), max(len(pairs) - 1, 1)
-
-    def beaten(by: Paired | None) -> bool:
-        if by is None or by.error is None or by.few:
-            return False
-        return by.mean > special.stdtrit(by.df, 1 - ALPHA / 2 / rivals) * by.error
-
-    return [place for place in arms if not any(beaten(pairs[other][place]) for other in arms)]
+    arms = range(len(pairs))
+    beaten = {place for rivals in pairs for place, by in enumerate(rivals) if by and by.significant and by.mean > 0}
+    return [place for place in arms if place not in beaten]
 
 
 def _tested(item: Paired) -> Paired:

@@ -121,6 +121,7 @@ def print_report(report: Report) -> None:
     """Show the report's tables and verdicts in the terminal."""
     from rich.markup import escape
 
+    from headstart.study.decision import cautions
     from headstart.study.sections import results_table
     from headstart.system.console import get_console, number, plain_table
 
@@ -140,7 +141,7 @@ def print_report(report: Report) -> None:
         console.print(f"[bold]{escape(words.headline)}[/bold]")
         for label, text in words.decision:
             console.print(f"  [bold]{label}[/bold]: {escape(text)}")
-        for point in words.points:
+        for point in (*words.points, *analysis.table.cautions, *cautions(analysis)):
             console.print(f"  {escape(point)}")
         console.print()
     if report.uncounted:
@@ -280,9 +281,10 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _table_summary(analysis: "Analysis", words: "Verdict") -> dict[str, Any]:
+    from headstart.study.analysis import from_scratch
     from headstart.study.decision import cautions
 
-    layout = analysis.design
+    layout, scratch = analysis.design, from_scratch(analysis.table, analysis.design)
     return {
         "title": analysis.table.title,
         "metric": analysis.metric.name,
@@ -311,17 +313,17 @@ def _table_summary(analysis: "Analysis", words: "Verdict") -> dict[str, Any]:
             }
             for arm in analysis.arms
         ],
-        "differences": [_difference_summary(analysis, item) for item in analysis.differences],
-        "gains": [_difference_summary(analysis, item) for item in analysis.gains],
+        "differences": [_difference_summary(analysis, item, layout.reference) for item in analysis.differences],
+        "gains": [_difference_summary(analysis, item, scratch) for item in analysis.gains if scratch],
     }
 
 
-def _difference_summary(analysis: "Analysis", item: "Difference") -> dict[str, Any]:
+def _difference_summary(analysis: "Analysis", item: "Difference", reference: str) -> dict[str, Any]:
     paired = item.paired
     place = {"value": item.value, **dict(zip(analysis.design.axes, item.setting, strict=True))}
     judged = {
         "verdict": item.verdict,
-        "covers": str(analysis.scope(item.setting, item.value, analysis.design.reference)),
+        "covers": str(analysis.scope(item.setting, item.value, reference)),
         "comparisons": item.family,
     }
     if paired is None:

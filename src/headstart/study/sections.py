@@ -216,7 +216,7 @@ def _difference_table(analysis: Analysis, items: Sequence[Difference]) -> str:
 def _costs(sheet: Sheet) -> str:
     words = (
         "Times are means over seeds, and cold: activations that came from a cache count what it took to build them. "
-        "Stored per task is what each further task adds to the disk: four bytes for each parameter that learns."
+        "Stored per task is what each further task adds to the disk: four bytes for each number that training moves."
     )
     drawn = figures(scores.cost(sheet, name) for name in cost_columns(sheet.analysis.arms))
     return paragraph(words) + drawn if drawn else ""

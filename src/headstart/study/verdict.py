@@ -181,6 +181,7 @@ def crossover_sentence(analysis: Analysis, item: Overtaking) -> str:
     """Where one value overtakes the other, as a sentence."""
     crossing, unit = item.crossing, shots_label(analysis.design)
     where = f" ({item.others})" if item.others else ""
+    seeds = f"{crossing.n} seed{'' if crossing.n == 1 else 's'}"
     first, last = item.shots[0], item.shots[-1]
     tried = f"the {first:g} to {last:g} {unit} tried"
     if crossing.point is None:
@@ -188,7 +189,7 @@ def crossover_sentence(analysis: Analysis, item: Overtaking) -> str:
         return f"{item.leader} is ahead of {item.follower} throughout {tried}{where}{sure}."
     return (
         f"{item.leader} overtakes {item.follower} at about {crossing.point:.3g} {unit}{where} "
-        f"(95 % interval {crossover_interval(crossing, first, last)}, {crossing.n} seeds)."
+        f"(95 % interval {crossover_interval(crossing, first, last)}, {seeds})."
     )
 
 

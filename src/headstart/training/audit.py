@@ -92,6 +92,7 @@ class Audit:
         initial: every parameter and buffer before training, by name, on the CPU.
         received: trainable parameters that got a gradient in some step, or that were solved for.
         violations: what was found wrong; any fails the run.
+        statistics: how many numbers of buffers (BatchNorm's running means and variances) training moved.
     """
 
     model: TransferModel
@@ -100,6 +101,7 @@ class Audit:
     initial: dict[str, Tensor] = field(default_factory=dict)
     received: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
+    statistics: int = 0
     _phase: str = ""
     _still: frozenset[str] = frozenset()
     _before: dict[str, Tensor] = field(default_factory=dict)
@@ -147,10 +149,12 @@ class Audit:
     def finish(self) -> dict[str, Any]:
         """The outcome for ``audit.json``: drift of each stage, and whether every promise was kept."""
         state = {name: tensor.detach().cpu() for name, tensor in named_state(self.model).items()}
-        for name in sorted(frozenset(self.initial) - self.ever_learning):
-            is_buffer = name not in dict(self.model.named_parameters())
-            if not is_buffer and not _identical(state[name], self.initial[name]):
-                self.violations.append(f"frozen parameter {name} changed")
+        parameters = dict(self.model.named_parameters())
+        still = sorted(frozenset(self.initial) - self.ever_learning)
+        changed = [name for name in still if not _identical(state[name], self.initial[name])]
+        self.violations += [f"frozen parameter {name} changed" for name in changed if name in parameters]
+        statistics = [state[name] for name in changed if name not in parameters]
+        self.statistics = sum(tensor.numel() for tensor in statistics if tensor.is_floating_point())
         for name in sorted(self.ever_learning - self.received):
             self.violations.append(f"trainable parameter {name} never received a gradient")
         unmoved = [n for n in sorted(self.ever_learning & self.received) if _identical(state[n], self.initial[n])]

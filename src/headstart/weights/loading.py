@@ -150,6 +150,7 @@ def fetch(weights: ResolvedWeights) -> Path:
 
 def _download(entry: HubEntry) -> Path:
     if not entry.repository:
+        # Its place in the cache is timm's own: what timm has downloaded before is found there.
         from timm.models._hub import download_cached_file
 
         return Path(download_cached_file(entry.url, check_hash=False, cache_dir=torch_cache_dir()))

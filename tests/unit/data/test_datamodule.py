@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from headstart.data import Digits, Folder, InputSpec
-from headstart.data.datamodule import choose_workers
 from headstart.data.dataset import seeded
+from headstart.data.sampler import choose_workers
 from headstart.errors import DataError
 from headstart.store.decoded import DecodedImages
 from headstart.store.pixels import pixel_batches

@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from headstart.frozen.heads import Recipe, TrainedHead
+from headstart.frozen.heads import HeadTraining, TrainedHead
 from headstart.model.phases import one_phase
 from headstart.tasks import build_task
 from headstart.training.rates import RatePlan, Schedule
@@ -12,7 +12,7 @@ from headstart.training.rates import RatePlan, Schedule
 
 def best_epoch(scores: list[tuple[float, float]]) -> int:
     plan = RatePlan(0.1, one_phase("head", [], len(scores)), (), Schedule())
-    recipe = Recipe(
+    recipe = HeadTraining(
         torch.nn.Linear(1, 1),
         "",
         {},

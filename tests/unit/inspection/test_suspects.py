@@ -10,10 +10,10 @@ import pytest
 
 from headstart.errors import RunError
 from headstart.inspection.suspects import Judged, judge, suspects
-from headstart.ranking.examples import Labelled
-from headstart.ranking.scores_probe import logistic, logistic_probabilities
 from headstart.runs.reader import RunRecord
 from headstart.runs.result import Result
+from headstart.transferability.examples import Labelled
+from headstart.transferability.scores_probe import logistic, logistic_probabilities
 
 CLASSES = ("ant", "bee", "cat")
 

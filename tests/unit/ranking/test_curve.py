@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from headstart.ranking.curve import LearningCurve, learning_curve
-from headstart.ranking.examples import Labelled
+from headstart.transferability.examples import Labelled
 
 
 def power_law(images: tuple[int, ...], noise: float = 0.0) -> LearningCurve:

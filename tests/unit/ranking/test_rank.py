@@ -12,8 +12,8 @@ import headstart
 from headstart.commands.cli import main
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import ConfigError, DataError, WeightsError
-from headstart.ranking.intervals import Value
 from headstart.ranking.rank import Ranking, rank
+from headstart.transferability.intervals import Value
 
 NETWORKS = ("resnet18", "resnet18:none")
 

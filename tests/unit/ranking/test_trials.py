@@ -14,7 +14,7 @@ from headstart.ranking.budget import Clock, TimeUp, ends_in
 from headstart.ranking.estimates import Estimates, best_of
 from headstart.ranking.features import Speed
 from headstart.ranking.journal import Journal, Tried
-from headstart.ranking.recipes import FINE_TUNING, FROZEN, RUNGS, Arm, rounds, survivors
+from headstart.ranking.recipes import FINE_TUNING, FROZEN, RUNGS, Contender, rounds, survivors
 from headstart.ranking.trials import Trials
 from headstart.study.tuning import read_tuning
 
@@ -45,7 +45,7 @@ class World:
         estimates = Estimates(self.probed, 800 if self.probed else 0, 200)
         trials = Trials((), "study", data, clock, journal, 5.0, self.said.append, estimates=estimates)
 
-        def train(arm: Arm, epochs: int, part: Sequence[str], later: int = 0) -> Tried:
+        def train(arm: Contender, epochs: int, part: Sequence[str], later: int = 0) -> Tried:
             if die_after is not None and len(self.trained) + len(self.again) >= die_after:
                 raise KeyboardInterrupt
             if later:
@@ -121,7 +121,7 @@ def test_a_rate_that_somebody_chose_is_not_tuned(tmp_path: Path, monkeypatch: py
 
 def test_a_training_that_takes_too_long_is_stopped_in_time_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trials = World(tmp_path / "advice.json", 1e6).trials(monkeypatch)
-    arm = Arm("small", ("backbone=small",), FINE_TUNING[0])
+    arm = Contender("small", ("backbone=small",), FINE_TUNING[0])
     estimate = trials.seconds(arm, 2)
     trials.clock = Clock(1.3 * estimate + 5.0, now=lambda: 0.0)
     monkeypatch.setattr(trials_module, "ends_in", lambda seconds: ends_in(seconds / estimate / 10))
@@ -327,7 +327,7 @@ def test_repetitions_differ_in_their_seed_alone(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(trials_module, "train", train)
     trials.overrides = ["datamodule=digits", "seed=5", f"paths.output_dir={tmp_path}"]
-    arm = Arm("resnet18", ("backbone=resnet18",), FINE_TUNING[0]).at((("optimizer.lr", "0.0003"),))
+    arm = Contender("resnet18", ("backbone=resnet18",), FINE_TUNING[0]).at((("optimizer.lr", "0.0003"),))
     found = [Trials._train(trials, arm, 8, (), later) for later in (0, 2)]
     assert [run.settings.seed for run in trained] == [5, 7]
     assert found[0].overrides == found[1].overrides
@@ -350,6 +350,6 @@ def test_without_cross_validation_validation_alone_counts(tmp_path: Path, monkey
 
 
 def test_half_survive_and_one_at_least():
-    arms = [Arm(str(number), (), FROZEN) for number in range(5)]
+    arms = [Contender(str(number), (), FROZEN) for number in range(5)]
     assert survivors([(arm, number / 10) for number, arm in enumerate(arms)]) == [arms[4], arms[3], arms[2]]
     assert survivors([(arms[0], 0.1)]) == arms[:1]

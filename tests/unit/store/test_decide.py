@@ -8,7 +8,7 @@ from headstart.config.settings import CacheSettings
 from headstart.errors import CacheError
 from headstart.model.description import ModelInfo, ParameterInfo, StageInfo
 from headstart.model.phases import Group, Phase
-from headstart.store.decide import Decision, check_required, decide, too_large, trainer_obstacle, views_in_turn
+from headstart.store.decide import Storing, check_required, decide, too_large, trainer_obstacle, views_in_turn
 
 MODEL = ModelInfo(
     tuple(StageInfo(name, (ParameterInfo(name, "weight", 1, True),)) for name in ("s0", "s1", "s2", "head"))
@@ -19,18 +19,18 @@ def phase(*learning: str, needs_images: str | None = None) -> Phase:
     return Phase("p", 0, 1, tuple(Group(name, (name,)) for name in learning), needs_images=needs_images)
 
 
-def decided(chosen: Phase, **changes: Any) -> Decision:
+def decided(chosen: Phase, **changes: Any) -> Storing:
     values = {"settings": CacheSettings(), "is_cuttable": lambda count: True, "augmentation": None, **changes}
     return decide(chosen, MODEL, values.pop("settings"), **values)
 
 
 @pytest.mark.parametrize(("learning", "stages"), [(("head",), 3), (("s2", "head"), 2), (("s1", "head"), 1)])
 def test_the_whole_frozen_prefix_is_stored(learning: tuple[str, ...], stages: int):
-    assert decided(phase(*learning)) == Decision(stages, True)
+    assert decided(phase(*learning)) == Storing(stages, True)
 
 
 def test_the_deepest_cut_that_works_is_taken():
-    assert decided(phase("head"), is_cuttable=lambda count: count in {1, 2}) == Decision(2, True)
+    assert decided(phase("head"), is_cuttable=lambda count: count in {1, 2}) == Storing(2, True)
     refused = decided(phase("s2", "head"), is_cuttable=lambda count: count == 3)
     assert (refused.stages, refused.evaluation) == (0, False)
     assert "cannot be cut within its frozen stages (s0, s1)" in refused.reason
@@ -61,7 +61,7 @@ def test_augmentation_leaves_validation_stored():
 
 def test_requiring_means_every_phase_that_freezes_something():
     require = CacheSettings(mode="require")
-    full, stored, refused = Decision(0, False, "nothing"), Decision(3, True), Decision(3, False, "augment")
+    full, stored, refused = Storing(0, False, "nothing"), Storing(3, True), Storing(3, False, "augment")
     check_required(require, [stored, full])
     for decisions in ([full], [stored, refused]):
         with pytest.raises(CacheError, match="cache=require, but"):

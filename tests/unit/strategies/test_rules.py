@@ -143,6 +143,11 @@ def test_ridge_is_for_every_task(task: str):
     checked("head=logreg", "trainer.max_epochs=3", "datamodule.augment=none")
 
 
+def test_a_head_of_ones_own_may_be_called_like_one_of_ours():
+    own = ["head=knn", "head._target_=mine.NearestNeighbours", "task=multilabel"]
+    checked(*own, "datamodule=csv", "datamodule.manifest=x.csv")
+
+
 def test_choices_about_steps_leave_the_fingerprint_of_a_head_in_closed_form_alone():
     plain_run = resolve_run(compose(["head=ridge", "backbone.weights=bundled"]))
     for overrides in (["trainer.max_epochs=3"], ["callbacks=default", "trainer.num_sanity_val_steps=0"]):

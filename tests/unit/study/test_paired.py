@@ -159,11 +159,35 @@ def test_how_many_more_would_be_needed() -> None:
     assert item.needed(0.2) is None  # the images alone make more noise than that
 
 
+@pytest.mark.parametrize("options", [{"overlap": 0.2}, {"drawn": 0.1}, {"shared": 0.2, "drawn": 0.05}])
+def test_what_splits_have_in_common_is_there_however_many_there_are(options: dict[str, float]) -> None:
+    random = np.random.default_rng(4)
+    grid = (random.normal(0.2, 1.0, (8, 300)) + random.normal(0, 0.3, (8, 1)) > 0.4).astype(float)
+    differences = grid.mean(axis=1)
+    found = paired_difference(differences, np.zeros(8), images=None if "overlap" in options else grid, **options)
+    assert found.error is not None
+    assert found.repeats + found.lasting == pytest.approx(found.error**2)
+    own = differences.var(ddof=1)
+    if "overlap" in options:  # Nadeau and Bengio's factor
+        assert (found.repeats, found.lasting) == pytest.approx((own / 8, own * 0.2 / 0.8))
+    size = 3.0 * math.sqrt(found.lasting)
+    needed, reach = found.needed(size), stats.norm.isf(0.025) + stats.norm.ppf(0.8)
+    assert needed is not None
+    assert math.sqrt(found.repeats * 8 / needed + found.lasting) * reach <= size
+    assert found.needed(2.7 * math.sqrt(found.lasting)) is None
+
+
 def test_the_candidates_are_those_that_no_other_is_surely_better_than() -> None:
     means = [0.0, 0.1, 3.0, 3.2]
 
     def minus(a: int, b: int) -> Paired | None:
-        return None if a == b else Paired(means[a] - means[b], 8, 0.5, 0.25, None, 7.0, p=0.5)
+        return (
+            None
+            if a == b
+            else Paired(means[a] - means[b], 8, 0.5, 0.25, 0.0, 7.0, p=2 * stats.t.sf(2 * abs(means[a] - means[b]), 7))
+        )
 
     pairs = [[minus(a, b) for b in range(4)] for a in range(4)]
     assert candidates(pairs) == [2, 3]
+    # Three points in half a point of error: p = 0.0005 a pair.
+    assert candidates([[pair and pair.among(200) for pair in row] for row in pairs]) == [0, 1, 2, 3]

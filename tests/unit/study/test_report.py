@@ -275,6 +275,27 @@ def test_json_and_notebook_give_the_numbers_of_the_page(
     assert page in shown
 
 
+def test_a_gain_covers_the_runs_that_it_has(writer: "StudyWriter") -> None:
+    writer.study(["freeze"], range(1, 6))
+    writer.study(["full", "scratch"], range(1, 9))
+    (table,) = write_report(writer.root).summary()["tables"]
+    gains = {item["value"]: (item["n"], item["covers"]) for item in table["gains"]}
+    assert gains["freeze"] == (5, "5 seeds on one split and 90 test images")
+    assert gains["full"] == (8, "8 seeds on one split and 90 test images")
+
+
+def test_a_terminal_says_what_weakens_a_comparison(writer: "StudyWriter", capsys: pytest.CaptureFixture[str]) -> None:
+    for strategy in ("freeze", "full"):
+        for seed in range(1, 6):
+            writer.run(strategy, seed, test=False)
+    report = write_report(writer.root)
+    print_report(report)
+    shown = " ".join(capsys.readouterr().out.split())
+    (table,) = report.summary()["tables"]
+    assert "There is no test split" in shown
+    assert all(caution in shown for caution in table["cautions"])
+
+
 def test_many_arms_are_grouped_by_what_can_be_told_apart(make_writer: "Callable[..., StudyWriter]") -> None:
     from headstart.study.sections import analysis_sections
 

@@ -89,7 +89,6 @@ def test_crossover_is_found_on_a_logarithmic_scale() -> None:
     treatment = np.tile([[0.3], [0.4], [0.6]], (1, 6))
     found = crossover(shots, treatment, reference)
     assert found.point == pytest.approx(8.0)
-    assert (found.low, found.high) == pytest.approx((8.0, 8.0))
 
 
 def test_crossover_interval_widens_with_noise_and_opens_at_the_ends() -> None:
@@ -119,3 +118,13 @@ def test_below_five_seeds_nothing_is_drawn_again_for_an_interval() -> None:
     assert (found.low, found.high) == (-math.inf, math.inf)
     pairs = [np.arange(4.0), np.arange(6.0)]
     assert aggregate_differences(pairs, [pair - 1 for pair in pairs], resamples=50).iqm_low is None
+
+
+def test_equal_seeds_say_no_more_than_one() -> None:
+    curve, zeros = np.repeat([[-1.0], [1.0]], 8, axis=1), np.zeros((2, 8))
+    found = crossover([1, 4], curve, zeros)
+    assert found.point == pytest.approx(2.0)
+    assert (found.low, found.high, found.n) == (-math.inf, math.inf, 1)
+    random = np.random.default_rng(0)
+    together = aggregate_differences([np.full(8, 0.9), random.normal(0.8, 0.1, 8)], [np.full(8, 0.7), np.full(8, 0.7)])
+    assert (together.iqm_low, together.improvement_low, together.n) == (None, None, 9)

@@ -8,6 +8,7 @@ import torch
 from headstart_testing import tiny_run
 
 from headstart.errors import AuditError, DivergedError
+from headstart.execution.outcome import count_parameters
 from headstart.model.modes import named_state
 from headstart.strategies import Freeze, Full, Gradual, LpFt, Partial
 from headstart.training import module as module_file
@@ -70,6 +71,19 @@ def _strict(audit):
             original(audit, name, learning)
 
     return start
+
+
+@pytest.mark.parametrize(("strategy", "batchnorm"), [(Freeze(), "train"), (Full(), "eval"), (Full(), "train")])
+def test_a_task_stores_the_statistics_that_training_moved(strategy, batchnorm):
+    run = tiny_run(strategy, backbone=BACKBONES["BatchNorm"], max_epochs=1, batchnorm=batchnorm)
+    before = snapshot(run.module.model)
+    run.fit()
+    run.module.audit.finish()
+    found, after = count_parameters(run.module.audit), snapshot(run.module.model)
+    moved = {name for name in before if "running" in name and not torch.equal(before[name], after[name])}
+    assert bool(moved) == (strategy == Full() and batchnorm == "train")
+    sizes = sum(before[name].numel() for name in moved)
+    assert found.get("stored", found["trainable"]) == found["trainable"] + sizes
 
 
 def test_partial_moves_the_statistics_of_what_learns_and_no_other():

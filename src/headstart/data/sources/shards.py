@@ -23,7 +23,7 @@ _LONGEST_TARGET = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Member(Encoded):
+class TarMember(Encoded):
     """A file inside a tar file.
 
     Attributes:
@@ -78,7 +78,7 @@ class WebDataset(ImageDataModule):
         """
         shards = self._shards()
         digests = file_digests(list(shards), self.memory_path)
-        listed: dict[str, tuple[list[Member], Rows, list[str], list[tuple[str, str]]]] = {}
+        listed: dict[str, tuple[list[TarMember], Rows, list[str], list[tuple[str, str]]]] = {}
         for (shard, split), digest in zip(shards.items(), digests, strict=True):
             if digest.startswith(UNREADABLE):
                 raise DataError(f"{shard} cannot be read: {digest.removeprefix(UNREADABLE)}")
@@ -110,9 +110,9 @@ class WebDataset(ImageDataModule):
             kind=kind,
         )
 
-    def find(self, ids: Collection[str]) -> dict[str, Member]:
+    def find(self, ids: Collection[str]) -> dict[str, TarMember]:
         """Those of the images that are there, by their ids; the others are not read."""
-        found: dict[str, Member] = {}
+        found: dict[str, TarMember] = {}
         for shard in self._shards():
             prefix = self._prefix(shard)
             wanted = {name.removeprefix(prefix) for name in ids if name.startswith(prefix)}
@@ -120,7 +120,7 @@ class WebDataset(ImageDataModule):
                 continue
             for key, sample in _grouped(shard):
                 if key in wanted and (images := _images(sample)):
-                    found[f"{prefix}{key}"] = Member(shard, *images[0], self.max_pixels)
+                    found[f"{prefix}{key}"] = TarMember(shard, *images[0], self.max_pixels)
         return found
 
     def _prefix(self, shard: Path) -> str:
@@ -142,7 +142,7 @@ class WebDataset(ImageDataModule):
             )
         return {shard: split or "train" for shard, split in splits.items()}
 
-    def _samples(self, shard: Path) -> Iterator[tuple[str, Member, str]]:
+    def _samples(self, shard: Path) -> Iterator[tuple[str, TarMember, str]]:
         """Key, image and target of each sample with an image."""
         suffix, _, field = self.target.partition(".")
         for key, found in _grouped(shard):
@@ -156,11 +156,11 @@ class WebDataset(ImageDataModule):
                     f"{shard}: {key} has no .{suffix}, only {', '.join(found)}; name the suffix of the targets with "
                     "datamodule.target"
                 )
-            place = Member(shard, *found[suffix], 0)
+            place = TarMember(shard, *found[suffix], 0)
             if place.size > _LONGEST_TARGET:
                 raise DataError(f"{shard}: {key}.{suffix} has {place.size:,} bytes, too many for a target")
             target = _text(place.content(), field, self.separator, f"{shard}: {key}.{suffix}")
-            yield key, Member(shard, *images[0], self.max_pixels), target
+            yield key, TarMember(shard, *images[0], self.max_pixels), target
 
 
 def _images(found: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:

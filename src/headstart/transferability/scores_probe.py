@@ -10,7 +10,7 @@ import torch
 
 from headstart.heads.closed_form import Spectrum
 from headstart.heads.logreg import LogisticProblem
-from headstart.ranking.examples import Array, Labelled, folds_of
+from headstart.transferability.examples import Array, Labelled, folds_of
 
 NEIGHBOURS = 5
 FOLDS = 5

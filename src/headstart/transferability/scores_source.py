@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from headstart.errors import DataError
-from headstart.ranking.examples import Array, Labelled
+from headstart.transferability.examples import Array, Labelled
 
 # Of the variance, kept for the mixture; and Gaussians a class.
 _ENERGY = 0.8

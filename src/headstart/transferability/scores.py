@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headstart.heads.closed_form import threads_for
-from headstart.ranking.examples import Array, Labelled
-from headstart.ranking.intervals import Value, draws, of_mean, of_proportion, of_whole
-from headstart.ranking.scores_features import gbc, h_score, logme, transrate
-from headstart.ranking.scores_probe import knn, logistic, nearest_mean, ridge
-from headstart.ranking.scores_source import leep, n_leep, nce
+from headstart.transferability.examples import Array, Labelled
+from headstart.transferability.intervals import Value, draws, of_mean, of_proportion, of_whole
+from headstart.transferability.scores_features import gbc, h_score, logme, transrate
+from headstart.transferability.scores_probe import knn, logistic, nearest_mean, ridge
+from headstart.transferability.scores_source import leep, n_leep, nce
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from headstart.ranking.examples import Array, Labelled
+from headstart.transferability.examples import Array, Labelled
 
 # Ratios of prior to noise precision that LogME searches, in units of the largest eigenvalue of F'F.
 _RATIOS = np.logspace(-12, 6, 73)

@@ -5,9 +5,9 @@ import pytest
 from sklearn.datasets import load_digits, load_iris, load_wine
 
 from headstart.errors import DataError
-from headstart.ranking.examples import Labelled, folds_of
-from headstart.ranking.scores import MEANINGS, score_all
-from headstart.ranking.scores_features import h_score
+from headstart.transferability.examples import Labelled, folds_of
+from headstart.transferability.scores import MEANINGS, score_all
+from headstart.transferability.scores_features import h_score
 
 ON_FEATURES = [name for name in MEANINGS if name not in ("leep", "nce")]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from headstart.ranking.examples import Array, Labelled, folds_of
+from headstart.transferability.examples import Array, Labelled, folds_of
 
 RESAMPLES = 1000
 _LEVEL = 0.95

@@ -9,10 +9,10 @@ from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from headstart.ranking.examples import Labelled, folds_of
-from headstart.ranking.scores_features import gbc, h_score, logme, transrate
-from headstart.ranking.scores_probe import FOLDS, knn, logistic, nearest_mean, ridge
-from headstart.ranking.scores_source import leep, n_leep, nce
+from headstart.transferability.examples import Labelled, folds_of
+from headstart.transferability.scores_features import gbc, h_score, logme, transrate
+from headstart.transferability.scores_probe import FOLDS, knn, logistic, nearest_mean, ridge
+from headstart.transferability.scores_source import leep, n_leep, nce
 
 AGREES = 1e-4
 
