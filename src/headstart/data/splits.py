@@ -228,7 +228,7 @@ def _class_missing(
 ) -> str | None:
     """A class of which nothing is at these positions, with the number of its groups."""
     for target in np.setdiff1d(targets, targets[positions]):
-        count = len({groups[place] for place in np.flatnonzero(targets == target)})
+        count = len({group for group, one in zip(groups, targets, strict=True) if one == target})
         return f"class {classes[target]}, whose images are in {count} group{'s' if count > 1 else ''}"
     return None
 
