@@ -134,10 +134,7 @@ def divide_groups(
 
     Returns: the sorted positions of each part.
     """
-    names, member = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    classes, column = np.unique(targets, return_inverse=True)
-    counts = np.zeros((len(names), len(classes)))
-    np.add.at(counts, (member, column), 1)
+    names, member, counts = _counted(groups, targets)
     keys = [hashlib.sha256(f"{split_seed}/{name}".encode("utf-8", "surrogateescape")).digest() for name in names]
     order = sorted(range(len(names)), key=lambda place: (-counts[place].sum(), keys[place]))
     room = np.asarray(shares)[:, None] * counts.sum(axis=0)  # (parts, classes)
@@ -152,3 +149,31 @@ def divide_groups(
         part_of[place] = min(range(len(shares)), key=costs.__getitem__)
         filled[part_of[place]] += counts[place]
     return [np.flatnonzero(part_of[member] == part) for part in range(len(shares))]
+
+
+def with_every_class(parts: Sequence[np.ndarray], groups: Sequence[str], targets: np.ndarray) -> list[np.ndarray]:
+    """The parts of :func:`divide_groups`, after single groups went to parts that have nothing of a class.
+
+    The smallest group goes of those whose classes its own part has in other groups too; without one, the part stays so.
+    """
+    _, member, counts = _counted(groups, targets)
+    has = counts > 0
+    part_of = np.zeros(len(has), dtype=np.int64)
+    for number, part in enumerate(parts):
+        part_of[member[part]] = number
+    for rare in np.argsort(has.sum(axis=0), kind="stable"):
+        for number in range(len(parts)):
+            groups_in = np.stack([has[part_of == part].sum(axis=0) for part in range(len(parts))])
+            spare = np.flatnonzero(has[:, rare] & ((groups_in[part_of] > 1) | ~has).all(axis=1))
+            if groups_in[number, rare] == 0 and len(spare):
+                part_of[spare[counts[spare].sum(axis=1).argmin()]] = number
+    return [np.flatnonzero(part_of[member] == number) for number in range(len(parts))]
+
+
+def _counted(groups: Sequence[str], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names of the groups, the group of each image, and ``(groups, classes)`` images."""
+    names, member = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    classes, column = np.unique(targets, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (member, column), 1)
+    return names, member, counts

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.data.leakage import check_apart, divide_groups, groups_of
+from headstart.data.leakage import check_apart, divide_groups, groups_of, with_every_class
 from headstart.data.records import Records, Source
 from headstart.errors import DataError
 
@@ -52,11 +52,7 @@ def carve(
     Raises:
         DataError: the fractions leave nothing to train on, or a class has too few images to be in every split.
     """
-    if val_fraction + test_fraction >= 1:
-        raise DataError(
-            f"datamodule.val_fraction={val_fraction} and datamodule.test_fraction={test_fraction} leave nothing to "
-            "train on; together they must be below 1."
-        )
+    check_fractions(val_fraction, test_fraction)
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for target, order in ranked_by_class(ids, targets, split_seed).items():
         test = _share(test_fraction, len(order))
@@ -105,6 +101,19 @@ def subset(
         count = shots if shots is not None else _share(fraction or 1.0, len(order))
         chosen += order[len(order) - count :]
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Refuse shares that leave nothing.
+
+    Raises:
+        DataError: they do.
+    """
+    if val_fraction + test_fraction >= 1:
+        raise DataError(
+            f"datamodule.val_fraction={val_fraction} and datamodule.test_fraction={test_fraction} leave nothing to "
+            "train on; together they must be below 1."
+        )
 
 
 def _share(fraction: float, total: int) -> int:
@@ -184,13 +193,44 @@ def all_splits(source: Source, how: Splitting) -> dict[str, Records]:
     if groups is None:
         parts = carve(train.ids, strata, names, split_seed=how.split_seed, **fractions)
     else:
-        shares = {"val": fractions["val_fraction"], "test": fractions["test_fraction"]}
-        shares = {"train": 1 - sum(shares.values()), **{split: share for split, share in shares.items() if share}}
-        divided = divide_groups(groups, strata, list(shares.values()), how.split_seed)
-        parts = dict(zip(shares, divided, strict=True))
+        parts = _carve_groups(groups, strata, names, split_seed=how.split_seed, **fractions)
     if len(parts) > 1:
         splits |= {split: train.take(positions) for split, positions in parts.items()}
     return {split: splits[split] for split in ("train", "val", "test") if split in splits}
+
+
+def _carve_groups(
+    groups: Sequence[str],
+    targets: np.ndarray,
+    classes: Sequence[str],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+) -> dict[str, np.ndarray]:
+    """As :func:`carve`, with whole groups."""
+    check_fractions(val_fraction, test_fraction)
+    shares = {"train": 1 - (val_fraction + test_fraction), "val": val_fraction, "test": test_fraction}
+    shares = {split: share for split, share in shares.items() if share > 0}
+    divided = divide_groups(groups, targets, list(shares.values()), split_seed)
+    parts = dict(zip(shares, with_every_class(divided, groups, targets), strict=True))
+    for split, positions in parts.items():
+        if missing := _class_missing(positions, groups, targets, classes):
+            raise DataError(
+                f"the {split} split gets no image of {missing}; groups stay whole, so that each class needs one for "
+                f"each of {', '.join(parts)}: carve fewer splits, or remove the class"
+            )
+    return parts
+
+
+def _class_missing(
+    positions: np.ndarray, groups: Sequence[str], targets: np.ndarray, classes: Sequence[str]
+) -> str | None:
+    """A class of which nothing is at these positions, with the number of its groups."""
+    for target in np.setdiff1d(targets, targets[positions]):
+        count = len({group for group, one in zip(groups, targets, strict=True) if one == target})
+        return f"class {classes[target]}, whose images are in {count} group{'s' if count > 1 else ''}"
+    return None
 
 
 def _fold(train: Records, source: Source, how: Splitting, folds: int, fold: int) -> tuple[Records, Records]:
@@ -203,6 +243,12 @@ def _fold(train: Records, source: Source, how: Splitting, folds: int, fold: int)
                 f"{source.name} has {len(set(groups))} groups, too few for datamodule.folds={folds}; lower it"
             )
         test = divide_groups(groups, strata, [1 / folds] * folds, how.split_seed)[fold]
+        for part, positions in (("", test), ("what is left beside ", np.setdiff1d(np.arange(len(train)), test))):
+            if missing := _class_missing(positions, groups, strata, names):
+                raise DataError(
+                    f"{part}fold {fold} of {folds} gets no image of {missing}, which stay whole; lower "
+                    "datamodule.folds, or try another datamodule.split_seed for all folds"
+                )
     else:
         dealt = 0
         chosen: list[int] = []

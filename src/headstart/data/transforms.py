@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandAugment, RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms import functional as F  # noqa: N812
 
-from headstart.data.images import to_channels
+from headstart.data.images import MODES, to_channels
 from headstart.data.input_spec import Fit, InputSpec
 from headstart.errors import DataError
 
@@ -121,8 +121,14 @@ def checked_spec(spec: InputSpec) -> InputSpec:
     """The spec itself.
 
     Raises:
-        DataError: mean and std do not have one value a channel, or the size is impossible.
+        DataError: images have no such number of channels, mean and std do not have one value each, or the size is
+            impossible.
     """
+    if spec.channels not in MODES:
+        raise DataError(
+            f"backbone.in_channels={spec.channels}: images are read with 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 "
+            "channels (RGBA); choose one of these"
+        )
     if len(spec.mean) != spec.channels or len(spec.std) != spec.channels:
         raise DataError(
             f"the input spec has {spec.channels} channels but {len(spec.mean)} means and {len(spec.std)} stds; "

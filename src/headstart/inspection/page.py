@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,7 @@ from headstart.runs.reader import read_run
 from headstart.study.page import Cell, Section, bullets, document, figures, gallery, heading, paragraph, table
 from headstart.study.thumbnails import thumbnail
 from headstart.system.atomic import atomic_write
+from headstart.system.colours import palette
 from headstart.system.console import plain_table, show
 from headstart.training.assemble import build_backbone, build_data
 
@@ -152,11 +154,18 @@ class _Images:
 
     def evaluated(self, place: Place) -> Image.Image:
         """As evaluation shows it to the network."""
-        return to_picture(self._sets[place.split][place.index]["images"], self._spec)
+        return self._seen(self._sets[place.split][place.index])
 
     def augmented(self, index: int, epoch: int) -> Image.Image:
         """As one epoch of training shows it to the network."""
-        return to_picture(self._augmented[epoch, index]["images"], self._spec)
+        return self._seen(self._augmented[epoch, index])
+
+    def _seen(self, item: dict[str, Any]) -> Image.Image:
+        """An item of a data set, with its mask laid over it where it has one."""
+        picture = to_picture(item["images"], self._spec)
+        if self.records["train"].masks is None:
+            return picture
+        return Image.blend(picture.convert("RGB"), Image.fromarray(palette()[item["targets"].numpy()]), 0.5)
 
     def name(self, place: Place) -> str:
         """Of an image, without what every image of its folder shares."""
@@ -231,6 +240,8 @@ def _samples(found: Inspection, data: ImageDataModule, images: _Images) -> str:
         f"{spec.height} x {spec.width} pixels, {spec.interpolation} interpolation. From left to right: the image, what "
         "evaluation makes of it, and two epochs of training."
     )
+    if data.records("train").masks is not None:
+        opening += " Masks are laid over what the network sees, each class in its colour."
     return paragraph(opening) + "".join(rows)
 
 

@@ -45,6 +45,22 @@ def test_no_group_is_in_two_splits(patients: Path):
         assert np.abs(counts - share * 23).max() <= 2, (split, counts)
 
 
+@pytest.mark.parametrize("split_seed", range(5))
+def test_a_rare_class_is_in_every_split_that_its_groups_suffice_for(tmp_path: Path, split_seed: int):
+    """By shares alone all its groups would go to the training: one is more than validation should have."""
+    rng = np.random.default_rng(0)
+    for kind, scenes in (("usual", 40), ("rare", 3)):
+        (tmp_path / kind).mkdir()
+        for number in range(3 * scenes):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{kind}{number // 3}_{number}.png")
+    choices = {"val_fraction": 0.1, "test_fraction": 0.1, "group_pattern": r"(\w+)_", "split_seed": split_seed}
+    module = Folder(root=tmp_path, **choices, **FIXED)
+    assert [np.bincount(module.targets(split))[0] for split in ("train", "val", "test")] == [3, 3, 3]
+    apart = [patients_of(module, split) for split in ("train", "val", "test")]
+    assert sum(map(len, apart)) == len(set.union(*apart)) == 43
+
+
 def test_other_seeds_divide_otherwise_and_the_same_alike(patients: Path):
     def test_ids(seed: int) -> list[str]:
         choices = {"test_fraction": 0.2, "group_pattern": r"(\w+)_", "split_seed": seed}
@@ -95,6 +111,15 @@ def test_groups_are_as_even_as_scikit_learn_makes_them():
         ({"folds": 30, "fold": 0}, r"class ill has 23 image\(s\), too few for datamodule.folds=30"),
         ({"folds": 21, "fold": 0, "group_pattern": r"(\w+)_"}, "has 20 groups, too few for datamodule.folds=21"),
         ({"group_pattern": "("}, "is no regular expression"),
+        ({"group_pattern": r"(\w+)_", "val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
+        (
+            {"group_pattern": r"(ill|well)"},
+            r"gets no image of class \w+, whose images are in 1 group; groups stay whole",
+        ),
+        (
+            {"group_pattern": r"ill|well", "folds": 2, "fold": 0},
+            r"beside fold 0 of 2 gets no image of class \w+, whose",
+        ),
         ({"group_pattern": r"well(\d)"}, r"matches 23 of 46 names not, such as ill/ill0_0.png"),
     ],
 )

@@ -141,6 +141,7 @@ def test_training_images_may_be_smaller(augment: str) -> None:
     ("spec", "choices", "message"),
     [
         (InputSpec(channels=4, mean=(0.5,) * 4, std=(0.5,) * 4), {"augment": "randaug"}, "not 4 channels"),
+        (InputSpec(channels=6, mean=(0.5,) * 6, std=(0.5,) * 6), {}, "backbone.in_channels=6: images are read with 1"),
         (InputSpec(channels=1), {}, "1 channels but 3 means"),
         (InputSpec(crop_pct=1.5), {}, "crop_pct 1.5"),
     ],
