@@ -19,7 +19,7 @@ from headstart.config.settings import RunSettings
 from headstart.config.strategy import strategy_of
 from headstart.config.views import decided_views
 from headstart.config.weights import resolve_backbone_weights, weights_content
-from headstart.data.scan import content_digest
+from headstart.data.scan import content_digest, folders_sort_by_number
 from headstart.errors import ConfigError
 from headstart.runs.directory import RunDirectory
 from headstart.runs.reader import find_finished, outcome
@@ -40,6 +40,9 @@ _REVISIONS = {("head_init", "probe"): 3, ("task", "regression"): 2, ("task", "mu
 
 _STEPS_REVISION = 2
 """The same for heads that are trained in steps: of epochs that score alike the one with the lower loss is kept."""
+
+_BY_NUMBER = {"classes": "by number"}
+"""The same for data whose classes have another order by the numbers in their names: 2 before 10."""
 
 _GROUPS_IN_KEY = ("datamodule", "backbone", "head", "strategy")
 _KEY_LENGTH = 96
@@ -240,6 +243,8 @@ def _described(
         if place not in known:
             known[place] = _data_content(datamodule)
         described |= {f"{prefix}.{name}": content for name, content in known[place].items()}
+        if config["task"] == "regression":
+            described.pop(f"{prefix}.classes", None)
     for name, run in _references(config).items():
         described[f"strategy.{name}"] = outcome(Path(run))
     return described
@@ -261,13 +266,17 @@ def _datamodules(config: Mapping[str, Any]) -> dict[str, Any]:
 def _data_content(datamodule: Mapping[str, Any]) -> dict[str, str]:
     """Digests of the images and of the table that lists them; none of data that are in a package."""
     if datamodule.get("manifest"):
-        from headstart.data.manifest import listed_paths
+        from headstart.data.manifest import listed_paths, sorts_by_number
 
-        columns = (datamodule["path_column"], datamodule.get("mask_column"))
-        images = content_digest(datamodule["root"], listed_paths(datamodule["manifest"], *columns))
-        return {"root": images, "manifest": content_digest(datamodule["manifest"])}
-    if datamodule.get("root"):
-        return {"root": content_digest(datamodule["root"], extensions=_extensions(datamodule))}
+        table, columns = datamodule["manifest"], (datamodule["path_column"], datamodule.get("mask_column"))
+        found = {
+            "root": content_digest(datamodule["root"], listed_paths(table, *columns)),
+            "manifest": content_digest(table),
+        }
+        return found | (_BY_NUMBER if sorts_by_number(table, columns[0]) else {})
+    if root := datamodule.get("root"):
+        found = {"root": content_digest(root, extensions=_extensions(datamodule))}
+        return found | (_BY_NUMBER if folders_sort_by_number(root) else {})
     return {}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from headstart.data.scan import split_of
 from headstart.errors import DataError
 from headstart.system.extras import require_extra
+from headstart.system.names import natural
 from headstart.system.regular import check_regular
 
 Kind = Literal["classes", "labels", "values"]
@@ -136,6 +137,13 @@ def listed_paths(file: str | Path, path_column: str, mask_column: str | None = N
     masks = () if mask_column is None else (mask_column,)
     _check_columns(file, Columns(path_column, masks), names)
     return [*_paths(file, rows, path_column), *sorted({row[column] for _, row in rows for column in masks})]
+
+
+def sorts_by_number(file: str | Path, path_column: str) -> bool:
+    """Whether names in a table of images have another order by the numbers in them than by their characters."""
+    rows, columns = _rows(Path(file), Columns.separator)
+    found = [{row[column] for _, row in rows} for column in columns if column != path_column]
+    return any(sorted(names) != sorted(names, key=natural) for names in found)
 
 
 def _rows(file: Path, separator: str) -> tuple[Rows, list[str]]:
@@ -296,7 +304,7 @@ def _classes(file: str | Path, rows: Rows, wanted: Sequence[str]) -> tuple[np.nd
     for line, row in rows:
         if not row[column]:
             raise DataError(f"{file}, {line}: {column} is empty; give the class of the image")
-    classes = tuple(sorted({row[column] for _, row in rows}))
+    classes = tuple(sorted({row[column] for _, row in rows}, key=natural))
     place = {name: number for number, name in enumerate(classes)}
     return np.array([place[row[column]] for _, row in rows], dtype=np.int64), classes
 
@@ -310,7 +318,7 @@ def _labels(file: str | Path, rows: Rows, wanted: Sequence[str], separator: str)
                 "every image would have one label of its own; name the character between labels with "
                 "datamodule.separator, or use task=multiclass for one class an image"
             )
-        classes = tuple(sorted({name for names in listed for name in names}))
+        classes = tuple(sorted({name for names in listed for name in names}, key=natural))
         if not classes:
             raise DataError(f"{file}: {wanted[0]} is empty on every line; give the labels, with '{separator}' between")
         return np.array([[name in names for name in classes] for names in listed], dtype=np.float32), classes

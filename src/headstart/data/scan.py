@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, combined_digest, file_digests
-from headstart.system.names import some
+from headstart.system.names import natural, some
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Those of torchvision's ``ImageFolder``, so no GIF."""
@@ -209,7 +209,7 @@ def _scan_classes(folder: Path, extensions: tuple[str, ...], ignored: Counter[st
 def _agreed_classes(root: Path, splits: dict[str, Path], listings: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
     """The class names, which every split must have."""
     first = next(iter(listings))
-    classes = tuple(sorted(listings[first]))
+    classes = tuple(sorted(listings[first], key=natural))
     for split, listing in listings.items():
         extra, missing = sorted(set(listing) - set(classes)), sorted(set(classes) - set(listing))
         if extra or missing:
@@ -259,6 +259,16 @@ def _refuse(error: OSError) -> NoReturn:
 
 def _is_image(path: Path, extensions: tuple[str, ...]) -> bool:
     return not _hidden(path.name) and path.name.lower().endswith(extensions)
+
+
+def folders_sort_by_number(root: str | Path) -> bool:
+    """Whether the folders at or below the first level have another order by the numbers in their names."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        return False
+    levels = [root, *_folders(root)]
+    found = [[path.name for path in _folders(folder)] for folder in levels]
+    return any(sorted(names) != sorted(names, key=natural) for names in found)
 
 
 def _suffix(path: Path) -> str:

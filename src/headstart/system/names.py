@@ -32,6 +32,12 @@ def cell(text: str) -> str:
     return text
 
 
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """What to sort names by so that "class 2" comes before "class 10"."""
+    parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return parts, name
+
+
 def some(names: Iterable[str], limit: int = 3) -> str:
     """The first of the names, and how many more there are."""
     known = list(names)

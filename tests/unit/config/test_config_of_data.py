@@ -40,6 +40,15 @@ def test_a_table_counts_by_its_lines_and_its_images_not_by_its_place(manifest: P
     assert len({first, second, fingerprint(moved)}) == 3
 
 
+def test_classes_in_the_order_of_their_numbers_are_another_result(manifest: Path, monkeypatch: pytest.MonkeyPatch):
+    choices = ("datamodule=csv", f"datamodule.manifest={manifest}")
+    manifest.write_text("path,age\n0.png,9\n1.png,10\n")
+    ordered = [resolve(*choices, task).fingerprint for task in ("task=multiclass", "task=regression")]
+    monkeypatch.setattr("headstart.data.manifest.sorts_by_number", lambda *_: False)
+    before = [resolve(*choices, task).fingerprint for task in ("task=multiclass", "task=regression")]
+    assert (ordered[0] == before[0], ordered[1] == before[1]) == (False, True)
+
+
 def test_a_table_gives_the_run_its_name_and_its_images_their_folder(manifest: Path):
     run = resolve("datamodule=csv", f"datamodule.manifest={manifest}", "task=regression")
     assert run.key.startswith("ages-resnet18-linear-freeze")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from headstart.data import CSV, InputSpec
-from headstart.data.manifest import Columns, read_manifest
+from headstart.data.manifest import Columns, read_manifest, sorts_by_number
 from headstart.errors import DataError
 
 SPLITS = ("train", "train", "train", "val", "val", "test")
@@ -52,6 +52,15 @@ def test_another_target_is_other_data(images: Path):
         lines = [f"a/{n}.png;{value if n == 0 else n};{split}" for n, split in enumerate(SPLITS)]
         prints.append(data(table(images, "path;y;split", *lines), "regression").summary()["fingerprint"])
     assert prints[0] != prints[1]
+
+
+def test_classes_and_labels_are_in_the_order_of_their_numbers(images: Path):
+    names = ("10", "9", "10", "9", "10", "9")
+    manifest = table(images, "path,class", *(f"a/{n}.png,{name}" for n, name in enumerate(names)))
+    assert read_manifest(manifest, Columns(), "classes").classes == ("9", "10")
+    assert sorts_by_number(manifest, "path")
+    tags = table(images, "path,tags", *(f"a/{n}.png,{name}|b" for n, name in enumerate(names)), name="tags.csv")
+    assert read_manifest(tags, Columns(), "labels").classes == ("9", "10", "b")
 
 
 def test_labels_come_from_columns_or_from_one_column(images: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.data.scan import IMG_EXTENSIONS, list_images, scan_folder
+from headstart.data.scan import IMG_EXTENSIONS, folders_sort_by_number, list_images, scan_folder
 from headstart.errors import DataError
 
 
@@ -48,6 +48,15 @@ def test_class_folders_without_splits(tmp_path: Path) -> None:
 def test_other_names_of_the_validation_folder(tmp_path: Path, name: str) -> None:
     root = lay_out(tmp_path / "r", "train/a/1.png", "train/b/1.png", f"{name}/a/1.png", f"{name}/b/1.png")
     assert scan_folder(root).files["val"] == [(f"{name}/a/1.png", 0), (f"{name}/b/1.png", 1)]
+
+
+def test_classes_are_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
+    root = lay_out(tmp_path / "r", *(f"{name}/1.png" for name in ("10", "9", "b2", "b10", "09")))
+    assert scan_folder(root).classes == ("09", "9", "10", "b2", "b10")
+    assert folders_sort_by_number(root)
+    below = lay_out(tmp_path / "s", *(f"{split}/{name}/1.png" for split in ("train", "val") for name in ("2", "10")))
+    assert folders_sort_by_number(below)
+    assert not folders_sort_by_number(lay_out(tmp_path / "t", "1/10.png", "1/9.png", "2/1.png"))
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.manifest import KIND_OF_TASK, Rows, parse_targets
 from headstart.data.records import Source
@@ -93,8 +91,6 @@ class WebDataset(ImageDataModule):
             raise DataError(f"{self.root}: its {len(shards)} tar files have no images ({', '.join(sorted(_IMAGES))})")
         kind = KIND_OF_TASK.get(self.task, "classes")
         targets, classes = parse_targets(self.root, every, [self.target], kind, self.separator)
-        if kind == "classes":
-            targets, classes = _in_natural_order(targets, classes)
         splits, bad, start = {}, [], 0
         for split, (images, rows, ids, looks) in listed.items():
             splits[split], damaged = readable(images, targets[start : start + len(rows)], ids, looks)
@@ -203,13 +199,3 @@ def _text(content: bytes, field: str, separator: str, where: str) -> str:
         reason = f"has no field {field}" if isinstance(error, KeyError) else f"cannot be read ({error})"
         raise DataError(f"{where} {reason}; name the targets with datamodule.target") from None
     return separator.join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _in_natural_order(targets: np.ndarray, classes: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """With class 2 before class 10."""
-    order = sorted(range(len(classes)), key=lambda number: _natural(classes[number]))
-    return np.argsort(order)[targets], tuple(classes[number] for number in order)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
