@@ -64,6 +64,7 @@ def tiny_run(
     stop_after: int | None = None,
     callbacks: list[pl.Callback] | None = None,
     batchnorm: Any = "train",
+    schedule: Schedule | None = None,
     **trainer: Any,
 ) -> TinyRun:
     """A run of three digits a class over a randomly initialised network."""
@@ -72,7 +73,7 @@ def tiny_run(
     info = model.describe()
     phases = strategy.phases(info, max_epochs=max_epochs)
     check_phases(phases, info, max_epochs=max_epochs)
-    plan = RatePlan(lr, phases, optimizer_groups(phases, info), Schedule("cosine"))
+    plan = RatePlan(lr, phases, optimizer_groups(phases, info), schedule or Schedule("cosine"))
     audit = Audit(model, info, frozenset(name for phase in phases for name in phase.learning))
     module = TransferModule(
         model,

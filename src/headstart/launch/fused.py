@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headstart.config import ResolvedRun
 from headstart.frozen.eligible import obstacle, shared_part
-from headstart.launch.jobs import Job, conclude, prepare, result_stamp
+from headstart.launch.jobs import Job, Outcome, conclude, prepare, result_stamp
 from headstart.launch.pool import OUTPUT_FOLDER, JobPool, PoolSettings, Waiting, tail_of
 from headstart.launch.request import answer_path, write_request
 from headstart.launch.workers import Workers
@@ -54,6 +54,11 @@ class FusedPool(JobPool):
         """Jobs that have not started."""
         groups = [self._groups.get(waiting.job.number) for waiting in self._waiting]
         return sum(1 if group is None else len(group.jobs) for group in groups)
+
+    def stop(self, number: int, why: Outcome) -> None:
+        """See :class:`JobPool`; that one of several lags behind is no reason to end the others in its process."""
+        if why.kind != "pruned" or number not in self._groups:
+            super().stop(number, why)
 
     def _start_waiting(self) -> None:
         self._put_together()

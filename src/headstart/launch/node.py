@@ -76,6 +76,8 @@ class Command:
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(self.grace_s)
+        # It goes on then; with rerun=all it would throw away all that it has done.
+        self.arguments = tuple("rerun=failed" if one == "rerun=all" else one for one in self.arguments)
         return DelayedSubmission(self)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -230,7 +230,7 @@ class Search:
         )
         if self._pruning and outcome.job.run is not None and outcome.attempts:
             self._lags(trial, outcome.job)
-        trial.set_user_attr("seconds", outcome.result.cost.total_seconds if outcome.result else outcome.seconds)
+        trial.set_user_attr("seconds", _seconds(outcome))
         trial.set_user_attr("outcome", outcome.message or ("done" if state == TrialState.COMPLETE else "not a number"))
         trial.set_user_attr("run", outcome.job.directory.path.name if outcome.job.run is not None else "")
         arm.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)  # type: ignore[arg-type]
@@ -313,6 +313,16 @@ def write_trials(path: Path, arms: Sequence[SearchArm], settings: SearchSettings
 def _rows(job: Job) -> list[dict[str, float | str | None]]:
     path = job.directory.metrics_file
     return read_metrics_csv(path) if path.exists() else []
+
+
+def _seconds(outcome: Outcome) -> float:
+    """What a trial takes of its arm's budget: the run's own time, also where it was asked for before."""
+    if outcome.result is not None:
+        return outcome.result.cost.total_seconds
+    if not outcome.returned or outcome.job.run is None:
+        return outcome.seconds
+    # Never nothing: where all that there is to try has failed, a search by time would not end.
+    return max(1.0, outcome.job.directory.cost().total_seconds)
 
 
 def _values(result: Result | None, objectives: Mapping[str, str]) -> list[float | None]:

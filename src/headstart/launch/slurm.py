@@ -224,7 +224,7 @@ class SlurmEngine(Engine):
             "nodes": nodes,
             "ntasks_per_node": tasks,
             "cpus_per_task": cpus,
-            "mem": f"{asked.mem_gb:g}GB" if asked.mem_gb else None,
+            "mem": f"{round(1024 * asked.mem_gb)}MB" if asked.mem_gb else None,
             "gpus_per_node": gpus or None,
             "setup": list(asked.setup) or None,
             "signal_delay_s": asked.warning_s,

@@ -112,10 +112,11 @@ def _dimension(key: str, override: Override) -> Dimension:
         if not items:
             raise ConfigError(f"{key}: the range {override.input_line} is empty")
         whole = all(isinstance(part, int) for part in (value.start or 0, value.stop, value.step))
-        low, high, step = min(items), max(items), abs(float(value.step))
-        _check_range(key, low, high, log="log" in value.tags)
-        log = "log" in value.tags
-        return Dimension(key, low=low, high=high, step=1.0 if log else step, log=log, whole=whole)
+        low, high, log = min(items), max(items), "log" in value.tags
+        _check_range(key, low, high, log=log)
+        # Between orders of magnitude Optuna knows no steps but that of whole numbers.
+        step = abs(float(value.step)) if not log else 1.0 if whole else None
+        return Dimension(key, low=low, high=high, step=step, log=log, whole=whole)
     return Dimension(key, choices=tuple(str(item) for item in override.sweep_string_iterator()))
 
 

@@ -187,8 +187,11 @@ def standardised_probe(features: Tensor, targets: Tensor, classes: int) -> tuple
     mean, std = values.mean(axis=0), values.std(axis=0)
     std[std < 1e-12] = 1.0
     found = LogisticRegression(max_iter=2000).fit((values - mean) / std, targets.numpy())
-    coefficients, intercept = found.coef_, found.intercept_
-    if classes == 2:
+    present, coefficients, intercept = found.classes_, found.coef_, found.intercept_
+    if len(present) == 2:
         coefficients, intercept = np.vstack([0 * coefficients, coefficients]), np.append([0.0], intercept)
-    weight = coefficients / std
-    return torch.from_numpy(weight).float(), torch.from_numpy(intercept - weight @ mean).float()
+    # A class without images is never the answer.
+    weight, bias = np.zeros((classes, values.shape[1])), np.full(classes, -1e4)
+    weight[present] = coefficients / std
+    bias[present] = intercept - weight[present] @ mean
+    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()

@@ -189,8 +189,8 @@ def _mlflow_run(uri: str, experiment: str, identity: str) -> str | None:
 
 
 def _mlflow_outcome(logger: MLFlowLogger, metrics: Mapping[str, float], plots: Sequence[Path]) -> None:
-    for name, value in metrics.items():
-        logger.experiment.log_metric(logger.run_id, f"outcome/{name}", value)
+    # By the logger, which leaves out of names what MLflow refuses, such as the brackets of a quantity's unit.
+    logger.log_metrics({f"outcome/{name}": value for name, value in metrics.items()})
     for path in plots:
         logger.experiment.log_artifact(logger.run_id, str(path), "plots")
 

@@ -22,7 +22,7 @@ from headstart.training.audit import Audit, static_names
 from headstart.training.batch_transform import BatchTransform, hard_targets
 from headstart.training.choice import EpochChoice
 from headstart.training.ema import WeightAverage
-from headstart.training.rates import RatePlan, build_plateau, plateau_factor, torch_groups
+from headstart.training.rates import RatePlan, build_plateau, plateau_factor, restore_plateau, torch_groups
 from headstart.training.rows import Row, distinct_rates
 
 Batch = dict[str, Tensor]
@@ -341,7 +341,7 @@ class TransferModule(pl.LightningModule):
         checkpoint["state_dict"].update({f"model.{name}": tensor for name, tensor in static.items()})
         self.audit.received |= set(saved["received"])
         if self._plateau and saved["plateau"]:
-            self._plateau.load_state_dict(saved["plateau"])
+            restore_plateau(self._plateau, saved["plateau"])
         self.choice.load_state_dict(saved.get("choice", {}))
         if self._ema is not None and "ema" in saved:
             state = checkpoint["state_dict"]

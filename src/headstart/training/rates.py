@@ -198,6 +198,12 @@ def build_plateau(schedule: Schedule, mode: Literal["min", "max"]) -> ReduceLROn
     )
 
 
+def restore_plateau(plateau: ReduceLROnPlateau, state: dict[str, Any]) -> None:
+    """Go on from a state of torch's, which leaves out the rate that the optimizer has by then: here, the factor."""
+    plateau.load_state_dict(state)
+    plateau.optimizer.param_groups[0]["lr"] = plateau.get_last_lr()[0]
+
+
 def plateau_factor(plateau: ReduceLROnPlateau | None) -> float:
     """The present factor of the rate; 1 without a plateau schedule."""
     return 1.0 if plateau is None else float(plateau.optimizer.param_groups[0]["lr"])

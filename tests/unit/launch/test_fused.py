@@ -194,6 +194,21 @@ def test_a_timeout_is_recorded_for_every_job_that_was_not_done(job: Callable, wo
     assert [outcome.kind for outcome in outcomes] == ["", "timeout"]
 
 
+def test_a_search_ends_no_runs_because_one_that_shares_their_process_lags(
+    job: Callable, workers: Together, finished: Callable
+):
+    jobs = [job(0), job(1), job(2, "strategy=full")]
+    workers.group, workers.behaviour[2] = lambda runs, request: None, [lambda job: None]
+    with FusedPool(PoolSettings(n_jobs=2), workers) as pool:  # type: ignore[arg-type]
+        for one in jobs:
+            pool.add(one)
+        pool.step()
+        for number in (0, 2):
+            pool.stop(number, Outcome(jobs[number], "pruned", "others were better"))
+        assert {number: running.stop is None for number, running in pool.running.items()} == {0: True, 2: False}
+        pool.interrupt()
+
+
 def test_pictures_are_drawn_where_the_launcher_is_asked_to(job: Callable, workers: Together, finished: Callable):
     workers.group = writes(finished)
     run(workers, [job(0), job(1)])

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from launch_testing import finishes
@@ -287,6 +288,15 @@ def test_submitit_gets_a_stopped_command_to_start_again(command, tmp_path):
     import pickle
 
     assert pickle.loads(pickle.dumps(delayed.function)) == Command(**{**job.__dict__, "_process": None})
+
+
+def test_a_command_that_is_started_again_keeps_what_it_has_done(command, monkeypatch):
+    helpers = SimpleNamespace(DelayedSubmission=lambda function: function)
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(helpers=helpers))
+    monkeypatch.setitem(sys.modules, "submitit.helpers", helpers)
+    job = command("")
+    job.arguments = ("seed=1", "rerun=all")
+    assert job.checkpoint().arguments == ("seed=1", "rerun=failed")
 
 
 def test_variables_that_travel():

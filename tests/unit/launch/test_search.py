@@ -151,6 +151,13 @@ def test_a_search_without_a_finished_trial_is_an_error(search, workers):
         raise_unless_found(found)
 
 
+def test_a_search_by_time_ends_where_all_that_there_is_to_try_has_failed(search, workers):
+    made = search("optimizer.lr=0.1,0.2", budget="seconds", seconds=5, becomes=lambda job: fails(ValueError("broken")))
+    found = run(made, workers)
+    assert len(workers.started) == 2
+    assert set(states(found)[0]) == {"FAIL"}
+
+
 def test_several_objectives_give_a_front(search, workers, finished):
     def becomes(job):
         rate = job.resolved.config["optimizer"]["lr"]

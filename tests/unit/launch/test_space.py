@@ -21,6 +21,7 @@ def space(*overrides: str, per: str = "strategy") -> Space:
         ("k=int(interval(1,8))", IntDistribution(1, 8)),
         ("k=range(1,9,2)", IntDistribution(1, 7, step=2)),
         ("k=tag(log,range(1,9))", IntDistribution(1, 8, log=True)),
+        ("k=tag(log,range(0.1,0.35,0.1))", FloatDistribution(0.1, 0.30000000000000004, log=True)),
         ("k=range(0.0,0.75,0.25)", FloatDistribution(0.0, 0.5, step=0.25)),
         ("k=a,b", CategoricalDistribution(("a", "b"))),
         ("k=choice(1,x,[2,3])", CategoricalDistribution(("1", "x", "[2,3]"))),

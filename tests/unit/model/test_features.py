@@ -52,6 +52,17 @@ def test_the_probe_is_logistic_regression_on_the_features_as_they_are(classes):
     torch.testing.assert_close(found, torch.from_numpy(expected).float(), rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("classes", [3, 4])
+def test_a_class_without_images_has_a_row_in_the_probe_and_is_never_its_answer(classes: int):
+    features, targets = clusters(classes)
+    there = targets != 1
+    weight, bias = standardised_probe(features[there], targets[there], classes)
+    answers = (features[there] @ weight.T + bias).argmax(dim=1)
+    assert weight.shape == (classes, 6)
+    assert set(answers.tolist()) == set(range(classes)) - {1}
+    assert (answers == targets[there]).float().mean() > 0.9
+
+
 def fitted(train: Examples, val: Examples, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     return probe(train, val, classes, build_task("multiclass", tuple(map(str, range(classes)))))
 

@@ -341,13 +341,15 @@ def test_mlflow_keeps_one_local_record_a_run(tmp_path: Path, choices: Choices) -
     for attempt in range(2):
         loggers = build_loggers({"mlflow": {}}, run_dir=tmp_path, resolved=choices)
         loggers[0].log_metrics({"train/loss": 1.0 + attempt}, step=attempt)
-        log_outcome(loggers, metrics={"val/acc": 0.5})
+        with pytest.warns(RuntimeWarning, match="MLFlow only allows"):
+            log_outcome(loggers, metrics={"val/rmse_size (cm)": 2.0, "val/acc": 0.5})
         finish_loggers(loggers, exit_code=1 - attempt)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("runs").experiment_id])
     assert (run.info.run_name, run.info.status) == ("digits-resnet18", "FINISHED")
     assert run.data.params["optimizer.lr"] == "0.1"
     assert run.data.metrics["outcome/val/acc"] == 0.5
+    assert run.data.metrics["outcome/val/rmse_size cm"] == 2.0
 
 
 def test_what_a_run_cost_and_moved_is_told_by_flat_names(tmp_path: Path):

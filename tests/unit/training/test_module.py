@@ -13,6 +13,7 @@ from headstart.model.modes import named_state
 from headstart.strategies import Freeze, Full, Gradual, LpFt, Partial
 from headstart.training import module as module_file
 from headstart.training.audit import raise_violations
+from headstart.training.rates import Schedule
 
 BACKBONES = {
     "BatchNorm": {"name": "resnet18"},
@@ -156,6 +157,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(strategy, stop, tmp_path: Pat
     expected, found = snapshot(whole.module.model), snapshot(second.module.model)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert whole.module.audit.finish()["violations"] == second.module.audit.finish()["violations"] == []
+
+
+def test_a_resumed_run_has_the_rates_that_a_plateau_had_come_to(tmp_path: Path):
+    choices = {"max_epochs": 4, "lr": 1e-6, "schedule": Schedule("plateau", patience=0)}
+    rates = []
+    for stop in (None, 3, None):
+        run = tiny_run(Freeze(), backbone=BACKBONES["BatchNorm"], stop_after=stop, **choices)
+        run.fit(ckpt_path=tmp_path / "last.ckpt" if len(rates) == 2 else None, weights_only=True)
+        run.trainer.save_checkpoint(tmp_path / "last.ckpt")
+        rates.append(run.trainer.optimizers[0].param_groups[0]["lr"])
+    whole, _, resumed = rates
+    assert resumed == whole == pytest.approx(1e-7)
 
 
 def test_a_checkpoint_leaves_out_what_never_changes(tmp_path: Path):
