@@ -88,13 +88,23 @@ def train_main(argv: Sequence[str] | None = None, *, command: str | None = None)
 
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)()
-        except Exception:
+        except Exception as error:
+            if not job.started and _interrupted(error):
+                raise KeyboardInterrupt from error
             if not job.failures:
                 raise
         exit_code.value = 1 if job.failures else 0
     if job.sweeps and job.failures:
         print(f"error: {len(job.failures)} of {job.started} runs failed; the others are complete", file=sys.stderr)
     return exit_code.value
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C came first: OmegaConf fails in its own way where it leaves what is half done."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__context__
+    return seen is not None
 
 
 @contextmanager

@@ -109,6 +109,20 @@ def test_ctrl_c_promises_no_epochs_where_there_are_none(
     assert capsys.readouterr().err.strip() == told
 
 
+def test_ctrl_c_that_makes_the_composition_fail_is_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def stopped(*choices: object, **more: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError
+
+    monkeypatch.setattr("omegaconf.DictConfig._set_value_impl", stopped)
+    assert cli.train_main(["strategy=full"]) == 130
+    assert capsys.readouterr().err.strip() == "interrupted; the same command goes on from the last finished epoch"
+
+
 def test_a_sweep_runs_every_job_and_says_which_failed(command):
     in_process = ("backbone.weights=bundled", "hydra/launcher=basic")
     done = command("strategy=freeze,full", "-m", "seed=1,2", *in_process, outcome="fail 2")
