@@ -30,7 +30,7 @@ def test_advice_on_digits_is_one_that_its_runs_bear_out(tmp_path: Path, capsys: 
     assert "<script" not in page
     assert "What was trained" in page
     # The command that it recommends is that very run, so it is there already.
-    line = next(line for line in said.splitlines() if line.startswith("python train.py"))
+    line = next(line for line in said.splitlines() if line.startswith("headstart train"))
     run = headstart.train(*[part.strip("'") for part in line.split()[2:]])
     assert run.path == Path(best["path"])
     # Again, everything is there.

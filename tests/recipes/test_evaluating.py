@@ -98,6 +98,7 @@ def test_what_cannot_be_scored_is_told_in_a_line(
     for wrong, words in (
         (["strategy=full"], "strategy is of no use here"),
         (["datamodule=folder", f"datamodule.root={tmp_path / 'nowhere'}"], "there is no such folder"),
+        ([str(new)], "has wasp, which the model does not know; it knows ant, bee"),
         ([*there], "has wasp, which the model does not know; it knows ant, bee"),
         ([*there, "--split", "test"], "has no such split of its own, only train"),
     ):

@@ -63,6 +63,7 @@ def test_a_trained_run_predicts_what_it_predicted(run, tmp_path: Path, tiny):
     again = headstart.train(*tiny, "trainer.max_epochs=1", f"paths.output_dir={tmp_path / 'outputs'}")
     assert again.path == run.path
     assert again.metrics == run.metrics
+    assert max(len(repr(shown)) for shown in (run, model)) < len(str(run.path)) + 150
 
 
 def test_a_sweep_gives_a_study(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -75,6 +76,7 @@ def test_a_sweep_gives_a_study(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert all(0 <= row["test/acc"] <= 1 and Path(row["path"]).is_dir() for row in rows)
     report = study.report()
     assert report.page.parent == study.path
+    assert len(repr(report)) < 1000
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(HeadstartError, match="needs pandas"):
         study.to_frame()
@@ -83,6 +85,8 @@ def test_a_sweep_gives_a_study(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_plan_says_what_would_learn_and_trains_nothing(tiny, tmp_path: Path, capsys):
     choices = (*tiny, "datamodule.augment=light", "trainer.max_epochs=20")
     plan = headstart.plan(*choices, f"paths.output_dir={tmp_path / 'outputs'}")
+    assert repr(plan).startswith("Plan(key=")
+    assert len(repr(plan)) < 200
     (phase,) = plan.rates.phases
     assert all(name.startswith("head.") for name in phase.learning)
     plan.show()
@@ -103,8 +107,11 @@ def test_choices_are_composed_into_plain_containers_and_mistakes_are_named(tmp_p
     for call in (headstart.train, headstart.plan, headstart.compose, headstart.sweep):
         with pytest.raises(ConfigError, match=r"did you mean strategy\.backbone_lr_mult"):
             call("strategy=full", "strategy.backbone_lr_mul=3")
-        with pytest.raises(ConfigError, match="did you mean freeze"):
+        with pytest.raises(ConfigError, match="did you mean freeze") as caught:
             call("strategy=freze")
+        assert caught.value.__suppress_context__
+        with pytest.raises(ConfigError, match=r"\['seed=1'\] is no text; give each choice as a text of its own"):
+            call(["seed=1"])
     with pytest.raises(RunError, match="no finished run"):
         headstart.load(tmp_path)
     (tmp_path / "head").mkdir()

@@ -244,7 +244,9 @@ def test_new_images_get_masks_of_their_own_size(finished, tmp_path, capsys):
     images = str(new / "images")
     command = [str(path), images, "--output", str(table), "--masks", str(masks), "--device", "cpu", "--batch-size", "5"]
     assert predict(command) == 0
-    assert "12 images predicted" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "12 images predicted" in said
+    assert f"written to {masks}" in said
     with table.open(newline="") as file:
         rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
     assert list(rows["0.png"]) == ["path", *(f"share/{name}" for name in ("background", "disc", "square", "triangle"))]

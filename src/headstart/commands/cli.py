@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with collector_at_rest():
         run = importlib.import_module(COMMANDS[command][0]).main
-    with _reported(rest) as exit_code:
+    with _reported(rest, resumes="" if command != "advise" else "; the same command goes on") as exit_code:
         exit_code.value = run(rest) or 0
     return exit_code.value
 
@@ -82,18 +82,29 @@ def train_main(argv: Sequence[str] | None = None, *, command: str | None = None)
         print(help_text(command or f"python {Path(sys.argv[0]).name}", _folders(arguments)))
         return 0
     job = _Job(arguments, sys.argv)
-    with _reported(arguments) as exit_code, _hydra_arguments(arguments):
+    resumes = "; the same command goes on from the last finished epoch"
+    with _reported(arguments, resumes=resumes) as exit_code, _hydra_arguments(arguments):
         import hydra
 
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)()
-        except Exception:
+        except Exception as error:
+            if not job.started and _interrupted(error):
+                raise KeyboardInterrupt from error
             if not job.failures:
                 raise
         exit_code.value = 1 if job.failures else 0
     if job.sweeps and job.failures:
         print(f"error: {len(job.failures)} of {job.started} runs failed; the others are complete", file=sys.stderr)
     return exit_code.value
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C came first: OmegaConf fails in its own way where it leaves what is half done."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__context__
+    return seen is not None
 
 
 @contextmanager
@@ -171,8 +182,13 @@ class _ExitCode:
 
 
 @contextmanager
-def _reported(arguments: Sequence[str]) -> Iterator[_ExitCode]:
-    """Within the block a fixable error becomes one line, Ctrl-C a short one; the exit code says which."""
+def _reported(arguments: Sequence[str], *, resumes: str) -> Iterator[_ExitCode]:
+    """Within the block a fixable error becomes one line, Ctrl-C a short one; the exit code says which.
+
+    Args:
+        arguments: of the command.
+        resumes: what is said after Ctrl-C of the same command once more.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A log shows each epoch when it ends, in order with the errors; names of files may be no UTF-8.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
@@ -181,7 +197,7 @@ def _reported(arguments: Sequence[str]) -> Iterator[_ExitCode]:
         with terminable():
             yield code
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        print(f"\ninterrupted{resumes}", file=sys.stderr)
         code.value = INTERRUPTED
     except BrokenPipeError:
         # The reader (`head`, `less`) has gone; what is left must not be flushed into it at exit.

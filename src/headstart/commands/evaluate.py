@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.commands.arguments import add_batches, check_output_place
+from headstart.commands.arguments import add_batches, check_output_place, folder_first
 from headstart.config.foreign import add_trust, trust
 from headstart.errors import ConfigError
 from headstart.runs.reader import find_finished
@@ -18,7 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "as it is.",
     )
     parser.add_argument("run", help="run directory (or a folder that holds one finished run)")
-    parser.add_argument("choices", nargs="+", metavar="datamodule=...", help="the images, chosen as for training")
+    parser.add_argument(
+        "choices",
+        nargs="+",
+        metavar="PATH or datamodule=...",
+        help="a folder of images in class folders, or chosen as for training",
+    )
     parser.add_argument("--config-dir", metavar="PATH", help="a folder of YAML files of your own")
     parser.add_argument("--output", metavar="DIR", help="for the report (default: evaluations/<run>-<datamodule>)")
     parser.add_argument(
@@ -39,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_trust(parser)
     options = parser.parse_args(argv)
     trust(options.trust)
-    keys = [choice.lstrip("+").partition("=")[0] for choice in options.choices]
+    choices = folder_first(options.choices)
+    keys = [choice.lstrip("+").partition("=")[0] for choice in choices]
     if wrong := [key for key in keys if key.partition(".")[0] != "datamodule"]:
         raise ConfigError(
             f"{wrong[0]} is of no use here: the run has chosen; only datamodule=... and its keys are left"
@@ -48,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from headstart.config import compose, resolve_run
 
-    resolved = resolve_run(compose([*options.choices, "backbone.weights=none"], config_dir=options.config_dir))
+    resolved = resolve_run(compose([*choices, "backbone.weights=none"], config_dir=options.config_dir))
     name = Path(str(resolved.settings.datamodule.arguments.get("root") or resolved.choices["datamodule"])).name
     folder = Path(options.output or Path("evaluations") / f"{directory.name}-{name}")
     check_output_place(folder, folder=True)

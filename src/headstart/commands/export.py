@@ -69,7 +69,7 @@ def _hint(path: Path, form: str) -> list[str]:
 def _usage(path: Path) -> list[str]:
     card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     weights = override("backbone.weights", path.parent)
-    lines = [f"  python train.py backbone={card['architecture']} {shlex.quote(weights)}"]
+    lines = [f"  headstart train backbone={card['architecture']} {shlex.quote(weights)}"]
     timm = card.get("timm")
     if timm and timm["strict"]:
         lines.append(f"  {timm['create']}.load_state_dict(safetensors.torch.load_file({str(path)!r}))")

@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if choices.max_error is not None:
         print(f"{tally.images - tally.labels.total()} of them got no class: not sure enough", file=sys.stderr)
     _show_counts(tally.labels)
-    if choices.output and tally.images:
-        print(f"written to {choices.output}", file=sys.stderr)
+    for place in filter(None, (choices.output, choices.masks, choices.explain) if tally.images else ()):
+        print(f"written to {place}", file=sys.stderr)
     return 0 if tally.images else 1
 
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from headstart.commands.arguments import own_choices
+from headstart.commands.arguments import folder_first, own_choices
 from headstart.system.console import show
 
 
@@ -12,18 +12,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="headstart rank",
         description="Score the networks whose weights are to be had here on a data set's training images.",
-        epilog="Example: headstart rank datamodule=folder datamodule.root=PATH backbones=resnet18,efficientnet_lite0",
+        epilog="Example: headstart rank PATH backbones=resnet18,efficientnet_lite0",
     )
     parser.add_argument(
         "choices",
         nargs="*",
-        metavar="KEY=VALUE",
-        help="the data and anything else, as for a training; backbones=A,B: only these (NAME, or NAME:WEIGHTS); "
-        "by=SCORE: the score that orders them",
+        metavar="PATH or KEY=VALUE",
+        help="a folder of images in class folders, or choices as for a training; backbones=A,B: only these (NAME, or "
+        "NAME:WEIGHTS); by=SCORE: the score that orders them",
     )
     parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="your own YAML files, searched first")
     given = parser.parse_args(argv)
-    own, overrides = own_choices(given.choices, ("backbones", "by"))
+    own, overrides = own_choices(folder_first(given.choices), ("backbones", "by"))
     from headstart.ranking.rank import BY, rank
     from headstart.ranking.show import ranking_table, verdict_text, write_ranking
 

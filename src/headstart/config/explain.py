@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf.errors import (
     InterpolationKeyError,
     InterpolationResolutionError,
@@ -21,6 +27,7 @@ from headstart.config.compose import compose, conf_dir, plain_unresolved
 from headstart.config.schema import REMOVED
 from headstart.errors import ConfigError, HeadstartError
 from headstart.system.names import leaves, nearest, suggestion
+from headstart.system.names import override as as_override
 
 # In three wordings Hydra says that a key, a group or a choice was added that is there.
 _TWICE = r"An item is already at '([^']+)'|^(\S+) appears more than once|Multiple values for (\w+)"
@@ -75,6 +82,9 @@ def explained(overrides: Sequence[str], config_dir: str | Path | None = None) ->
         overrides: the choices.
         config_dir: a folder of the user's own YAML files.
     """
+    for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(f"{override!r} is no text; give each choice as a text of its own: 'strategy=full'")
     try:
         yield
     except HeadstartError:
@@ -84,7 +94,9 @@ def explained(overrides: Sequence[str], config_dir: str | Path | None = None) ->
         line = explain(error, overrides, [*own, conf_dir()])
         if line is None:
             raise
-        raise ConfigError(line) from error
+        # Of a mistake in the choices the line says all; a notebook shows Hydra's long ways otherwise.
+        said = isinstance(error, ConfigCompositionException | OverrideParseException)
+        raise ConfigError(line) from (None if said else error)
 
 
 def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
@@ -103,8 +115,10 @@ def _missing_option(error: MissingConfigException, folders: Sequence[Path]) -> s
         group, _, name = str(error.missing_cfg_file).rpartition("/")
     known = [name for name in error.options or () if not name.startswith("_")]
     known = known or [option.name for option in options(group, folders)]
-    if not name or not known:
+    if not known:
         return _first_line(error)
+    if not name:
+        return f"{group}=: choose one of {', '.join(known)}"
     near = nearest(name, known)
     line = f"{group}={name} is unknown; " + (f"did you mean {near}? " if near else "")
     if group == "backbone" and "timm" in known:
@@ -114,6 +128,9 @@ def _missing_option(error: MissingConfigException, folders: Sequence[Path]) -> s
 
 def _unreadable(error: OverrideParseException, overrides: Sequence[str], folders: Sequence[Path]) -> str:
     override = str(error.override or _first_unreadable(overrides))
+    if Path(override).is_dir():
+        root = shlex.quote(as_override("datamodule.root", override))
+        return f"'{override}' is not of the form key=value; a folder of images is datamodule=folder {root}"
     if "=" not in override:
         for group in GROUPS:
             if override in {option.name for option in options(group, folders)}:
@@ -178,6 +195,10 @@ def _unknown_key(key: str, overrides: Sequence[str], folders: Sequence[Path]) ->
         nearest(key, [name for name in valid if name.startswith(f"{key.partition('.')[0]}.")]) if "." in key else None
     )
     hint = hint or nearest(key, [*valid, *GROUPS])
+    value = given.partition("=")[2]
+    if "." not in key and hint not in GROUPS and (hint or "").rpartition(".")[2] != key:
+        groups = [group for group in GROUPS if value in {option.name for option in options(group, folders)}]
+        hint = f"{groups[0]}={value}" if len(groups) == 1 else hint
     return f"{key} is unknown; did you mean {hint}?" if hint else f"{key} is unknown; `--help` lists what there is"
 
 

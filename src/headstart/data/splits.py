@@ -59,14 +59,22 @@ def carve(
         val = _share(val_fraction, len(order))
         if test + val >= len(order):
             needed = 1 + (val_fraction > 0) + (test_fraction > 0)
+            numbers = ", or predict numbers with task=regression" if _are_numbers(classes) else ""
             raise DataError(
                 f"class {classes[target]} has {len(order)} image(s), too few for train, val and test shares of it "
-                f"(it needs at least {needed}); add images, remove the class or lower the fractions."
+                f"(it needs at least {needed}); add images, remove the class or lower the fractions{numbers}."
             )
         parts["test"] += order[:test]
         parts["val"] += order[test : test + val]
         parts["train"] += order[test + val :]
     return {split: np.array(sorted(positions), dtype=np.int64) for split, positions in parts.items() if positions}
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    try:
+        return bool([float(name) for name in names])
+    except ValueError:
+        return False
 
 
 def subset(

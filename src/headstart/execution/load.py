@@ -1,7 +1,7 @@
 """A finished run, ready to use again: its network, classes and preprocessing, on images of any kind."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,12 +47,12 @@ class Model:
     """
 
     path: Path
-    config: dict[str, Any]
-    result: Result
-    network: TransferModel
-    task: Task
+    config: dict[str, Any] = field(repr=False)
+    result: Result = field(repr=False)
+    network: TransferModel = field(repr=False)
+    task: Task = field(repr=False)
     classes: tuple[str, ...]
-    transform: EvalTransform
+    transform: EvalTransform = field(repr=False)
 
     def predict(self, images: Picture | Sequence[Picture], *, batch_size: int = 32, device: str = "auto") -> Any:
         """Classify images, preprocessed exactly as in the run.

@@ -1,7 +1,7 @@
 """What a run would do, without training and without a run directory: ``plan=true``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -61,8 +61,8 @@ class Plan:
     """
 
     key: str
-    rates: RatePlan
-    said: tuple[RenderableType, ...]
+    rates: RatePlan = field(repr=False)
+    said: tuple[RenderableType, ...] = field(repr=False)
 
     def show(self) -> None:
         """Print it."""

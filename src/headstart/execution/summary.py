@@ -50,9 +50,10 @@ def class_table(split: str, classes: Sequence[str], scores: Mapping[str, Sequenc
 
 def views_notice(views: int, *, images: int, epochs: int) -> str:
     """What stored views cost, beforehand, against augmenting anew in each of so many epochs."""
+    saved = f" instead of {epochs * images:,} (cache.views=0 augments anew in each epoch)" if views < epochs else ""
     return (
         f"Augmentation: {views} stored views of each training image take turns, which is {views * images:,} passes "
-        f"through the frozen stages instead of {epochs * images:,} (cache.views=0 augments anew in each epoch)"
+        f"through the frozen stages{saved}"
     )
 
 

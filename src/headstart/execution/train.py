@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class Run:
     """
 
     path: Path
-    result: Result
+    result: Result = field(repr=False)
 
     @property
     def metrics(self) -> dict[str, Any]:

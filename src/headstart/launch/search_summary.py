@@ -32,7 +32,7 @@ def show_search(search: Search) -> None:
         if arm.best:
             overrides = search.space.overrides(arm.name, arm.best[0].params)
             overrides = [override for override in overrides if not override.startswith("study.")]
-            show(f"Train the best again: python train.py {' '.join(map(shlex.quote, overrides))}")
+            show(f"Train the best again: headstart train {' '.join(map(shlex.quote, overrides))}")
     show(f"Every trial is a row of {search.folder / TRIALS_FILE}")
 
 

@@ -58,7 +58,8 @@ def plot_confusion_matrix(
         draw_confusion(matrix, counts, names, row_inches=side / number)
         matrix.set_aspect("equal")
         heading = f"{counted(int(counts.sum()), 'image')}, {accuracy:.1%} correct"
-        matrix.set_title(f"{title}: {heading}" if title else heading)
+        between = " " if len(title) < 16 else "\n"  # The smallest matrix has room for 45 letters.
+        matrix.set_title(f"{shorten(title, 40)}:{between}{heading}" if title else heading)
         if listed:
             _list_confusions(matrix, counts, names)
 

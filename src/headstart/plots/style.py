@@ -203,9 +203,10 @@ def save_sentence(text: str, path: str | Path, *, title: str = "") -> Path:
 
 
 def add_title(figure: Figure, title: str) -> None:
-    """A bold title at the figure's top left; none if it is empty."""
+    """A bold title at the figure's top left, as long as it is wide; none if it is empty."""
     if title:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold", color=INK)
+        fitting = shorten(title, int(10 * figure.get_figwidth()))
+        figure.suptitle(fitting, x=0.012, ha="left", fontsize=11.5, fontweight="bold", color=INK)
 
 
 def shorten(text: str, length: int) -> str:

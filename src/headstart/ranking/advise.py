@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.config import compose, resolve_run
@@ -62,14 +62,14 @@ class Advice:
     """
 
     data: str
-    inspection: Inspection
-    ranking: Ranking
-    tried: tuple[Tried, ...]
+    inspection: Inspection = field(repr=False)
+    ranking: Ranking = field(repr=False)
+    tried: tuple[Tried, ...] = field(repr=False)
     chosen: Tried
-    result: Result
+    result: Result = field(repr=False)
     expected: Value | None
-    curve: LearningCurve | None
-    skipped: dict[str, float]
+    curve: LearningCurve | None = field(repr=False)
+    skipped: dict[str, float] = field(repr=False)
     command: str
     budget_s: float
     spent_s: float
@@ -143,7 +143,7 @@ def advise(
         expected_score(result, curve),
         curve,
         trials.skipped,
-        " ".join(["python train.py", f"name={Path(chosen.path).parent.name}", *map(shlex.quote, chosen.overrides)]),
+        " ".join(["headstart train", f"name={Path(chosen.path).parent.name}", *map(shlex.quote, chosen.overrides)]),
         clock.budget_s,
         clock.spent_s,
         folder,

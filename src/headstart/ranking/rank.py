@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ class Ranking:
     classes: int
     duplicates: int
     by: str
-    networks: tuple[Ranked, ...]
-    absent: tuple[Candidate, ...]
+    networks: tuple[Ranked, ...] = field(repr=False)
+    absent: tuple[Candidate, ...] = field(repr=False)
     folder: Path
 
     @property

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +41,9 @@ class Report:
     page: Path
     runs_csv: Path
     folder: Path
-    analyses: "tuple[tuple[Analysis, Verdict], ...]"
-    runs: tuple[RunRecord, ...]
-    uncounted: tuple[tuple[str, str, str], ...]
+    analyses: "tuple[tuple[Analysis, Verdict], ...]" = field(repr=False)
+    runs: tuple[RunRecord, ...] = field(repr=False)
+    uncounted: tuple[tuple[str, str, str], ...] = field(repr=False)
 
     def summary(self) -> dict[str, Any]:
         """What the page says, as plain containers: decisions, arms, comparisons, and the runs that no table counts."""

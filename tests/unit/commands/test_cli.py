@@ -95,6 +95,34 @@ def test_ctrl_c_is_short_and_130(command):
     assert done.stderr.strip() == "interrupted; the same command goes on from the last finished epoch"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("inspect", "interrupted"), ("advise", "interrupted; the same command goes on")]
+)
+def test_ctrl_c_promises_no_epochs_where_there_are_none(
+    name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def stopped(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"headstart.commands.{name}.main", stopped)
+    assert cli.main([name]) == 130
+    assert capsys.readouterr().err.strip() == told
+
+
+def test_ctrl_c_that_makes_the_composition_fail_is_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def stopped(*choices: object, **more: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError
+
+    monkeypatch.setattr("omegaconf.DictConfig._set_value_impl", stopped)
+    assert cli.train_main(["strategy=full"]) == 130
+    assert capsys.readouterr().err.strip() == "interrupted; the same command goes on from the last finished epoch"
+
+
 def test_a_sweep_runs_every_job_and_says_which_failed(command):
     in_process = ("backbone.weights=bundled", "hydra/launcher=basic")
     done = command("strategy=freeze,full", "-m", "seed=1,2", *in_process, outcome="fail 2")
@@ -138,6 +166,7 @@ ERRORS = [
     (["strategy.where=first"], "error: strategy.where is unknown here; it belongs to strategy=partial"),
     (["freeze"], "error: 'freeze' is not of the form key=value; did you mean strategy=freeze?"),
     (["--strategy=full"], "error: '--strategy=full' is no switch; choices have no dashes: strategy=full"),
+    (["/"], "error: '/' is not of the form key=value; a folder of images is datamodule=folder datamodule.root=/"),
     (["strategy=freeze,full"], "error: strategy=freeze,full gives several values: add -m to run each of them"),
     (["seed=1,2"], "error: seed=1,2 gives several values: add -m to run each of them, or write seed=[1,2]"),
     (
@@ -152,6 +181,9 @@ ERRORS = [
     (["+optimizer.lr=1"], "error: +optimizer.lr: optimizer.lr is there already; leave out the +"),
     (["+backbone=resnet18"], "error: +backbone: backbone is there already; leave out the +"),
     (["~optimizer.lrr"], "error: ~optimizer.lrr: there is no optimizer.lrr to remove; did you mean optimizer.lr?"),
+    (["optimizer="], "error: optimizer=: choose one of adam, adamw, rmsprop, sgd"),
+    (["data=folder"], "error: data is unknown; did you mean datamodule=folder?"),
+    (["model=resnet50"], "error: model is unknown; did you mean backbone=resnet50?"),
     (["optimizer=null"], "error: optimizer=null: choose one of adam, adamw, rmsprop, sgd"),
     (["backbone.name.x=1"], "error: backbone.name.x=1: backbone.name is a single value, not a group of keys"),
     (["hydra.run.di=1"], "error: hydra.run.di is none of Hydra's own settings"),

@@ -74,6 +74,13 @@ def test_a_class_too_small_to_split_is_named() -> None:
         carve(["a", "b", "c"], np.array([0, 0, 1]), ["ant", "bee"], val_fraction=0.2, test_fraction=0, split_seed=0)
 
 
+@pytest.mark.parametrize(("classes", "hinted"), [(["1.5", "2.5"], True), (["ant", "2.5"], False)])
+def test_numbers_that_are_taken_for_classes_are_noticed(classes: list[str], hinted: bool) -> None:
+    with pytest.raises(DataError) as caught:
+        carve(["a", "b", "c"], np.array([0, 0, 1]), classes, val_fraction=0.2, test_fraction=0, split_seed=0)
+    assert ("task=regression" in str(caught.value)) is hinted
+
+
 def test_shots_are_per_class_and_nested() -> None:
     five, ten = chosen(shots=5), chosen(shots=10)
     assert np.bincount(TARGETS[sorted(five)]).tolist() == [5, 5, 5]

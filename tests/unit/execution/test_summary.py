@@ -157,3 +157,7 @@ def test_the_best_epoch_is_of_a_phase(epoch: int | None, found: dict[str, Any]) 
     ]
     assert best_phase(phases, epoch) == found
     assert best_phase(phases[:1], epoch) == {"phases": ["probe"]}
+
+
+def test_as_many_views_as_epochs_save_nothing() -> None:
+    assert views_notice(3, images=244, epochs=3).endswith("which is 732 passes through the frozen stages")

@@ -140,6 +140,17 @@ def test_the_names_of_classes_fit_their_rows(drawn: list[Figure], number: int) -
     assert all(box.x0 >= 0 for box in boxes)
 
 
+@pytest.mark.parametrize("title", ["test", "Meine Bilder, neu (1) (all)", "the name of a folder " * 9])
+def test_a_title_ends_within_its_picture(drawn: list[Figure], title: str) -> None:
+    plot_confusion_matrix(np.zeros(1000, int), np.zeros(1000, int), ["ant", "bee"], "x.png", title=title)
+    figures.save_sentence("None.", "x.png", title=title)
+    for figure in drawn:
+        figure.draw_without_rendering()
+        shown = figure.axes[0]._left_title if figure.axes else figure._suptitle
+        assert shown.get_text().startswith(title[:20])
+        assert shown.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_the_most_confident_errors_come_first_and_right_answers_never() -> None:
     probability = [0.9, 0.6, 0.8, 0.99, 0.8]
     assert most_confident_errors([0, 1, 1, 2, 0], [1, 1, 0, 2, 1], probability) == [0, 2, 4]

@@ -55,6 +55,11 @@ def test_only_labels_of_training_images_are_read(tmp_path: Path, monkeypatch: py
     assert set(asked) == {"train"}
 
 
+def test_a_folder_needs_no_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["rank", str(tmp_path / "nowhere")]) == 1
+    assert "there is no such folder; give the folder that holds the images" in capsys.readouterr().err
+
+
 def test_copies_of_an_image_count_once(tmp_path: Path, image_folder):
     root = image_folder(splits={"train": 8, "val": 2})
     for place in (root / "train").glob("*/*.png"):
