@@ -241,6 +241,9 @@ def test_what_cannot_be_written_to_is_said_before_the_work(tmp_path: Path, capsy
     with pytest.raises(SystemExit):
         predict([str(tmp_path), str(file), "--output", str(tmp_path)])
     assert "is a folder; give a file" in capsys.readouterr().err
+    for option, place in (("--output", file / "new.csv"), ("--masks", file), ("--explain", file / "new")):
+        with pytest.raises(ConfigError, match=f"{option}={place}.* give a(nother place| folder)"):
+            predict([str(tmp_path), str(file), option, str(place)])
     with pytest.raises(ConfigError, match="is a file; give a folder"):
         export([str(tmp_path), "--output", str(file)])
     with pytest.raises(RunError, match="device=nothing: there is no such device"):

@@ -34,6 +34,9 @@ from headstart.runs.directory import RunDirectory
 from headstart.runs.reader import read_config, read_predictions, read_run
 from headstart.runs.result import read_metrics_csv, read_result
 from headstart.store.entry import Meta
+from headstart.study import report
+from headstart.study.report import LIST
+from headstart.study.tuning import TUNING_FILE, read_tuning
 from headstart.training.checkpoints import _read as read_checkpoint
 from headstart.weights.cards import header_card, read_card
 from headstart.weights.loading import read_state
@@ -273,6 +276,23 @@ def test_what_is_nested_too_deeply_to_read(tmp_path: Path) -> None:
     assert survives(lambda: read_card(tmp_path / "weights.json"), WeightsError) is None
     assert survives(lambda: Meta.read(tmp_path / "entry.json"), CacheError) is None
     assert Journal.open(tmp_path / "journal.json", "x").tried == {}
+    (tmp_path / TUNING_FILE).write_bytes(DEEP)
+    assert read_tuning(tmp_path) == {}
+    (tmp_path / LIST).write_bytes(DEEP)
+    with report._plots(tmp_path):
+        pass
+
+
+LAUGHS = "a0: &a0 {x: 1, y: 1}\n" + "".join(f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}\n" for n in range(1, 40))
+
+
+@pytest.mark.parametrize("text", [LAUGHS, "a: &a {b: *a}", "a: &a [*a, *a]"])
+def test_choices_that_are_more_than_they_look(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "result.json").write_text(json.dumps(RESULT))
+    with pytest.raises(RunError, match=r"config\.yaml holds more than 1,000,000 values"):
+        read_config(tmp_path)
+    read_everything(tmp_path)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -330,6 +350,12 @@ def test_a_table_of_images_to_predict_of_any_bytes(tmp_path: Path, data: st.Data
     whole = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]).map("path;n\na.png;1\n\u00e4.png;2\n".encode))
     path.write_bytes(data.draw(damaged(whole) | st.binary()))
     survives(lambda: list(find_images([path])), DataError)
+
+
+def test_a_header_longer_than_the_library_reads(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("x" * 200_000 + ",path\na.png\n")
+    with pytest.raises(DataError, match=r"table.csv cannot be read, line 1: field larger than field limit"):
+        list(find_images([tmp_path / "table.csv"]))
 
 
 @bounded
@@ -394,3 +420,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
         with pytest.raises(error, match=f"is a {kind}, not a file"):
             read(place(name))
     assert header_card(place("card.safetensors")) == {}
+    assert Journal.open(place("advice.json"), "x").tried == {}
+    assert read_tuning(place(TUNING_FILE).parent) == {}
+    with report._plots(place(LIST).parent):
+        pass

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def test_onnxruntime_alone_gives_the_runs_answers(
         assert (np.load(tmp_path / "small.npy").argmax(1) == wanted.argmax(1)).mean() > 0.8
 
 
-def test_torch_and_plain_timm_give_the_runs_answers(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_torch_and_plain_timm_give_the_runs_answers(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     import timm
     import torch
     from PIL import Image
@@ -101,7 +104,10 @@ def test_torch_and_plain_timm_give_the_runs_answers(run: Path, tmp_path: Path, c
     with torch.inference_mode():
         found = torch.export.load(tmp_path / "graph" / "model.pt2").module()(pixels).numpy()
     assert np.abs(wanted - found).max() < 1e-4
+    (tmp_path / "folder" / ".headstart-export-killed").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")  # another disk, which may be small
     assert main([str(run), "--format", "hf", "--output", str(tmp_path / "folder")]) == 0
+    assert not list((tmp_path / "folder").glob(".*"))
     plain = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
     prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(plain))
     with torch.inference_mode():

@@ -63,8 +63,8 @@ def folder_first(choices: list[str]) -> list[str]:
     return choices
 
 
-def check_output_place(output: str | Path, *, folder: bool = False) -> None:
-    """Hold before the work that a file, or a folder, can be written at ``--output``.
+def check_output_place(output: str | Path, *, folder: bool = False, option: str = "--output") -> None:
+    """Hold before the work that a file, or a folder, can be written where ``option`` says.
 
     Raises:
         ConfigError: there is something else, or it may not be written to.
@@ -72,12 +72,12 @@ def check_output_place(output: str | Path, *, folder: bool = False) -> None:
     path = Path(output)
     if path.exists() and path.is_dir() != folder:
         words = "a file; give a folder" if folder else "a folder; give a file in it"
-        raise ConfigError(f"--output={output} is {words}")
+        raise ConfigError(f"{option}={output} is {words}")
     there = nearest_existing(path)
     if there != path and not there.is_dir():
-        raise ConfigError(f"--output={output}: {there} is no folder; give another place")
+        raise ConfigError(f"{option}={output}: {there} is no folder; give another place")
     if not os.access(there, os.W_OK):
-        raise ConfigError(f"--output={output}: {there} cannot be written to; give another place")
+        raise ConfigError(f"{option}={output}: {there} cannot be written to; give another place")
 
 
 def add_images(parser: argparse.ArgumentParser, what: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from headstart.store.entry import Meta
 from headstart.store.store import Store
 from headstart.system.folders import user_cache_dir
+from headstart.system.names import legible
 
 FOLDERS = ("activations", "images")
 """Folders of ``paths.cache_dir`` that are stores."""
@@ -50,7 +51,7 @@ def _list(stores: Sequence[Store]) -> int:
         size = store.size_bytes(key)
         total += size
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.last_used(key)))
-        print(f"{key[:12]}  {_size(size):>9}  {used}  {_describe(store.meta(key))}")
+        print(f"{key[:12]}  {_size(size):>9}  {used}  {legible(_describe(store.meta(key)))}")
     print(f"{len(entries)} entries, {_size(total)}, in {stores[0].root.parent}")
     return 0
 

@@ -212,6 +212,7 @@ def _report(error: BaseException, arguments: Sequence[str], *, label: str = "") 
     """One line, or one a problem, on standard error; the traceback where nobody could foresee the error."""
     from headstart.config.explain import explain
     from headstart.config.explain_library import explain_library
+    from headstart.system.names import legible
 
     line = explain(error, arguments, _folders(arguments)) or explain_library(error)
     rank = os.environ.get("LOCAL_RANK", "0")
@@ -220,7 +221,7 @@ def _report(error: BaseException, arguments: Sequence[str], *, label: str = "") 
     if line is None or _wants_traceback(arguments):
         traceback.print_exception(error)
     for problem in (line or f"{type(error).__name__}: {error}").splitlines():
-        print(f"{prefix}error: {problem}", file=sys.stderr)
+        print(legible(f"{prefix}error: {problem}"), file=sys.stderr)
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:

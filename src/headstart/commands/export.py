@@ -9,7 +9,7 @@ from pathlib import Path
 from headstart.commands.arguments import check_output_place
 from headstart.config.foreign import add_trust, trust
 from headstart.runs.reader import find_finished
-from headstart.system.names import override
+from headstart.system.names import legible, override
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         int8=choices.int8,
     )
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
-    print(f"written: {path} ({size / 1e6:.1f} MB)")
+    print(legible(f"written: {path} ({size / 1e6:.1f} MB)"))
     for line in _usage(path) if choices.format == "timm" else _hint(path, choices.format):
-        print(line)
+        print(legible(line))
     return 0
 
 

@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from headstart.commands.arguments import add_batches
+from headstart.commands.arguments import add_batches, check_output_place
 from headstart.config.foreign import add_trust, trust
 from headstart.inference.doubt import doubting
 from headstart.inference.inputs import find_images
@@ -32,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--output={choices.output} is a folder; give a file in it, such as predictions.csv")
     if choices.output:
         check_output(choices.output)
+        check_output_place(choices.output)
+    for option, place in (("--masks", choices.masks), ("--explain", choices.explain)):
+        if place:
+            check_output_place(place, folder=True, option=option)
     if choices.max_error is not None and not 0 <= choices.max_error < 1:
         parser.error(f"--max-error={choices.max_error:g} is no share; give one such as 0.05")
     further = list(takewhile(lambda given: is_run(Path(given)), choices.images))

@@ -110,6 +110,8 @@ def _print_table(runs: Sequence[Listed]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from headstart.system.console import Legible
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("status", "study", "choices"):
         table.add_column(heading, overflow="fold")
@@ -123,7 +125,7 @@ def _print_table(runs: Sequence[Listed]) -> None:
         table.add_row(
             Text(run.status, style=_STYLES.get(run.status, "")), Text(run.study), choices, run.metric or "-", *cells
         )
-    Console().print(table)
+    Console().print(Legible(table))
 
 
 def _number(value: float | None, form: str) -> str:

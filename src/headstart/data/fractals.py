@@ -1,7 +1,8 @@
 """Labelled fractals, drawn when they are asked for: images to pretrain on where there are none."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from torch.utils.data import get_worker_info
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.records import Records, Source
 from headstart.errors import DataError
-from headstart.system.options import AtLeast, checked
+from headstart.system.options import AtLeast, AtMost, checked
 
 VERSION = 2
 """Of the drawing; raise it when the same numbers give other pixels, so that no digest stands for two images."""
@@ -46,7 +47,7 @@ class Fractals(ImageDataModule):
         categories: Annotated[int, AtLeast(2)] = 100,
         per_category: Annotated[int, AtLeast(2)] = 200,
         data_seed: Annotated[int, AtLeast(0)] = 0,
-        size: Annotated[int, AtLeast(8)] = 64,
+        size: Annotated[int, AtLeast(8), AtMost(4096)] = 64,
         **choices: Any,
     ) -> None:
         super().__init__(**choices)
@@ -73,6 +74,15 @@ class Fractals(ImageDataModule):
             classes=tuple(f"system{category:0{width}d}" for category in range(self.categories)),
             content_digest=records.content_digest,
         )
+
+    def find(self, ids: Collection[str]) -> dict[str, "Fractal"]:
+        """Those of the images that are named, by their ids; the others are not made."""
+        places = {name: re.fullmatch(r"fractals/(\d+)/(\d+)", name) for name in ids}
+        return {
+            name: Fractal(self.data_seed, int(place[1]), int(place[2]), self.size)
+            for name, place in places.items()
+            if place
+        }
 
 
 @dataclass(frozen=True)

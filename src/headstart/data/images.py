@@ -24,6 +24,7 @@ from headstart.system.regular import check_regular
 
 logger = logging.getLogger(__name__)
 
+_ORIENTATION = 0x0112
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF", "DIB")
 """Names of Pillow's readers that are tried, whatever the suffix says."""
@@ -190,6 +191,14 @@ def error_in(content: bytes, max_pixels: int) -> str:
     except (*DECODE_ERRORS, DataError) as error:
         return reason(error)
     return ""
+
+
+def orientation(image: Image.Image) -> int:
+    """Of its EXIF data, 1 to 8; 1 is upright, also where they are damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except DECODE_ERRORS:
+        return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

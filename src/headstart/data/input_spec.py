@@ -9,6 +9,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 _RESIZING = (*get_args(Interpolation), "box", "hamming", "lanczos")  # of other people's weights too
 Fit = Literal["crop", "squash", "pad"]
+_MOST_PIXELS = 80_000_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class InputSpec:
                 raise ValueError(f"{key} is {values}, not one number a channel")
         if min(self.std) <= 0 or not 0 < self.crop_pct <= 1:
             raise ValueError(f"std {self.std} must be above 0, crop_pct {self.crop_pct} above 0 and at most 1")
+        if self.height * self.width > _MOST_PIXELS * self.crop_pct**2:
+            raise ValueError(f"{self.height} x {self.width} (crop_pct {self.crop_pct}) are more pixels than fit")
         for value, valid in ((self.interpolation, _RESIZING), (self.crop_mode, get_args(CropMode))):
             if value not in valid:
                 raise ValueError(f"{value!r} is none of {', '.join(valid)}")

@@ -123,7 +123,7 @@ def parse_targets(
     """
     if kind == "values":
         numbers = [[_number(file, line, name, row[name]) for name in wanted] for line, row in rows]
-        return _as_narrow_as_exact(np.array(numbers, dtype=np.float64)), tuple(wanted)
+        return as_narrow_as_exact(np.array(numbers, dtype=np.float64)), tuple(wanted)
     return _labels(file, rows, wanted, separator) if kind == "labels" else _classes(file, rows, wanted)
 
 
@@ -332,7 +332,7 @@ def _labels(file: str | Path, rows: Rows, wanted: Sequence[str], separator: str)
     return np.array([[float(row[column]) for column in wanted] for _, row in rows], dtype=np.float32), tuple(wanted)
 
 
-def _as_narrow_as_exact(values: np.ndarray) -> np.ndarray:
+def as_narrow_as_exact(values: np.ndarray) -> np.ndarray:
     """Numbers ``(N, columns)`` in 32 bits where that leaves their differences alone (not of times since 1970)."""
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)

@@ -129,23 +129,36 @@ def split_of(name: str) -> str | None:
     return _SPLIT_OF.get(name.strip().lower())
 
 
+def split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folders that are called like splits, by split, and the names of those beside them.
+
+    Raises:
+        DataError: two folders mean one split.
+    """
+    found: dict[str, Path] = {}
+    others: list[str] = []
+    for path in _folders(root):
+        split = split_of(path.name)
+        if split is None:
+            others.append(path.name)
+        elif split in found:
+            both = f"{found[split].name}, {path.name}"
+            raise DataError(f"{root} has several folders for the {split} split ({both}); keep one of them.")
+        else:
+            found[split] = path
+    return found, others
+
+
 def _split_folders(root: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
     """The split folders by split; empty where the root holds class folders directly.
 
     Raises:
         DataError: two folders mean one split, or all folders are splits and none is for training.
     """
-    found: dict[str, Path] = {}
-    folders = _folders(root)
-    for path in folders:
-        split = split_of(path.name)
-        if split in found:
-            both = f"{found[split].name}, {path.name}"
-            raise DataError(f"{root} has several folders for the {split} split ({both}); keep one of them.")
-        if split is not None:
-            found[split] = path
+    found, others = split_folders(root)
     if "train" not in found:
-        if found and len(found) == len(folders):
+        folders = _folders(root)
+        if found and not others:
             names = ", ".join(path.name for path in found.values())
             raise DataError(f"{root} has {names} but no train folder; expected {_LAYOUTS}.")
         if len({_beside_split_words(path.name) for path in folders}) == 1 and len(folders) > 1:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.data.manifest import as_narrow_as_exact
 from headstart.data.records import Records, Source
 from headstart.errors import DataError
 
@@ -102,15 +103,18 @@ def as_numbers(source: Source, splits: dict[str, Records]) -> tuple[Source, dict
     """Classes that are named by numbers (a folder for each age) as one quantity.
 
     Raises:
-        DataError: a class's name is no number.
+        DataError: a class's name is no finite number.
     """
     try:
-        values = np.array([float(name) for name in source.classes], dtype=np.float32)
+        values = np.array([[float(name)] for name in source.classes])
     except ValueError:
+        values = np.array([[np.nan]])
+    if not np.isfinite(values).all():
         names = ", ".join(source.classes[:5])
         raise DataError(
             f"task=regression needs numbers, and {source.name} has classes ({names}); give a manifest "
-            "(datamodule=csv), or name the classes by numbers."
-        ) from None
-    numbered = {split: replace(records, targets=values[records.targets][:, None]) for split, records in splits.items()}
+            "(datamodule=csv), or name the classes by finite numbers."
+        )
+    values = as_narrow_as_exact(values)
+    numbered = {split: replace(records, targets=values[records.targets]) for split, records in splits.items()}
     return replace(source, kind="values", classes=("value",)), numbered

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,8 @@ _TOLERANCE_OF_RESIZING = 1e-2
 # From so many images the ranges of 8 bits are taken.
 _CALIBRATION_IMAGES = 128
 _ACCEPTABLE_LOSS = 0.02
+# On the disk where it will be: that of temporary files may be small.
+_BEING_MADE = ".headstart-export-"
 
 
 def export_run(
@@ -174,7 +177,9 @@ def _export_program(subject: _Subject) -> Path:
 def _export_folder(subject: _Subject) -> Path:
     network, task = subject.model.network, subject.model.task
     about = {"architecture": network.backbone.name.partition(".")[0], **subject.about}
-    with TemporaryDirectory() as place:
+    for left in subject.folder.glob(f"{_BEING_MADE}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(dir=subject.folder, prefix=_BEING_MADE) as place:
         made = Path(place)
         timm_folder.write_folder(made, network.backbone, task_classifier(network, task), about)
         agreement = subject.compared(timm_folder.answers_of(made, subject.pixels), what="plain timm")
@@ -193,7 +198,7 @@ def _run_data(model: Model) -> tuple[ImageDataModule | None, str]:
         choices = {**chosen.arguments, "seed": model.config["seed"], "task": model.task.name}
         data: ImageDataModule = chosen.factory(**choices)
         data.prepare()
-    except (HeadstartError, OSError) as error:
+    except (HeadstartError, OSError, TypeError) as error:  # of a foreign run, whatever it is given
         return None, f"the run's images cannot be used here ({' '.join(str(error).split())[:200]})"
     data.configure(model.transform.spec)
     return data, ""

@@ -20,7 +20,7 @@ from headstart.system.atomic import atomic_write
 from headstart.system.console import copied_to, show
 from headstart.system.digests import digest
 from headstart.system.interpreter import collector_at_rest
-from headstart.system.names import override
+from headstart.system.names import LegibleFormatter, override
 from headstart.weights.sources import EXPORT_NAME
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def log_file(path: Path | None) -> Iterator[None]:
         yield
         return
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LegibleFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, own = logging.getLogger(), logging.getLogger("headstart")
     before = own.level, {other: other.level for other in root.handlers}
     for other in root.handlers:  # what is for the file alone stays off the console

@@ -3,8 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
+from headstart.errors import ConfigError, DataError
 from headstart.execution.load import Model
 from headstart.inference.rows import number_text
 from headstart.system.extras import has_extra, require_extra
@@ -35,10 +34,13 @@ def page(model: Model, *, device: str = "auto") -> "gradio.Interface":
     explains = has_extra("explain")
     numbers = model.task.name == "regression"
 
-    def answer(picture: Image.Image | None) -> Any:
+    def answer(picture: str | None) -> Any:
         if picture is None:
             return (None, None) if explains else None
-        found = model.predict(picture, device=device)
+        try:
+            found = model.predict(picture, device=device)
+        except DataError as error:
+            raise gradio.Error(str(error)) from error
         named = dict(zip(model.classes, found.probabilities, strict=True))
         told: Any = named
         if numbers:
@@ -54,7 +56,8 @@ def page(model: Model, *, device: str = "auto") -> "gradio.Interface":
     outputs = [result, gradio.Image(label="what speaks for it")] if explains else [result]
     return gradio.Interface(
         answer,
-        gradio.Image(type="pil", label="image"),
+        # The file itself: Gradio reads it by any reader of Pillow's, and has other colours for transparent ones.
+        gradio.Image(type="filepath", image_mode=None, label="image"),
         outputs,
         title=f"{model.result.config['backbone']} on {model.result.data['name']}",
         description=f"Run {model.path.name}; nothing leaves this machine.",
@@ -63,10 +66,17 @@ def page(model: Model, *, device: str = "auto") -> "gradio.Interface":
 
 
 def serve(model: Model, *, port: int, device: str = "auto") -> None:
-    """Show the page at ``http://127.0.0.1:<port>`` until the process is interrupted."""
-    page(model, device=device).launch(
-        server_name=HERE, server_port=port, share=False, inbrowser=False, footer_links=[], theme=_plain_theme()
-    )
+    """Show the page at ``http://127.0.0.1:<port>`` until the process is interrupted.
+
+    Raises:
+        ConfigError: the port is taken, or there is no such port.
+    """
+    try:
+        page(model, device=device).launch(
+            server_name=HERE, server_port=port, share=False, inbrowser=False, footer_links=[], theme=_plain_theme()
+        )
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--port={port} cannot be used ({error}); give another") from error
 
 
 def _plain_theme() -> Any:

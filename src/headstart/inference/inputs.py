@@ -106,17 +106,18 @@ def _as_text(table: Path) -> IO[str]:
 
 def _from_table(table: Path, column: str) -> Iterator[str]:
     with _as_text(table) as file:
-        header, skipped = file.readline(), 1
+        header, skipped = file.readline(), 0
         if declared := re.fullmatch(r"sep=(.)\s*", header):  # what a spreadsheet writes for itself
-            header, skipped = file.readline(), 2
+            header, skipped = file.readline(), 1
         given = declared.group(1) if declared else "\t" if table.suffix.lower() == ".tsv" else ""
         mark = given or next((mark for mark in ",;\t" if mark in header), ",")
-        names = [name.strip() for name in next(csv.reader([header], delimiter=mark), [])]
-        if column not in names:
-            found = legible(", ".join(names))
-            raise DataError(f"{table} has no column {column}, only {found}; name that of the paths: --column")
-        place, rows = names.index(column), csv.reader(file, delimiter=mark, skipinitialspace=True)
+        rows = csv.reader(chain([header], file), delimiter=mark, skipinitialspace=True)
         try:
+            names = [name.strip() for name in next(rows, [])]
+            if column not in names:
+                found = legible(", ".join(names))
+                raise DataError(f"{table} has no column {column}, only {found}; name that of the paths: --column")
+            place = names.index(column)
             for row in rows:
                 if not row:
                     continue

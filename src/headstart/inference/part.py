@@ -2,8 +2,9 @@
 
 ``<output>.part`` has the rows, ``<output>.part.journal`` a line for every few seconds of work: how many images are
 done, how many bytes of rows they made, a checksum of those bytes, and a digest of the images' paths, sizes and times of
-change. A line is written after the rows that it vouches for are on disk. The next start goes on after the last line
-that still holds: that of the same runs and options, rows as they were written, and images as they were read.
+change. A line has a checksum of its own, and is written after the rows that it vouches for are on disk. The next start
+goes on after the last line that still holds: that of the same runs and options, rows as they were written, and images
+as they were read.
 """
 
 import json
@@ -143,7 +144,7 @@ class PartFile:
         self._marked = last.images
         self.replaced = not good and self.path.exists()
         with atomic_write(self._journal_path) as file:
-            file.writelines(json.dumps(line) + "\n" for line in [self._about, *map(asdict, good)])
+            file.writelines([json.dumps(self._about) + "\n", *map(_line, good)])
         self._file = self.path.open("r+b" if good else "wb")
         self._file.truncate(self._size)
         self._file.seek(self._size)
@@ -171,7 +172,7 @@ class PartFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         mark = Mark(self.images, self.rows, self._size, self._checksum, self._inputs.hexdigest(), dict(self._new))
-        self._journal.write(json.dumps(asdict(mark)).encode() + b"\n")
+        self._journal.write(_line(mark).encode())
         self._journal.flush()
         os.fsync(self._journal.fileno())
         self.labels.update(self._new)
@@ -209,7 +210,10 @@ class PartFile:
             if not lines or json.loads(lines[0]) != self._about:
                 return
             for line in lines[1:]:
-                yield Mark(**json.loads(line))
+                check, _, text = line.partition(b" ")
+                if int(check, 16) != zlib.crc32(text):
+                    return
+                yield Mark(**json.loads(text))
         except (OSError, ValueError, TypeError):
             return
 
@@ -231,6 +235,11 @@ class PartFile:
 def say(text: str) -> None:
     """A line for people, apart from what is made."""
     print(legible(text), file=sys.stderr)
+
+
+def _line(mark: Mark) -> str:
+    text = json.dumps(asdict(mark))
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 
 def _stamp(image: str) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.data.datamodule import ImageDataModule
-from headstart.data.images import decode, open_image
+from headstart.data.images import decode, open_image, orientation
 from headstart.data.records import Records
 from headstart.inspection.similar import NearPair, near_pairs, small_gray
 from headstart.system.digest_memory import in_threads
@@ -20,8 +20,6 @@ FEW = 10
 
 # A JPEG is decoded at no more than an eighth to a half of its size: enough for a picture of 32 pixels.
 _DRAFT = (160, 160)
-_UPRIGHT = 1
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,7 @@ def _look(image: object, *, max_pixels: int) -> Seen:
         return Seen(picture.width, picture.height, f"pixels {picture.mode}", False, small_gray(picture))
     with open_image(image, max_pixels=max_pixels) as opened:
         width, height, kind = opened.width, opened.height, f"{opened.format} {opened.mode}"
-        turned = opened.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
+        turned = orientation(opened) != 1
         if opened.format == "JPEG":
             opened.draft("L", _DRAFT)
         return Seen(width, height, kind, turned, small_gray(decode(opened)))

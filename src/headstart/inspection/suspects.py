@@ -192,8 +192,15 @@ def data_of(run: RunRecord) -> ImageDataModule:
     """
     chosen = foreign_component(read_config(run.path), "datamodule", run.path)
     tolerant = Component(chosen.target, {**chosen.arguments, "folds": None, "fold": None, "on_leak": "ignore"})
-    data = build_data(tolerant, seed=0, task=run.result.details["task"])
-    data.configure(InputSpec.from_dict(run.result.details["input_spec"]))
+    try:
+        task, spec = run.result.details["task"], InputSpec.from_dict(run.result.details["input_spec"]).checked()
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{run.path} does not say what its network sees ({type(error).__name__}: {error}); copy the run directory "
+            "again, or run it again"
+        ) from None
+    data = build_data(tolerant, seed=0, task=task)
+    data.configure(spec)
     return data
 
 

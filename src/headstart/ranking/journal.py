@@ -1,14 +1,14 @@
 """What an advice has done so far, so that the same command goes on after a kill."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from headstart.ranking.features import Speed
-from headstart.system.atomic import write_json
+from headstart.system.atomic import read_note, write_json
+from headstart.system.digests import digest
 
 FILE = "advice.json"
+_DIGEST = "digest"
 
 
 @dataclass
@@ -87,18 +87,20 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, about: str) -> "Journal":
-        """The journal of earlier processes, or a new one."""
+        """The journal of earlier processes, or a new one where there is none, of other work, or a damaged one."""
+        found = read_note(path)
+        recorded = found.pop(_DIGEST, None)  # an earlier version wrote none
+        if found.get("about") != about or recorded not in (None, digest(found)):
+            return cls(path, about)
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if found["about"] != about:
-                return cls(path, about)
             speeds = {name: Speed(**speed) for name, speed in found["speeds"].items()}
             tried = {name: Tried(**values) for name, values in found["tried"].items()}
             return cls(path, about, float(found["spent_s"]), speeds, tried, int(found.get("trials", 0)))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return cls(path, about)
 
     def save(self, spent_s: float) -> None:
         """Write it, whole or not at all."""
         self.spent_s = spent_s
-        write_json(self.path, {key: value for key, value in asdict(self).items() if key != "path"})
+        values = {key: value for key, value in asdict(self).items() if key != "path"}
+        write_json(self.path, {**values, _DIGEST: digest(values)})

@@ -51,7 +51,7 @@ def ranking_table(ranking: Ranking) -> Table:
             cells.append(score_text(name, network.values.get(name)))
             if name == ranking.by:
                 cells.append(interval_text(name, network.values.get(name)))
-        grid.add_row(network.name, *cells, *_costs(network))
+        grid.add_row(escape(network.name), *cells, *_costs(network))
     return grid
 
 

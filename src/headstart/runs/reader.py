@@ -30,6 +30,8 @@ Part = TypeVar("Part")
 Ending = Literal["done", "failed", "partial", "unreadable"]
 
 _BYTES_PER_PARAMETER = 4
+# In a file of choices: a line of it can name a part that is named in many others, and so be more than memory holds.
+_MOST_VALUES = 1_000_000
 _NO_RESULT = Result(status="failed", fingerprint="")
 _log = logging.getLogger(__name__)
 
@@ -251,7 +253,20 @@ def read_config(run: str | Path) -> dict[str, Any]:
         raise _damaged(path, error) from None
     if not isinstance(values, dict):
         raise RunError(f"{path} holds no choices; copy the run directory again, or run it again")
+    if _count(values) > _MOST_VALUES:
+        raise RunError(f"{path} holds more than {_MOST_VALUES:,} values; copy the run directory again")
     return values
+
+
+def _count(values: Any) -> int:
+    """How many values there are, as far as that matters. What YAML names again counts again, within itself too."""
+    waiting, found = [values], 0
+    while waiting and found <= _MOST_VALUES:
+        value = waiting.pop()
+        found += 1
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    return found
 
 
 DAMAGED_ARRAYS = (

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import RunError
 from headstart.runs.reader import RunRecord, read_runs, value_text
 from headstart.system.atomic import atomic_write, write_json, write_rows
+from headstart.system.regular import check_regular
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from headstart.study.analysis import Analysis, Difference
     from headstart.study.compare import Table
     from headstart.study.page import Cell, Section
@@ -120,12 +123,17 @@ def run_row(run: RunRecord) -> dict[str, Any]:
 def print_report(report: Report) -> None:
     """Show the report's tables and verdicts in the terminal."""
     from rich.markup import escape
+    from rich.text import Text
 
     from headstart.study.decision import cautions
     from headstart.study.sections import results_table
-    from headstart.system.console import get_console, number, plain_table
+    from headstart.system.console import Legible, get_console, number, plain_table
 
     console = get_console()
+
+    def say(shown: "RenderableType", *, unbroken: bool = False) -> None:
+        console.print(Legible(shown), soft_wrap=unbroken)
+
     for analysis, words in report.analyses:
         columns, rows = results_table(analysis)
         places = _fitting(columns, rows, console.width)
@@ -137,21 +145,21 @@ def print_report(report: Report) -> None:
         for cells in rows:
             shown = [cells[place] for place in places]
             grid.add_row(*(escape(f"{cell.text}\n{cell.small}" if cell.small else cell.text) for cell in shown))
-        console.print(grid)
-        console.print(f"[bold]{escape(words.headline)}[/bold]")
+        say(grid)
+        say(Text(words.headline, style="bold"))
         for label, text in words.decision:
-            console.print(f"  [bold]{label}[/bold]: {escape(text)}")
+            say(Text.assemble("  ", (label, "bold"), f": {text}"))
         for point in (*words.points, *analysis.table.cautions, *cautions(analysis)):
-            console.print(f"  {escape(point)}")
+            say(Text(f"  {point}"))
         console.print()
     if report.uncounted:
         grid = plain_table("Runs that are not counted", "run", "status", "why")
         for row in report.uncounted:
             grid.add_row(*map(escape, row))
-        console.print(grid)
+        say(grid)
     if not report.analyses:
         console.print("Nothing to compare: there is one finished run, or none.")
-    console.print(f"{report.page}", soft_wrap=True, highlight=False, markup=False)
+    say(Text(str(report.page)), unbroken=True)
 
 
 def _fitting(columns: "Sequence[str]", rows: "Sequence[Sequence[Cell]]", width: int) -> list[int]:
@@ -261,8 +269,9 @@ def _uncounted(runs: Sequence[RunRecord], tables: "Sequence[Table]", analysed: s
 def _plots(folder: Path) -> Iterator[None]:
     """Within the block plots are written; those of an earlier report go, as it listed them, and nothing else does."""
     try:
+        check_regular(folder / LIST)
         earlier = json.loads((folder / LIST).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         earlier = None
     for name in earlier if isinstance(earlier, list) else ():
         if isinstance(name, str) and Path(name).name == name and name.endswith((".png", ".svg", ".csv")):

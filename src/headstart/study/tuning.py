@@ -1,7 +1,6 @@
 """What a study's arms try before they are compared (``tuning.json``), and what smaller budgets would have found."""
 
 import itertools
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +202,7 @@ def tuning_section(study: Path, plots: Path) -> "Section | None":
 def read_tuning(study: Path) -> dict[str, Any]:
     """``tuning.json`` of a study; empty where there is none, or a damaged one."""
     try:
-        told = json.loads((study / TUNING_FILE).read_bytes())
+        told = read_note(study / TUNING_FILE)
         arms = [{key: arm[key] for key in _ARM} for arm in told["arms"]]
         for arm in arms:
             arm["trials"] = [{"score": _score(t["score"]), "seconds": float(t["seconds"])} for t in arm["trials"]]
@@ -212,7 +211,7 @@ def read_tuning(study: Path) -> dict[str, Any]:
             arm["edges"] = [key for key in arm["edges"] if key in arm["chosen"]]
         return {**{key: str(told[key]) for key in ("metric", "study")},
                 "higher_is_better": bool(told["higher_is_better"]), "arms": arms}  # fmt: skip
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return {}
 
 

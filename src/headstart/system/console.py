@@ -5,11 +5,14 @@ Renderables are built by pure functions and shown by :func:`show`, which also co
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -34,11 +37,25 @@ def is_terminal() -> bool:
     return _console.is_terminal and not _console.is_dumb_terminal
 
 
+@dataclass(frozen=True)
+class Legible:
+    """What is shown, with names in it as :func:`headstart.system.names.legible` has them: no terminal obeys one."""
+
+    shown: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in console.render(self.shown, options):
+            yield part if part.control else Segment(legible(part.text), part.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.shown)
+
+
 def show(renderable: RenderableType) -> None:
     """Print a table, text or string, with colours on a terminal; copy it into the log of :func:`copied_to`."""
     # Paths and messages in plain strings are not markup, and are never broken into lines.
-    text = Text(legible(renderable)) if isinstance(renderable, str) else renderable
-    unbroken = isinstance(text, Text)
+    unbroken = isinstance(renderable, str | Text)
+    text = Legible(Text(renderable) if isinstance(renderable, str) else renderable)
     if _unseen:
         pass
     elif _console.is_terminal:

@@ -1,5 +1,6 @@
 """Dotted names of choices, and the nearest valid one to a misspelt one."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
@@ -19,6 +20,14 @@ def legible(text: str) -> str:
         return f"\\u{code:04x}" if code > 0xFF and not 0xDC80 <= code <= 0xDCFF else f"\\x{code & 0xFF:02x}"
 
     return _ILLEGIBLE.sub(shown, text)
+
+
+class LegibleFormatter(logging.Formatter):
+    """Of what is logged, which names files and classes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As usual, then legible."""
+        return legible(super().format(record))
 
 
 def cell(text: str) -> str:

@@ -74,11 +74,11 @@ def classes(card: Card) -> tuple[str, ...]:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             given = given.split(",")
     if not isinstance(given, list | tuple):
         return ()
-    return tuple(str(item[-1]) if isinstance(item, list | tuple) else str(item) for item in given)
+    return tuple(str(item[-1]) if isinstance(item, list | tuple) and item else str(item) for item in given)
 
 
 @cache
@@ -116,7 +116,7 @@ def input_spec(card: Card) -> InputSpec | None:
         if card.get("crop") == "none":
             values |= {"crop_pct": 1.0, "crop_mode": "squash"}
         return InputSpec.from_dict(values).checked()
-    except (TypeError, ValueError, KeyError, RecursionError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise WeightsError(
             f"the card of the weights describes their input wrongly: {error}; repair or remove it"
         ) from error

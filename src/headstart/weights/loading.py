@@ -251,7 +251,7 @@ def classifier_beside(path: Path, card: cards.Card) -> SourceClassifier | None:
     stated = card.get("classifier")
     if not isinstance(stated, Mapping):
         return None
-    beside = path.with_name(str(stated.get("file", classifier_file(path).name)))
+    beside = path.with_name(Path(str(stated.get("file", ""))).name or classifier_file(path).name)
     if not beside.is_file():
         _log.info("%s, the classifier of the source task, is not there; methods that need it cannot be used", beside)
         return None
@@ -259,7 +259,9 @@ def classifier_beside(path: Path, card: cards.Card) -> SourceClassifier | None:
         raise WeightsError(
             f"{beside}: it is not the classifier that its card names; copy the export again, or remove it"
         )
-    state = read_state(beside)
+    state = unwrapped(read_state(beside), beside)
+    if state.keys() != {"weight", "bias"}:
+        raise WeightsError(f"{beside}: it holds {some(state, 4)} instead of weight and bias; copy the export again")
     return SourceClassifier(state["weight"].float(), state["bias"].float())
 
 

@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> Store:
         with store.building(key) as build:
             with ShardWriter(build.folder) as writer:
                 writer.append(np.zeros((3, 5), np.float32))
-            about = {"data": "digits", "split": "val", "backbone": "resnet18", "after": "layer4"}
+            about = {"data": "\x1b[31mdigits", "split": "val", "backbone": "resnet18", "after": "layer4"}
             build.finish(about, rows=3)
     return store
 
@@ -31,7 +31,7 @@ def call(store: Store, *arguments: str) -> int:
 def test_ls_tells_what_there_is(store: Store, capsys: pytest.CaptureFixture):
     assert call(store, "ls") == 0
     out = capsys.readouterr().out
-    assert "3 x 5 float32  digits  val  resnet18  after layer4" in out
+    assert r"3 x 5 float32  \x1b[31mdigits  val  resnet18  after layer4" in out
     assert "2 entries" in out
 
 

@@ -286,3 +286,17 @@ def test_errors_of_other_commands_are_one_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(cli, "COMMANDS", {"fake": ("headstart.fake", "")})
     assert cli.main(["fake"]) == 1
     assert capsys.readouterr().err == "error: no such run\n"
+
+
+def test_no_terminal_obeys_a_name_in_an_error(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["predict", ".", "\x1b[31mred"]) == 1
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert r"\x1b[31mred" in said
+
+
+@pytest.mark.parametrize("command", ["predict", "rank", "report", "export", "features", "demo"])
+def test_the_help_of_a_command_is_all_that_is_said(command: str):
+    done = subprocess.run([sys.executable, "-m", "headstart", command, "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: headstart {command}")

@@ -64,6 +64,16 @@ def test_the_table_and_the_json_say_the_same(outputs: Path, capsys, monkeypatch)
     assert "0.2500" in table
 
 
+def test_no_name_is_obeyed_by_the_terminal(outputs: Path, finished, capsys):
+    odd = RunDirectory.open(outputs, "study", "odd", "4" * 16)
+    write_result(odd.path, finished(config=finished().config | {"overrides": ["x=\x1b[31mred"]}))
+    odd.path.parent.rename(outputs / "\x1b]0;title")
+    assert main([str(outputs)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert r"\x1b[31mred" in "".join(said.split())
+
+
 def test_an_empty_folder_says_what_to_do_and_a_missing_one_is_an_error(tmp_path: Path, capsys):
     assert main([str(tmp_path)]) == 0
     assert "No runs in" in capsys.readouterr().out

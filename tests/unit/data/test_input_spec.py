@@ -11,6 +11,8 @@ from headstart.data.input_spec import InputSpec
     "changed",
     [
         {"height": 0},
+        {"height": 10**6, "width": 10**6},
+        {"crop_pct": 1e-6},
         {"width": "224"},
         {"channels": 4},
         {"height": True},

@@ -97,6 +97,8 @@ def spoil(folder: Path, what: str) -> None:
         mask.write_bytes(mask.read_bytes()[:80])
     elif what == "deep":
         Image.fromarray(np.full((30, 40), 300, dtype=np.uint16)).save(mask)
+    elif what == "negative":
+        Image.fromarray(np.full((30, 40), -1, dtype=np.int32)).save(mask, "TIFF")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,7 @@ def spoil(folder: Path, what: str) -> None:
         ("colour", r"masks/3.png cannot be read as a mask: it has colours \(RGB\); a mask is a palette or grayscale"),
         ("damaged", r"masks/3.png cannot be read as a mask: "),
         ("deep", r"masks/3.png has the value 300; class numbers are 0 to 254, and 255 does not count"),
+        ("negative", r"masks/3.png has the value -1; class numbers are 0 to 254, and 255 does not count"),
     ],
 )
 def test_a_wrong_mask_is_one_line_with_its_name(folder: Path, what: str, said: str):
@@ -154,6 +157,20 @@ def test_two_images_of_one_mask_are_told(folder: Path):
         DataError, match=r"train/images/3\.\w+ and train/images/3\.\w+ have one mask by name, train/masks/3"
     ):
         MaskFolder(root=folder, **CHOICES).prepare()
+
+
+def test_two_folders_of_one_split_are_told_and_others_are_noted(folder: Path):
+    pair(folder / "holdout", "0")
+    assert MaskFolder(root=folder, **CHOICES).load().notes == {"ignored_folders": ["holdout"]}
+    pair(folder / "val", "0")
+    with pytest.raises(DataError, match=r"several folders for the val split \(Validation, val\); keep one"):
+        MaskFolder(root=folder, **CHOICES).prepare()
+
+
+def test_a_damaged_orientation_is_none(folder: Path):
+    place = folder / "train" / "images" / "3.png"
+    Image.open(place).save(place, exif=b"Exif\0\0garbage")
+    assert loaded(MaskFolder(root=folder, **CHOICES)).sizes == {"train": 6, "val": 3}
 
 
 def test_what_was_looked_at_is_remembered_by_content(folder: Path):

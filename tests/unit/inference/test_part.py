@@ -108,7 +108,7 @@ def test_rows_of_another_run_are_not_taken(stopped: Path, images: list[str]):
     assert stopped.read_text() == lines(images)
 
 
-@pytest.mark.parametrize("damage", ["row", "short", "journal", "no journal", "no rows"])
+@pytest.mark.parametrize("damage", ["row", "short", "journal", "count", "no journal", "no rows"])
 def test_damaged_rows_are_written_again(stopped: Path, images: list[str], damage: str):
     rows, journal = stopped.with_name("out.csv.part"), stopped.with_name("out.csv.part.journal")
     if damage == "row":
@@ -118,6 +118,9 @@ def test_damaged_rows_are_written_again(stopped: Path, images: list[str], damage
     elif damage == "journal":
         kept = journal.read_text().splitlines()
         journal.write_text("\n".join([*kept[:3], kept[3][:20]]))
+    elif damage == "count":
+        kept = journal.read_text().splitlines()
+        journal.write_text("\n".join([*kept[:3], kept[3].replace('"rows": 6', '"rows": 7')]))
     else:
         (journal if damage == "no journal" else rows).unlink()
     assert write(stopped, images) == (images if damage.startswith("no") else images[4:])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from headstart.config import compose, resolve_run
 from headstart.data.datamodule import ImageDataModule
@@ -36,3 +37,12 @@ def test_of_many_images_some_of_every_split_are_opened_and_the_same_file_is_foun
 def test_it_opens_with_how_many_there_are_and_what_for(data: ImageDataModule):
     opening = inspect_data(data).opening()
     assert opening.endswith(": 61 images in 2 classes: 41 to train, 20 to validate")
+
+
+def test_a_damaged_orientation_is_none(image_folder: Callable[..., Path]):
+    root = image_folder()
+    place = min((root / "train" / "ant").iterdir())
+    with Image.open(place) as image:
+        image.save(place, exif=b"Exif\0\0garbage")
+    chosen = resolve_run(compose(["datamodule=folder", f"datamodule.root={root}"])).settings
+    assert inspect_data(build_data(chosen.datamodule, seed=1, task=chosen.task)).turned() == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headstart.errors import RunError
-from headstart.inspection.suspects import Judged, judge, suspects
+from headstart.inspection.suspects import Judged, data_of, judge, suspects
 from headstart.runs.reader import RunRecord
 from headstart.runs.result import Result
 from headstart.transferability.examples import Labelled
@@ -102,3 +102,12 @@ def test_what_says_nothing_of_an_image_is_told(folds: Callable[..., list[RunReco
     masks = replace(runs[0], result=replace(runs[0].result, details={"task": "segmentation"}))
     with pytest.raises(RunError, match="which masks have none of"):
         judge([masks], None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [{}, {"task": "binary", "input_spec": {"height": "x"}}])
+def test_a_run_that_does_not_say_what_its_network_sees_is_told(
+    tmp_path: Path, finished: Callable[..., Result], said: dict[str, Any]
+):
+    (tmp_path / "config.yaml").write_text("datamodule: {_target_: headstart.data.Digits, batch_size: 4}")
+    with pytest.raises(RunError, match="does not say what its network sees"):
+        data_of(RunRecord(tmp_path, "done", "", finished(details=said)))

@@ -171,6 +171,9 @@ def test_a_journal_of_other_data_or_a_damaged_one_is_not_used(tmp_path: Path):
     again = Journal.open(tmp_path / "advice.json", "these data")
     assert (again.spent_s, again.tried, again.speeds) == (12.0, journal.tried, journal.speeds)
     assert Journal.open(tmp_path / "advice.json", "other data").tried == {}
+    whole = (tmp_path / "advice.json").read_text(encoding="utf-8")
+    (tmp_path / "advice.json").write_text(whole.replace('"score": 0.5', '"score": 0.9'), encoding="utf-8")
+    assert Journal.open(tmp_path / "advice.json", "these data").tried == {}
     (tmp_path / "advice.json").write_text('{"about": "these data", "tried": 3}', encoding="utf-8")
     assert Journal.open(tmp_path / "advice.json", "these data").spent_s == 0.0
 

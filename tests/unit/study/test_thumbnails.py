@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data.sources import shards
+from headstart.data.sources import shards, torchvision_sets
 from headstart.runs.reader import RunRecord
 from headstart.study.report import write_report
 from headstart.study.thumbnails import LONGEST_SIDE, MOST_BYTES, thumbnails
@@ -75,6 +75,34 @@ def test_embedded_data_are_shown_as_they_are(tmp_path):
 )
 def test_data_that_are_gone_are_left_out(tmp_path, datamodule):
     assert thumbnails(run_over(tmp_path, datamodule), ["a.png"]) == {}
+
+
+def test_what_a_run_names_beside_this_package_is_not_even_imported(tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Evil: ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert thumbnails(run_over(tmp_path / "run", {"_target_": "trap.Evil"}), ["a.png"]) == {}
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("datamodule", "name"),
+    [
+        ({"_target_": "headstart.data.Fractals", "categories": 10**9, "per_category": 10**9}, "fractals/0000000003/5"),
+        ({"_target_": "headstart.data.Shapes", "images": 10**9, "task": "segmentation"}, "shapes/0000000003"),
+    ],
+)
+def test_of_drawn_data_in_any_number_only_what_is_shown_is_drawn(tmp_path, datamodule, name):
+    found = thumbnails(run_over(tmp_path, datamodule), [name, "other/1"])
+    assert list(found) == [name]
+    assert thumbnails(run_over(tmp_path, {**datamodule, "size": 10**6}), [name]) == {}
+
+
+def test_nothing_is_fetched_for_a_picture(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torchvision_sets, "downloading", lambda *place, **size: asked.append(place))
+    cifar = {"_target_": "headstart.data.CIFAR10", "data_dir": str(tmp_path)}
+    assert thumbnails(run_over(tmp_path, cifar), ["cifar10/1"]) == {}
+    assert not asked
 
 
 def encoded(shade: int) -> bytes:

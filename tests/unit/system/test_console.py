@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from headstart.system import console
-from headstart.system.console import copied_to, duration, show
+from headstart.system.console import copied_to, duration, plain_table, show
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,16 @@ def test_the_log_is_let_go_after_an_error(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_utf8_and_controls_are_shown_legibly(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with copied_to(tmp_path / "log.txt"):
+        show(Text("\x1b[31mred", style="bold"))
+        table = plain_table("\x1b]0;title", "a")
+        table.add_row(Text("\x9b2J"))
+        show(table)
+    said = capsys.readouterr().out
+    assert said == (tmp_path / "log.txt").read_text()
+    assert not [letter for letter in said if (ord(letter) < 32 and letter != "\n") or "\x7f" <= letter < "\xa0"]
+    assert r"\x1b[31mred" in said
+    (tmp_path / "log.txt").unlink()
     with copied_to(tmp_path / "log.txt"):
         show("caf\udce9 \x1b[2J \ud800")
     assert capsys.readouterr().out.splitlines()[0] == r"caf\xe9 \x1b[2J \ud800"

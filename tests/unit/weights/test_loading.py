@@ -15,6 +15,9 @@ from torch.nn import functional
 
 from headstart.backbones import SmallCNN, TimmBackbone
 from headstart.errors import WeightsError
+from headstart.system.digest_memory import digest_file
+from headstart.weights import cards
+from headstart.weights.loading import classifier_beside
 from headstart.weights.sources import NO_WEIGHTS, bundled_cards, resolve_weights
 
 # The smallest networks of each kind: the tests are about names and files, not about what the networks can do.
@@ -384,3 +387,14 @@ def test_the_small_cnn_takes_weights_of_an_earlier_run(tmp_path: Path) -> None:
     assert torch.equal(first.conv2.weight, second.conv2.weight)
     with pytest.raises(WeightsError, match="of another network"):
         build(CONV, path)
+
+
+def test_what_a_card_says_of_classes_and_their_file_is_data(tmp_path: Path) -> None:
+    assert len(cards.classes({"classes": "[" * 100_000})) == 1
+    assert cards.classes({"classes": [[], ["n01", "bee"]]}) == ("[]", "bee")
+    with pytest.raises(WeightsError, match="describes their input wrongly"):
+        cards.input_spec({"input_size": [3, float("inf"), 8]})
+    other = saved({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    stated = {"classifier": {"file": "../other.safetensors", "sha256": digest_file(other)}}
+    with pytest.raises(WeightsError, match="it holds x instead of weight and bias"):
+        classifier_beside(tmp_path / "w.safetensors", stated)

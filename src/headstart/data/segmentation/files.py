@@ -8,7 +8,7 @@ from typing import Any
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.manifest import Columns, read_manifest
 from headstart.data.records import Source
-from headstart.data.scan import checked_root, list_images, split_of
+from headstart.data.scan import checked_root, list_images, split_folders
 from headstart.data.segmentation.masks import mask_source
 from headstart.errors import DataError
 
@@ -42,8 +42,8 @@ class MaskFolder(ImageDataModule):
         Raises:
             DataError: the folders are not there, or a mask is missing or wrong.
         """
-        names = sorted(path.name for path in self.root.iterdir() if path.is_dir())
-        parts = {split: f"{name}/" for name in names if (split := split_of(name))} or {"train": ""}
+        found, others = split_folders(self.root)
+        parts = {split: f"{path.name}/" for split, path in found.items()} or {"train": ""}
         listed = []
         for split, prefix in parts.items():
             if not (self.root / prefix / "images").is_dir() or not (self.root / prefix / "masks").is_dir():
@@ -61,7 +61,7 @@ class MaskFolder(ImageDataModule):
                 f"datamodule.root={self.root}: {both[0]} and {both[1]} have one mask by name, {both[2]}; rename one of "
                 "them, or list both with their masks in a table (datamodule=masks_csv)"
             )
-        return mask_source(
+        source = mask_source(
             self.root.resolve().name or "masks",
             self.root,
             listed,
@@ -69,6 +69,7 @@ class MaskFolder(ImageDataModule):
             memory_path=self.memory_path,
             max_pixels=self.max_pixels,
         )
+        return replace(source, notes={"ignored_folders": others}) if found and others else source
 
 
 class MaskTable(ImageDataModule):

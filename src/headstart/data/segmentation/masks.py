@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from headstart.data.folder import file_source
-from headstart.data.images import DECODE_ERRORS, MAX_PIXELS, open_image, reason
+from headstart.data.images import DECODE_ERRORS, MAX_PIXELS, open_image, orientation, reason
 from headstart.data.records import IGNORED, Source
 from headstart.errors import DataError
 from headstart.system.digest_memory import DigestMemory, file_digests, in_threads
 from headstart.system.regular import check_regular
 
-_READER = "mask-1"
+_READER = "mask-2"
 """Of remembered checks; raise the number when what is found in a mask changes."""
 _MODES = ("P", "L", "1", "I", "I;16")
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+_TURNED = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The class numbers of a palette or grayscale image, ``(H, W)`` unsigned bytes.
 
     Raises:
-        DataError: it cannot be read, has colours instead of class numbers, or numbers above 255.
+        DataError: it cannot be read, has colours instead of class numbers, or numbers below 0 or above 255.
     """
     try:
         check_regular(path)
@@ -83,8 +83,8 @@ def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise DataError(f"{path} cannot be read as a mask: {reason(error)}") from error
     except DataError as error:
         raise DataError(f"{path} cannot be read as a mask: {error}") from error
-    if values.max(initial=0) > IGNORED:
-        raise DataError(f"{path} has the value {values.max()}; class numbers are 0 to 254, and 255 does not count")
+    if odd := [int(value) for value in (values.min(initial=0), values.max(initial=0)) if not 0 <= value <= IGNORED]:
+        raise DataError(f"{path} has the value {odd[0]}; class numbers are 0 to 254, and 255 does not count")
     return values.astype(np.uint8)
 
 
@@ -182,7 +182,7 @@ def _looked(
 
 def _look(image: Path, mask: Path, max_pixels: int) -> dict[str, Any]:
     with open_image(image, max_pixels=max_pixels) as opened:
-        turned = opened.getexif().get(_ORIENTATION) in _TURNED
+        turned = orientation(opened) in _TURNED
         size = opened.size[::-1] if turned else opened.size
     try:
         values = read_mask(mask, max_pixels=max_pixels)

@@ -1,6 +1,9 @@
 """Shapes on textures, drawn from random numbers: a segmentation that needs no files."""
 
 import hashlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from headstart.data.datamodule import ImageDataModule
 from headstart.data.records import IGNORED, Records, Source
 from headstart.data.segmentation.masks import ArrayMasks, shares_of
 from headstart.errors import DataError
-from headstart.system.options import AtLeast, Below, checked
+from headstart.system.options import AtLeast, AtMost, Below, checked
 
 CLASSES = ("background", "disc", "square", "triangle")
 
@@ -39,7 +42,7 @@ class Shapes(ImageDataModule):
         *,
         images: Annotated[int, AtLeast(10)] = 200,
         data_seed: Annotated[int, AtLeast(0)] = 0,
-        size: Annotated[int, AtLeast(32)] = 64,
+        size: Annotated[int, AtLeast(32), AtMost(4096)] = 64,
         test_fraction: Annotated[float, AtLeast(0), Below(1)] = 0.2,
         **choices: Any,
     ) -> None:
@@ -60,6 +63,30 @@ class Shapes(ImageDataModule):
             ArrayMasks(masks, [hashlib.sha256(mask.tobytes()).hexdigest() for mask in masks]),
         )
         return Source("shapes", {"train": records}, CLASSES, records.content_digest, kind="masks")
+
+    def find(self, ids: Collection[str]) -> dict[str, "Shape"]:
+        """Those of the images that are named, by their ids; the others are not drawn."""
+        places = {name: re.fullmatch(r"shapes/(\d+)", name) for name in ids}
+        return {name: Shape(self.data_seed, int(place[1]), self.size) for name, place in places.items() if place}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One image.
+
+    Attributes:
+        data_seed: of the drawing.
+        number: of the image.
+        size: rows and columns.
+    """
+
+    data_seed: int
+    number: int
+    size: int
+
+    def draw(self) -> np.ndarray:
+        """``(size, size, 3)`` unsigned bytes."""
+        return draw(self.data_seed, self.number, self.size)[0]
 
 
 def draw(data_seed: int, number: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.manifest import KIND_OF_TASK, Rows, parse_targets
 from headstart.data.records import Source
-from headstart.data.scan import IMG_EXTENSIONS, checked_root, split_of
+from headstart.data.scan import IMG_EXTENSIONS, checked_root, list_images, split_of
 from headstart.data.sources.encoded import Encoded, looked_at, readable
 from headstart.data.tar_files import TAR, members, read_at
 from headstart.errors import DataError
@@ -125,7 +125,7 @@ class WebDataset(ImageDataModule):
 
     def _shards(self) -> dict[Path, str]:
         """The tar files with their splits."""
-        found = sorted(self.root.rglob(f"*{TAR}"))
+        found = sorted(self.root / name for name in list_images(self.root, (TAR,)))
         if not found:
             raise DataError(f"datamodule.root={self.root} has no tar files; give the folder of the shards")
         splits = {shard: _split_of(shard.relative_to(self.root)) for shard in found}
@@ -195,7 +195,7 @@ def _text(content: bytes, field: str, separator: str, where: str) -> str:
         if not field:
             return text
         value = json.loads(text)[field]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"has no field {field}" if isinstance(error, KeyError) else f"cannot be read ({error})"
         raise DataError(f"{where} {reason}; name the targets with datamodule.target") from None
-    return separator.join(map(str, value)) if isinstance(value, list) else str(value)
+    return separator.join("" if one is None else str(one) for one in (value if isinstance(value, list) else [value]))

@@ -94,7 +94,10 @@ def test_damaged_images_and_other_members_are_left_out(tmp_path: Path):
     members = samples(0, 20)
     members["0003.png"] = members["0003.png"][:60]
     members |= {"readme.txt": b"hello", "noimage.cls": b"5", "._0004.png": b"of another system"}
-    write_shard(tmp_path / "0.tar", members)
+    write_shard(tmp_path / "0.TAR", members)
+    for name in ("._0.TAR", "@eaDir/0.tar"):  # that systems leave beside files
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no tar file")
     module = data(tmp_path)
     assert sum(module.sizes.values()) == 19
     assert [entry["path"] for entry in module.summary()["skipped"]] == ["0/0003"]
@@ -110,6 +113,8 @@ def test_damaged_images_and_other_members_are_left_out(tmp_path: Path):
         ({"0.png": picture(0), "0.cls": b"\xff"}, {}, "0.cls cannot be read"),
         ({"0.png": picture(0), "0.json": b"{}"}, {"target": "json.label"}, "0.json has no field label"),
         ({"0.png": picture(0), "0.json": b"[" * 100_000}, {"target": "json.label"}, "0.json cannot be read"),
+        ({"0.png": picture(0), "0.json": b"9" * 5000}, {"target": "json.label"}, "0.json cannot be read"),
+        ({"0.png": picture(0), "0.json": b'{"a": null}'}, {"target": "json.a"}, "0 in a.tar: json.a is empty; give"),
         ({"0.png": picture(0), "0.cls": b"old"}, {"task": "regression"}, "0 in a.tar: cls=old is not a finite number"),
     ],
 )
