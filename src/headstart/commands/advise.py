@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "choices",
         nargs="*",
         metavar="PATH or KEY=VALUE",
-        help="a folder of images in class folders, or choices as for a training; budget=10min: time to use (a number alone is minutes); "
-        "backbones=A,B: only these networks",
+        help="a folder of images in class folders, or choices as for a training; budget=10min: time to use (a number "
+        "alone is minutes); backbones=A,B: only these networks",
     )
     own, overrides = own_choices(folder_first(parser.parse_args(argv).choices), ("backbones", "budget"))
     from headstart.ranking.advice_page import write_advice
