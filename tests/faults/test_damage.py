@@ -1,6 +1,7 @@
 """One wrong bit in a file of a run is noticed before it counts, and what the machine did to a run can be undone."""
 
 import errno
+import gc
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from headstart.commands.predict import main as predict
 from headstart.errors import CacheError, ConfigError, RunError
 from headstart.execution.load import find_device
 from headstart.execution.train import Run, of_environment
+from headstart.model.transfer_model import TransferModel
 from headstart.runs.directory import RunDirectory, find_runs
 from headstart.runs.reader import RunRecord, read_run
 from headstart.runs.result import read_result
@@ -194,6 +196,18 @@ def test_a_checkpoint_needs_no_other_disk_than_its_own(tmp_path: Path, monkeypat
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.ones(1000)}}, path)
     assert torch.equal(torch.load(path, weights_only=True)["state_dict"]["a"], torch.ones(1000))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_lets_go_of_the_model_of_the_one_before(train):
+    """Or a process that trains thirty of them holds thirty."""
+    gc.collect()
+    gc.disable()
+    try:
+        for seed in (1, 2, 3):
+            train(f"seed={seed}")
+        assert sum(type(thing) is TransferModel for thing in gc.get_objects()) == 1
+    finally:
+        gc.enable()
 
 
 def test_an_error_of_the_run_is_not_the_machines():

@@ -1,5 +1,7 @@
 """Asking for a run: whether it is there already, and that nothing is lost when it fails."""
 
+import gc
+import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,9 @@ _log = logging.getLogger(__name__)
 # By their text: the libraries that write files pass it on in errors of their own.
 _DISK = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Input/output error")
 _MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "MPS backend out of memory")
+
+# Runs of this process.
+_begun = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ def train(resolved: ResolvedRun) -> Run:
         action = agree(place, run.path.with_name(f".{run.path.name}.ranks"), action)
         if action == "return":
             return Run(run.path, _return_finished(run, export=settings.export) if owner else run.result())
+        if next(_begun):
+            gc.collect()  # an earlier run's model is in cycles of Lightning's, which Python looks for too rarely
         with log_file(run.log_file if owner else None), copied_to(run.log_file if owner else None), decided(action):
             try:
                 with collector_at_rest():
