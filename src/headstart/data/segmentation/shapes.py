@@ -64,14 +64,14 @@ class Shapes(ImageDataModule):
         )
         return Source("shapes", {"train": records}, CLASSES, records.content_digest, kind="masks")
 
-    def find(self, ids: Collection[str]) -> dict[str, "Shape"]:
+    def find(self, ids: Collection[str]) -> dict[str, "Drawing"]:
         """Those of the images that are named, by their ids; the others are not drawn."""
         places = {name: re.fullmatch(r"shapes/(\d+)", name) for name in ids}
-        return {name: Shape(self.data_seed, int(place[1]), self.size) for name, place in places.items() if place}
+        return {name: Drawing(self.data_seed, int(place[1]), self.size) for name, place in places.items() if place}
 
 
 @dataclass(frozen=True)
-class Shape:
+class Drawing:
     """One image.
 
     Attributes:
