@@ -34,6 +34,7 @@ def train(args: argparse.Namespace, seed: int) -> float:
     data: Any = splits if anew else {split: list(dataset) for split, dataset in splits.items()}
     workers = 2 if anew else 0
     model: Any = timm.create_model(args.network, num_classes=len(splits["train"].classes))
+    model.get_classifier().reset_parameters()  # timm's own are so large for some networks that a head hardly learns
     if args.mode != "scratch":
         state = {k: v.float() for k, v in load_file(args.weights).items() if not k.startswith(f"{about.classifier}.")}
         state = {k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()}
