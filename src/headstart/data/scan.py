@@ -279,9 +279,14 @@ def folders_sort_by_number(root: str | Path) -> bool:
     root = Path(root).expanduser()
     if not root.is_dir():
         return False
-    levels = [root, *_folders(root)]
-    found = [[path.name for path in _folders(folder)] for folder in levels]
+    first = _folder_names(root)
+    found = [first, *(_folder_names(root / name) for name in first)]
     return any(sorted(names) != sorted(names, key=natural) for names in found)
+
+
+def _folder_names(folder: Path) -> list[str]:
+    """Names of the folders in one, without a look at each of its files."""
+    return [name for name in next(os.walk(folder, onerror=_refuse))[1] if not _hidden(name)]
 
 
 def _suffix(path: Path) -> str:
