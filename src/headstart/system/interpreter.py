@@ -29,6 +29,9 @@ DEAF_S = 10.0
 # Names of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+AGAIN_S = 0.01
+"""After how long an interruption that was lost is said again."""
+
 _whole = False
 _heard = threading.Event()
 
@@ -42,6 +45,7 @@ def whole_process(command: str) -> NoReturn:
     global _whole
     _whole = True
     keep_freed_memory()
+    sys.unraisablehook = _interrupt_again
     module, _, function = command.partition(":")
     try:
         code = getattr(importlib.import_module(module), function)()
@@ -123,6 +127,18 @@ def interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _heard.set()
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised while an object is finalised: a Ctrl-C that came just then is given once more."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been set to be heard once
+    main = threading.main_thread().ident
+    again = threading.Timer(AGAIN_S, signal.pthread_kill, (main, signal.SIGINT))
+    again.daemon = True
+    again.start()
 
 
 @functools.cache

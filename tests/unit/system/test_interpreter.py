@@ -69,6 +69,46 @@ def test_a_command_that_asks_for_the_exit_ends_like_any_other(code, expected, sa
     assert (done.returncode, done.stderr) == (expected, said)
 
 
+FINALISED = """
+import os, signal, sys, time
+from headstart.system.interpreter import interrupt, whole_process
+
+class Held:  # a lock, a file or a folder that is given back when it is dropped
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.1)
+
+def command():
+    signal.signal(signal.SIGTERM, interrupt)
+    Held()
+    time.sleep(60)
+    print("went on")
+    return 0
+
+sys.modules["asked"] = sys.modules["__main__"]
+whole_process("asked:command")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_while_an_object_is_finalised_is_heard(name: str):
+    done = subprocess.run(
+        [sys.executable, "-c", FINALISED.format(name=name)], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
+
+
+def test_other_errors_while_an_object_is_finalised_are_told():
+    script = (
+        FINALISED.format(name="SIGINT")
+        .replace("os.kill(os.getpid(), signal.SIGINT)", "print(1 / 0)")
+        .replace("60", "0")
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (0, "went on\n")
+    assert "ZeroDivisionError" in done.stderr
+
+
 IMPORTED = "import gc\nASLEEP = not gc.isenabled()\nKEPT = [[] for _ in range(50)]\n"
 
 WHOLE = """
