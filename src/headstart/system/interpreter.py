@@ -112,11 +112,13 @@ def terminable() -> Iterator[None]:
     os.set_blocking(writing, False)
     handler = signal.signal(signal.SIGTERM, interrupt)
     wakes = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    hook, sys.unraisablehook = sys.unraisablehook, _interrupt_again
     _keep_forks_quiet()
     threading.Thread(target=_end_the_deaf, args=(reading,), daemon=True).start()
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.set_wakeup_fd(wakes)
         signal.signal(signal.SIGTERM, handler)
         os.close(writing)
