@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from headstart.errors import CacheError
 from headstart.store.entry import Meta
 from headstart.store.store import Store
 from headstart.system.folders import user_cache_dir
@@ -18,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command.
 
     Returns: 1 where a damaged entry was found, or one asked for could not be removed; else 0.
+
+    Raises:
+        CacheError: what is to be removed was not named.
     """
     choice = _parser().parse_args(argv)
     base = Path(choice.cache_dir).expanduser() if choice.cache_dir else user_cache_dir()
@@ -61,8 +65,7 @@ def _remove(stores: Sequence[Store], keys: Sequence[str], *, everything: bool) -
     unknown = [key for key in keys if not key or not any(place[1].startswith(key) for place in found)]
     if unknown or not (keys or everything):
         given = f"no entry is called {unknown[0] or repr(unknown[0])}" if unknown else "nothing was named"
-        print(f"{given}; give keys as `headstart cache ls` shows them, or --all")
-        return 1
+        raise CacheError(f"{given}; give keys as `headstart cache ls` shows them, or --all")
     failed = 0
     for store in stores:
         store.clean()

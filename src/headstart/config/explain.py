@@ -168,7 +168,7 @@ def _composition(error: HydraException, overrides: Sequence[str], folders: Seque
     if found := re.search(r"Ambiguous value for argument '(.+)'\n", message):
         return _several(found[1])
     if found := re.search(r"Sweep parameters '(.+)' requires", message):
-        return f"{found[1]} gives several values: add -m to run each of them"
+        return found[1] + _EACH
     if found := re.search(r"Could not delete(?: from config)?\. '([^']+)'", message):
         return f"~{found[1]}: there is no {found[1]} to remove{suggestion(found[1], _valid_keys([], folders))}"
     if found := re.search(_TWICE, message):
@@ -233,13 +233,16 @@ _PLACES = frozenset({"root", "manifest", "weights", "teacher", "output_dir", "ca
 """Last parts of keys whose value is a path, and never a list."""
 
 
+_EACH = " gives several values: add -m to run each of them (from Python: headstart.sweep)"
+
+
 def _several(given: str) -> str:
     key, _, value = given.partition("=")
     if key.rpartition(".")[2] in _PLACES:
         quoted = shlex.quote(f'{key}="{value}"')
-        return f"{given} gives several values: add -m to run each of them, or write {quoted} for one with a comma"
+        return f"{given}{_EACH}, or write {quoted} for one with a comma"
     as_list = "" if key in GROUPS and key != "logger" else f", or write {key}=[{value}] for one list"
-    return f"{given} gives several values: add -m to run each of them{as_list}"
+    return given + _EACH + as_list
 
 
 def _no_name(overrides: Sequence[str], folders: Sequence[Path]) -> str:

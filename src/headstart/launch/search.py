@@ -63,6 +63,11 @@ class SearchSettings:
                 f"hydra.sweeper.objectives={dict(self.objectives)}: each needs maximize or minimize, "
                 'such as {"val/acc": maximize}'
             )
+        if seen := [name for name in self.objectives if name.startswith("test/")]:
+            raise ConfigError(
+                f"hydra.sweeper.objectives names {', '.join(seen)}: what is chosen by the test images is no longer "
+                "tested by them; search by a metric of validation, such as val/acc"
+            )
 
 
 class SearchArm:

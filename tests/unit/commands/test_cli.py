@@ -167,8 +167,15 @@ ERRORS = [
     (["freeze"], "error: 'freeze' is not of the form key=value; did you mean strategy=freeze?"),
     (["--strategy=full"], "error: '--strategy=full' is no switch; choices have no dashes: strategy=full"),
     (["/"], "error: '/' is not of the form key=value; a folder of images is datamodule=folder datamodule.root=/"),
-    (["strategy=freeze,full"], "error: strategy=freeze,full gives several values: add -m to run each of them"),
-    (["seed=1,2"], "error: seed=1,2 gives several values: add -m to run each of them, or write seed=[1,2]"),
+    (
+        ["strategy=freeze,full"],
+        "error: strategy=freeze,full gives several values: add -m to run each of them (from Python: headstart.sweep)",
+    ),
+    (
+        ["seed=1,2"],
+        "error: seed=1,2 gives several values: add -m to run each of them (from Python: headstart.sweep), "
+        "or write seed=[1,2]",
+    ),
     (
         ["datamodule=folder", "datamodule.root=/tmp/a,b"],
         ", or write 'datamodule.root=\"/tmp/a,b\"' for one with a comma",

@@ -248,3 +248,5 @@ def test_impossible_choices_are_refused(choice):
         SearchSettings(ACCURACY, **choice)
     with pytest.raises(ConfigError, match="maximize or minimize"):
         SearchSettings({"val/acc": "up"})
+    with pytest.raises(ConfigError, match="no longer tested"):
+        SearchSettings({"cost/fit_seconds": "minimize", "test/acc": "maximize"})
