@@ -1,5 +1,6 @@
 """The decision first: what to take and why, what it gives up and costs, how sure that is, what would change it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
@@ -49,7 +50,7 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
     best = take if ahead is take and not undecided else best
     points = {
         "What you give up": "" if take is best or undecided else _gives_up(analysis, best, pair),
-        "What it costs": "" if undecided else _costs(take, other),
+        "What it costs": "" if undecided else _costs(take, _rivals(arms, take, other)),
         "How sure that is": "" if pair is None else _sure(analysis, setting, pair, ahead=ahead, behind=behind),
         "What would change it": _change(analysis, pair, undecided, settled=len(tied) == 1),
     }
@@ -157,12 +158,20 @@ def _gives_up(analysis: Analysis, best: Arm, pair: Paired | None) -> str:
     return f"{text}; that may be luck, or as much as {metric.size(most)}." if most is not None else f"{text}."
 
 
-def _costs(take: Arm, other: Arm) -> str:
+def _rivals(arms: Sequence[Arm], take: Arm, other: Arm) -> list[Arm]:
+    """Whose costs are told beside those of the choice: the next best's, and the least where another one's are."""
+    least = min(arms, key=_seconds)
+    cheaper = least not in (take, other) and _seconds(least) < _CHEAPER * _seconds(take)
+    return [other, least] if cheaper else [other]
+
+
+def _costs(take: Arm, others: Sequence[Arm]) -> str:
     parts = []
     for name, words in (("total_seconds", "a run"), ("stored_bytes", "to store for each task")):
         if name in take.costs:
-            theirs = f" ({other.value}: {cost_text(name, other.costs[name].mean)})" if name in other.costs else ""
-            parts.append(f"{cost_text(name, take.costs[name].mean)} {words}{theirs}")
+            known = [other for other in others if name in other.costs]
+            theirs = "; ".join(f"{other.value}: {cost_text(name, other.costs[name].mean)}" for other in known)
+            parts.append(f"{cost_text(name, take.costs[name].mean)} {words}{f' ({theirs})' if theirs else ''}")
     return f"{' and '.join(parts)}." if parts else ""
 
 

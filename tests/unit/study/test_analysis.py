@@ -104,6 +104,15 @@ def test_a_split_that_no_seed_moves_is_one_split(writer: "StudyWriter") -> None:
     assert str(analysis.scope(analysis.arms[0].setting)) == "8 seeds on one split and 90 test images"
 
 
+def test_the_cheapest_is_named_beside_the_costs_of_the_next_best(writer: "StudyWriter") -> None:
+    for seed in range(1, 7):
+        for strategy, skill in (("full", 4.0), ("scratch", 1.5), ("freeze", 0.5)):
+            writer.run(strategy, seed, skill=skill)
+    (analysis,) = analysed(writer)
+    costs = dict(verdict(analysis).decision)["What it costs"]
+    assert "44.7 MB to store for each task (scratch: 44.7 MB; freeze: 20.5 kB)" in costs
+
+
 def test_the_interval_of_a_share_ends_where_shares_do(writer: "StudyWriter") -> None:
     for seed in range(1, 7):
         writer.run("freeze", seed, skill=4.0, split_seed=seed)
