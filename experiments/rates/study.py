@@ -44,8 +44,10 @@ SETTINGS: dict[str, list[str]] = {
     "norm_only": ["optimizer.lr=1e-3", "optimizer.lr=1e-2"],
     "layerwise": [f"strategy.decay={decay}" for decay in (0.75, 0.5)],
     "gradual": [f"strategy.lr_decay={decay}" for decay in (1.0, 0.385)],
-    "l2sp": [f"strategy.backbone_lr_mult={mult}" for mult in (1.0, 0.1)],
-    "delta": [f"strategy.backbone_lr_mult={mult}" for mult in (1.0, 0.1)],
+    "l2sp": ["strategy.alpha=0.1", "strategy.alpha=0.01", "strategy.alpha=1.0", "strategy.backbone_lr_mult=0.1"],
+    "delta": ["strategy.alpha=0.01", "strategy.alpha=0.1", "strategy.alpha=0.64", "strategy.backbone_lr_mult=0.1"],
+    "bss": ["strategy.eta=1e-3", "strategy.eta=1e-4", "strategy.eta=1e-2"],
+    "cotuning": ["strategy.weight=2.3", "strategy.weight=0.5", "strategy.weight=5.0"],
 }
 # Few steps ask for larger rates than many: what is asked most is answered for both.
 EPOCHS = {"full": (24, 8), "lp_ft": (24, 8)}
