@@ -77,15 +77,18 @@ class WebDataset(ImageDataModule):
         shards = self._shards()
         digests = file_digests(list(shards), self.memory_path)
         listed: dict[str, tuple[list[TarMember], Rows, list[str], list[tuple[str, str]]]] = {}
-        for (shard, split), digest in zip(shards.items(), digests, strict=True):
+        samples: dict[Path, list[tuple[str, TarMember, str]]] = {}
+        for shard, digest in zip(shards, digests, strict=True):
             if digest.startswith(UNREADABLE):
                 raise DataError(f"{shard} cannot be read: {digest.removeprefix(UNREADABLE)}")
-            images, rows, ids, looks = listed.setdefault(split, ([], [], [], []))
-            found = list(self._samples(shard))
+            samples[shard] = list(self._samples(shard))
+        total = sum(map(len, samples.values()))
+        for (shard, found), digest in zip(samples.items(), digests, strict=True):
+            images, rows, ids, looks = listed.setdefault(shards[shard], ([], [], [], []))
             images += [member for _, member, _ in found]
             rows += [(f"{key} in {shard.name}", {self.target: target}) for key, _, target in found]
             ids += [f"{self._prefix(shard)}{key}" for key, _, _ in found]
-            looks += looked_at(images[len(looks) :], digest, self.memory_path, self.max_pixels)
+            looks += looked_at(images[len(looks) :], digest, self.memory_path, self.max_pixels, total=total)
         every = [row for _, rows, _, _ in listed.values() for row in rows]
         if not every:
             raise DataError(f"{self.root}: its {len(shards)} tar files have no images ({', '.join(sorted(_IMAGES))})")
