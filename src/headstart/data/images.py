@@ -18,7 +18,7 @@ import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headstart.data.similar import MOST_COMPARED, small_gray
-from headstart.data.tar_files import read_within
+from headstart.data.sources.tar_files import read_within
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, DigestMemory, file_digests, in_threads
 from headstart.system.regular import check_regular

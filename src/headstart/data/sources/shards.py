@@ -12,7 +12,7 @@ from headstart.data.manifest import KIND_OF_TASK, Rows, parse_targets
 from headstart.data.records import Source
 from headstart.data.scan import IMG_EXTENSIONS, checked_root, list_images, split_of
 from headstart.data.sources.encoded import Encoded, looked_at, readable
-from headstart.data.tar_files import TAR, members, read_at
+from headstart.data.sources.tar_files import TAR, members, read_at
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, combined_digest, file_digests
 
