@@ -15,7 +15,7 @@ from headstart.data.augment import Augment, Augmentation
 from headstart.data.dataset import ImageDataset
 from headstart.data.images import MAX_PIXELS, report_bad
 from headstart.data.input_spec import Fit, InputSpec, pair
-from headstart.data.leakage import OnLeak, without_leaks
+from headstart.data.leakage import OnLeak, near_duplicates, without_leaks
 from headstart.data.records import Records, Source
 from headstart.data.sampler import EpochSampler, EvenBatches, RepeatedBatches, fetching, process_of
 from headstart.data.splits import Splitting, all_splits, some_of, some_training
@@ -151,6 +151,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self._splits: dict[str, Records] = {}
         self._carved: list[str] = []
         self._leaked: dict[str, int] = {}
+        self._near: dict[str, int] | None = None
 
     @abstractmethod
     def load(self) -> Source:
@@ -203,6 +204,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 f"datamodule.batch_size={self.batch_size}; lower it."
             )
         self._source, self._splits, self._carved, self._leaked = source, splits, carved, leaked
+        self._near = near_duplicates(splits, self.memory_path)
 
     @property
     def source_name(self) -> str:
@@ -269,6 +271,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             "skipped": [dict(entry) for entry in source.bad],
             "skipped_count": len(source.bad),
             "shared_between_splits": dict(self._leaked),
+            "near_duplicates": None if self._near is None else dict(self._near),
             **source.notes,
         }
 

@@ -17,7 +17,8 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from headstart.data.tar_files import read_within
+from headstart.data.similar import MOST_COMPARED, small_gray
+from headstart.data.sources.tar_files import read_within
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, DigestMemory, file_digests, in_threads
 from headstart.system.regular import check_regular
@@ -34,6 +35,10 @@ MAX_PIXELS = 80_000_000
 
 READER = f"pillow-{PIL.__version__}-2"
 """Part of the key of remembered checks; raise the last number when decoding here changes."""
+GRAY = f"{READER}-gray"
+"""By this name the small gray picture of an image is remembered."""
+# A JPEG is decoded at no more than an eighth to a half of its size: enough for a picture of 32 pixels.
+_DRAFT = (160, 160)
 DECODE_ERRORS = (
     OSError,
     UnidentifiedImageError,
@@ -137,29 +142,32 @@ def find_bad_images(
 ) -> tuple[list[str], list[tuple[int, str]]]:
     """Decode every file once and tell which cannot be decoded.
 
-    A truncated file has a good header, so only decoding finds it; JPEGs are decoded at an eighth of their size,
-    which reads all of the data at a fraction of the time. The outcome is remembered by content and Pillow version:
-    the first look at a folder costs one pass over it (about 1 to 2 ms of a core per photograph of half a megapixel),
-    later ones a few microseconds a file. So what is usable is fixed before training, alike for every process.
+    A truncated file has a good header, so only decoding finds it; JPEGs are decoded at an eighth to a half of their
+    size, which reads all of the data at a fraction of the time. The outcome is remembered by content and Pillow
+    version: the first look at a folder costs one pass over it (about 1 to 2 ms of a core per photograph of half a
+    megapixel), later ones a few microseconds a file. So what is usable is fixed before training, alike for every
+    process. Of no more than ``MOST_COMPARED`` files the same pass leaves small gray pictures in the memory.
 
     Returns: the content digests, and the positions of bad files with the reasons.
     """
     digests = file_digests(paths, memory_path)
-    reader = f"{READER}-{max_pixels}"
+    reader, gray = reader_of(len(paths), max_pixels)
     with DigestMemory(memory_path) as memory:
         errors = memory.checks(digests, reader)
         first_with = {digest: path for path, digest in zip(reversed(paths), reversed(digests), strict=True)}
         errors |= {digest: digest.removeprefix(UNREADABLE) for digest in digests if digest.startswith(UNREADABLE)}
         unknown = [digest for digest in first_with if digest not in errors]
 
-        def check(digest: str) -> str:
-            return _error_of(first_with[digest], max_pixels)
+        def check(digest: str) -> tuple[str, bytes]:
+            return _look(first_with[digest], max_pixels)
 
         if len(unknown) > 20_000:
             logger.info("checking that %d images can be decoded; this is remembered", len(unknown))
-        for digest, error in zip(unknown, in_threads(check, unknown), strict=True):
+        for digest, (error, picture) in zip(unknown, in_threads(check, unknown), strict=True):
             errors[digest] = error
             memory.remember_check(digest, reader, error)
+            if gray and not error:
+                memory.remember_picture(digest, GRAY, picture)
     return digests, [(position, errors[digest]) for position, digest in enumerate(digests) if errors[digest]]
 
 
@@ -170,27 +178,35 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _error_of(path: Path, max_pixels: int) -> str:
+def _look(path: Path, max_pixels: int) -> tuple[str, bytes]:
     try:
-        return error_in(path.read_bytes(), max_pixels)
+        return look_into(path.read_bytes(), max_pixels)
     except DECODE_ERRORS as error:
-        return reason(error)
+        return reason(error), b""
 
 
-def error_in(content: bytes, max_pixels: int) -> str:
-    """Why the content of an image file cannot be decoded; empty where it can."""
+def look_into(content: bytes, max_pixels: int) -> tuple[str, bytes]:
+    """Why the content of an image file cannot be decoded, and where it can, nothing and its small gray picture."""
     if not content:
-        return "empty file"
+        return "empty file", b""
     try:
         with open_image(io.BytesIO(content), max_pixels=max_pixels) as image:
-            if image.format == "JPEG":
-                image.draft(None, (1, 1))
-                image.load()
-            else:
-                decode(image)
+            return "", gray_of(image).tobytes()
     except (*DECODE_ERRORS, DataError) as error:
-        return reason(error)
-    return ""
+        return reason(error), b""
+
+
+def gray_of(image: Image.Image) -> np.ndarray:
+    """The small gray picture of an opened image; a JPEG is read whole, and decoded no larger than that takes."""
+    if image.format == "JPEG":
+        image.draft("L", _DRAFT)
+    return small_gray(decode(image))
+
+
+def reader_of(images: int, max_pixels: int) -> tuple[str, bool]:
+    """By which name it is remembered whether these images can be decoded, and whether with small gray pictures."""
+    gray = images <= MOST_COMPARED
+    return f"{READER}-{max_pixels}{'-gray' if gray else ''}", gray
 
 
 def orientation(image: Image.Image) -> int:

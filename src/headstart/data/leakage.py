@@ -1,18 +1,26 @@
 """What must not be in two splits: images that belong together (of one patient, scene or video), and the same image."""
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from headstart.data.images import GRAY
 from headstart.data.records import Records, Source
+from headstart.data.similar import MOST_COMPARED, SIDE, alike_in
 from headstart.errors import DataError
+from headstart.system.digest_memory import DigestMemory, combined_digest
 from headstart.system.names import some
 
 OnLeak = Literal["error", "drop", "ignore"]
+
+_NEAR = f"{GRAY}-pairs"
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +79,62 @@ def without_leaks(
         seen |= set(records.digests)
     _log.warning("images that are in two splits were left out of the training: %s", told)
     return {split: kept[split] for split in splits}, counts
+
+
+def near_duplicates(splits: Mapping[str, Records], memory_path: str | Path | None) -> dict[str, int] | None:
+    """Warn of images that look like one of an earlier split, such as resized, encoded anew or mirrored ones.
+
+    Nothing is decoded for it: the pass that finds damaged files left a small picture of each in the memory, and what is
+    found goes there too.
+
+    Args:
+        splits: of the run.
+        memory_path: where pictures are remembered.
+
+    Returns: for each pair of splits how many images of the second look like one in the first that is not the same file;
+        None where they were not compared, since they are no image files or more than ``MOST_COMPARED``.
+    """
+    if sum(map(len, splits.values())) > MOST_COMPARED or any(records.decoded for records in splits.values()):
+        return None
+    key = combined_digest((split, records.content_digest) for split, records in splits.items())
+    with DigestMemory(memory_path) as memory:
+        known = memory.checks([key], _NEAR).get(key)
+        if known is None:
+            digests = [digest for records in splits.values() for digest in records.digests]
+            pictures = memory.pictures(digests, GRAY)
+            if not pictures.keys() >= set(digests):
+                return None
+            known = json.dumps(_alike(splits, pictures))
+            memory.remember_check(key, _NEAR, known)
+    found: dict[str, list[list[str]]] = json.loads(known)
+    counts = {pair: len(names) for pair, names in found.items()}
+    if counts:
+        _log.warning(
+            "some images look like one in another split: %s (%s); if they are the same pictures, scores on them are "
+            "too good. Look at them with headstart inspect, and keep each pair in one split or take one of it out",
+            ", ".join(f"{count} in {pair}" for pair, count in counts.items()),
+            some(f"{first} = {second}" for names in found.values() for first, second in names),
+        )
+    return counts
+
+
+def _alike(splits: Mapping[str, Records], pictures: Mapping[str, bytes]) -> dict[str, list[tuple[str, str]]]:
+    """For each pair of splits the images of the second that look like one in the first, with that one before it."""
+    grays = {
+        split: np.frombuffer(b"".join(pictures[digest] for digest in records.digests), np.uint8).reshape(-1, SIDE, SIDE)
+        for split, records in splits.items()
+    }
+    found = {}
+    for first, second in combinations(splits, 2):
+        exact = set(splits[first].digests)
+        names = [
+            (splits[first].ids[position], splits[second].ids[place])
+            for place, position in enumerate(alike_in(grays[first], grays[second]).tolist())
+            if position >= 0 and splits[second].digests[place] not in exact
+        ]
+        if names:
+            found[f"{first} and {second}"] = names
+    return found
 
 
 def groups_of(records: Records, source: Source, pattern: str | None) -> list[str] | None:

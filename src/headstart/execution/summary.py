@@ -75,12 +75,14 @@ def data_notice(data: Mapping[str, Any]) -> str:
     others = [f"{name}/" for name in data.get("ignored_folders", ())]
     left_out = [*apart[:5], *others[:5], *(["..."] if len(apart) > 5 or len(others) > 5 else [])]
     shared = [f"{count:,} in {pair}" for pair, count in (data.get("shared_between_splits") or {}).items()]
+    near = [f"{count:,} in {pair}" for pair, count in (data.get("near_duplicates") or {}).items()]
     return "; ".join(
         [
             f"Data: {data['name']}, {counted}: {', '.join(sizes)}" + ("" if "test" in data["sizes"] else ", no test"),
             *([f"left out: {', '.join(left_out)}"] if left_out else []),
             *([f"unreadable: {data['skipped_count']:,}"] if data.get("skipped_count") else []),
             *([f"the same images in two splits: {', '.join(shared)}"] if shared else []),
+            *([f"images that look alike in two splits: {', '.join(near)}"] if near else []),
         ]
     )
 

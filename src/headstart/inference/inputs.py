@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from headstart.data.scan import IMG_EXTENSIONS, iterate_images
-from headstart.data.tar_files import TAR, images_in, leads_into
+from headstart.data.sources.tar_files import TAR, images_in, leads_into
 from headstart.errors import DataError
 from headstart.system.names import legible
 from headstart.system.regular import check_regular

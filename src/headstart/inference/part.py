@@ -21,7 +21,7 @@ from time import monotonic
 from types import TracebackType
 from typing import IO, Any, Self
 
-from headstart.data.tar_files import stat_of
+from headstart.data.sources.tar_files import stat_of
 from headstart.errors import RunError
 from headstart.system.atomic import atomic_write, flush_folder
 from headstart.system.locks import FileLock

@@ -10,16 +10,13 @@ import numpy as np
 from PIL import Image
 
 from headstart.data.datamodule import ImageDataModule
-from headstart.data.images import decode, open_image, orientation
+from headstart.data.images import gray_of, open_image, orientation
 from headstart.data.records import Records
-from headstart.inspection.similar import NearPair, near_pairs, small_gray
+from headstart.data.similar import NearPair, near_pairs, small_gray
 from headstart.system.digest_memory import in_threads
 
 FEW = 10
 """A class with fewer images in a split is told: its scores there have steps of more than ten points."""
-
-# A JPEG is decoded at no more than an eighth to a half of its size: enough for a picture of 32 pixels.
-_DRAFT = (160, 160)
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Seen:
         height: likewise.
         kind: format and mode, such as ``JPEG RGB``.
         turned: its EXIF orientation is not upright; it is turned before it is used.
-        gray: of :func:`headstart.inspection.similar.small_gray`.
+        gray: of :func:`headstart.data.similar.small_gray`.
     """
 
     width: int
@@ -211,9 +208,7 @@ def _look(image: object, *, max_pixels: int) -> Seen:
     with open_image(image, max_pixels=max_pixels) as opened:
         width, height, kind = opened.width, opened.height, f"{opened.format} {opened.mode}"
         turned = orientation(opened) != 1
-        if opened.format == "JPEG":
-            opened.draft("L", _DRAFT)
-        return Seen(width, height, kind, turned, small_gray(decode(opened)))
+        return Seen(width, height, kind, turned, gray_of(opened))
 
 
 def _pairs(splits: dict[str, Records], opened: Sequence[Place], seen: Sequence[Seen]) -> list[Pair]:

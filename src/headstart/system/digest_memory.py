@@ -32,6 +32,7 @@ _CHUNK = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS checks (sha256 TEXT, reader TEXT, error TEXT, PRIMARY KEY (sha256, reader)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pictures (sha256 TEXT, reader TEXT, picture BLOB, PRIMARY KEY (sha256, reader));
 """
 
 
@@ -97,6 +98,7 @@ class DigestMemory:
         self._connection: sqlite3.Connection | None = None
         self._new_files: list[tuple[str, int, int, str]] = []
         self._new_checks: list[tuple[str, str, str]] = []
+        self._new_pictures: list[tuple[str, str, bytes]] = []
 
     def __enter__(self) -> "DigestMemory":
         try:
@@ -114,6 +116,7 @@ class DigestMemory:
             with self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", self._new_files)
                 self._connection.executemany("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", self._new_checks)
+                self._connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)", self._new_pictures)
         except sqlite3.Error as error:
             self._forget(error)
         finally:
@@ -150,6 +153,15 @@ class DigestMemory:
     def remember_check(self, digest: str, reader: str, error: str) -> None:
         """Keep what ``reader`` found in this content."""
         self._new_checks.append((digest, reader, error))
+
+    def pictures(self, digests: Sequence[str], reader: str) -> dict[str, bytes]:
+        """By content digest the small picture that ``reader`` made of it."""
+        rows = self._select("SELECT sha256, reader, picture FROM pictures WHERE sha256 IN", list(digests))
+        return {digest: picture for digest, by, picture in rows if by == reader}
+
+    def remember_picture(self, digest: str, reader: str, picture: bytes) -> None:
+        """Keep the small picture that ``reader`` made of this content."""
+        self._new_pictures.append((digest, reader, picture))
 
     def _select(self, query: str, keys: list[str]) -> list[tuple]:
         rows: list[tuple] = []

@@ -191,7 +191,7 @@ def test_the_check_is_remembered_by_content(dirty: list[Path], tmp_path: Path, m
         os.utime(path, (then, then))
     memory = tmp_path / "memory" / "m.sqlite"
     first = find_bad_images(dirty, memory)
-    monkeypatch.setattr(images, "_error_of", lambda path: pytest.fail(f"{path} was decoded again"))
+    monkeypatch.setattr(images, "_look", lambda path, _: pytest.fail(f"{path} was decoded again"))
     assert find_bad_images(dirty, memory) == first
     renamed = dirty[1].rename(dirty[1].with_name("renamed.jpg"))
     assert find_bad_images([renamed], memory)[1] == [(0, dict(first[1])[1])]

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from headstart.execution.outcome import best_phase
-from headstart.execution.summary import end_table, result_summary, show_result, views_notice
+from headstart.execution.summary import data_notice, end_table, result_summary, show_result, views_notice
 from headstart.system.console import show
 
 
@@ -161,3 +161,11 @@ def test_the_best_epoch_is_of_a_phase(epoch: int | None, found: dict[str, Any]) 
 
 def test_as_many_views_as_epochs_save_nothing() -> None:
     assert views_notice(3, images=244, epochs=3).endswith("which is 732 passes through the frozen stages")
+
+
+def test_the_line_on_the_data_counts_near_duplicates_where_there_are_and_is_silent_otherwise() -> None:
+    data = {"name": "mine", "classes": ["ant", "bee"], "sizes": {"train": 9, "val": 3}}
+    silent = data_notice(data)
+    assert data_notice({**data, "near_duplicates": None}) == data_notice({**data, "near_duplicates": {}}) == silent
+    said = data_notice({**data, "near_duplicates": {"train and val": 1200}})
+    assert said == f"{silent}; images that look alike in two splits: 1,200 in train and val"

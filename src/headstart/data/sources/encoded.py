@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.data.images import READER, decode, error_in, open_image, reason
+from headstart.data.images import GRAY, decode, look_into, open_image, reader_of, reason
 from headstart.data.records import Records
 from headstart.system.digest_memory import DigestMemory, in_threads
 
@@ -34,29 +34,35 @@ class Encoded(ABC):
 
 
 def looked_at(
-    images: Sequence[Encoded], whole: str | None, memory_path: str | Path | None, max_pixels: int
+    images: Sequence[Encoded], whole: str | None, memory_path: str | Path | None, max_pixels: int, *, total: int
 ) -> list[tuple[str, str]]:
     """SHA-256 of each image, and what is wrong with it or nothing; remembered by the digest of what they lie in.
 
     Args:
         images: all of one file or set.
+        total: images of the data set; of few enough, small gray pictures are remembered too.
         whole: digest of it; None: it says nothing of the images.
         memory_path: where that is remembered.
         max_pixels: a larger image counts as unreadable.
     """
-    reader = f"{READER}-{max_pixels}-within"
+    reader, gray = reader_of(total, max_pixels)
+    reader += "-within"
 
-    def look(image: Encoded) -> tuple[str, str]:
+    def look(image: Encoded) -> tuple[str, str, bytes]:
         try:
             content = image.content()
         except (OSError, TypeError, ValueError) as error:  # the file that a row names, or no name at all
-            return "", reason(error)
-        return hashlib.sha256(content).hexdigest(), error_in(content, max_pixels)
+            return "", reason(error), b""
+        return hashlib.sha256(content).hexdigest(), *look_into(content, max_pixels)
 
     with DigestMemory(memory_path) as memory:
         if whole is not None and (known := memory.checks([whole], reader).get(whole)):
             return [(digest, error) for digest, error in json.loads(known)]
-        found = in_threads(look, images)
+        seen = in_threads(look, images)
+        found = [(digest, error) for digest, error, _ in seen]
+        for digest, error, picture in seen:
+            if gray and not error:
+                memory.remember_picture(digest, GRAY, picture)
         if whole is not None:
             memory.remember_check(whole, reader, json.dumps(found))
     return found

@@ -108,9 +108,10 @@ class HuggingFace(ImageDataModule):
         splits: dict[str, Records] = {}
         bad: list[dict[str, str]] = []
         start = 0
+        total = sum(map(len, labelled.values()))
         for split, table in labelled.items():
             part, start = targets[start : start + len(table)], start + len(table)
-            splits[split], damaged = self._records(split, table, image_column, part)
+            splits[split], damaged = self._records(split, table, image_column, part, total)
             bad += damaged
         return Source(
             name=str(self.name or (self.root and self.root.resolve().name)),
@@ -197,7 +198,7 @@ class HuggingFace(ImageDataModule):
             yield f"row {number} of {split}", {column: cell(named(value), self.separator)}
 
     def _records(
-        self, split: str, table: Any, column: str, targets: np.ndarray
+        self, split: str, table: Any, column: str, targets: np.ndarray, total: int
     ) -> tuple[Records, list[dict[str, str]]]:
         rows = self._rows(table, column)
         files = [Path(entry["filename"]) for entry in table.cache_files]
@@ -206,7 +207,7 @@ class HuggingFace(ImageDataModule):
         if files and len(rows) and rows[0].table[0][column]["bytes"] is not None:
             digests = file_digests(files, self.memory_path)
             whole = combined_digest([*((str(n), one) for n, one in enumerate(digests)), (column, str(len(rows)))])
-        looks = looked_at(rows, whole, self.memory_path, self.max_pixels)
+        looks = looked_at(rows, whole, self.memory_path, self.max_pixels, total=total)
         return readable(rows, targets, _ids(split, len(rows)), looks)
 
     def _rows(self, table: Any, column: str) -> list[Row]:

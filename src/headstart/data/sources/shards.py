@@ -12,7 +12,7 @@ from headstart.data.manifest import KIND_OF_TASK, Rows, parse_targets
 from headstart.data.records import Source
 from headstart.data.scan import IMG_EXTENSIONS, checked_root, list_images, split_of
 from headstart.data.sources.encoded import Encoded, looked_at, readable
-from headstart.data.tar_files import TAR, members, read_at
+from headstart.data.sources.tar_files import TAR, members, read_at
 from headstart.errors import DataError
 from headstart.system.digest_memory import UNREADABLE, combined_digest, file_digests
 
@@ -77,15 +77,18 @@ class WebDataset(ImageDataModule):
         shards = self._shards()
         digests = file_digests(list(shards), self.memory_path)
         listed: dict[str, tuple[list[TarMember], Rows, list[str], list[tuple[str, str]]]] = {}
-        for (shard, split), digest in zip(shards.items(), digests, strict=True):
+        samples: dict[Path, list[tuple[str, TarMember, str]]] = {}
+        for shard, digest in zip(shards, digests, strict=True):
             if digest.startswith(UNREADABLE):
                 raise DataError(f"{shard} cannot be read: {digest.removeprefix(UNREADABLE)}")
-            images, rows, ids, looks = listed.setdefault(split, ([], [], [], []))
-            found = list(self._samples(shard))
+            samples[shard] = list(self._samples(shard))
+        total = sum(map(len, samples.values()))
+        for (shard, found), digest in zip(samples.items(), digests, strict=True):
+            images, rows, ids, looks = listed.setdefault(shards[shard], ([], [], [], []))
             images += [member for _, member, _ in found]
             rows += [(f"{key} in {shard.name}", {self.target: target}) for key, _, target in found]
             ids += [f"{self._prefix(shard)}{key}" for key, _, _ in found]
-            looks += looked_at(images[len(looks) :], digest, self.memory_path, self.max_pixels)
+            looks += looked_at(images[len(looks) :], digest, self.memory_path, self.max_pixels, total=total)
         every = [row for _, rows, _, _ in listed.values() for row in rows]
         if not every:
             raise DataError(f"{self.root}: its {len(shards)} tar files have no images ({', '.join(sorted(_IMAGES))})")

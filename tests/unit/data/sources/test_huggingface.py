@@ -156,7 +156,7 @@ def test_a_row_that_names_no_file_is_left_out(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.png")
     names = [str(tmp_path / "good.png"), str(tmp_path / "pipe.png"), "/dev/zero", str(tmp_path / "none.png"), None]
     rows = [Row([{"image": {"bytes": None, "path": name}} for name in names], place, 1000) for place in range(5)]
-    (_, good), *others = looked_at(rows, None, None, 1000)
+    (_, good), *others = looked_at(rows, None, None, 1000, total=5)
     assert not good
     assert [error for _, error in others[:2]] == ["it is a pipe, not a file", "it is a device, not a file"]
     assert all(error for _, error in others)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from headstart.inspection.similar import near_pairs, small_gray
+from headstart.data import similar
+from headstart.data.similar import alike_in, near_pairs, small_gray
 
 
 def photograph(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
@@ -59,3 +60,20 @@ def test_the_most_alike_come_first():
     pairs = near_pairs(np.stack([small_gray(picture) for picture in (image, worse, image)]))
     assert (pairs[0].first, pairs[0].second) == (0, 2)
     assert pairs[0].correlation == pytest.approx(1.0, abs=1e-5)
+
+
+def test_of_two_sets_those_are_found_that_are_among_all_pairs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(similar, "_ROWS", 7)
+    flat = Image.new("RGB", (120, 90), "gray")
+    images = [*(photograph(seed) for seed in range(30)), flat]
+    others = [flat, *(copy(images[3 * place]) for place, copy in enumerate(COPIES.values())), photograph(99)]
+    first, second = (np.stack([small_gray(image) for image in part]) for part in (images, others))
+    pairs = near_pairs(np.concatenate((first, second)))
+    wanted = [-1] * len(others)
+    for pair in pairs:
+        wanted[pair.second - len(images)] = pair.first
+    assert alike_in(first, second).tolist() == wanted == [-1, *range(0, 3 * len(COPIES), 3), -1]
+    assert alike_in(first, second[:0]).tolist() == alike_in(first[:0], second[:0]).tolist() == []
+    # Of many that look the same each has one.
+    same = np.repeat(first[:1], 20, axis=0)
+    assert alike_in(same, same).tolist() == [0] * 20

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import tar_files
 from headstart.data.images import read_image
-from headstart.data.tar_files import images_in, leads_into, read_within, stat_of
+from headstart.data.sources import tar_files
+from headstart.data.sources.tar_files import images_in, leads_into, read_within, stat_of
 from headstart.errors import DataError
 
 
