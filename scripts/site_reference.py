@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 
 from headstart.commands.cli import COMMANDS
-from headstart.config.catalog import GROUPS, Option, options
-from headstart.config.help import help_text
+from headstart.commands.help import help_text
 from headstart.config.schema import SPEC
 from headstart.config.signature import signature
+from headstart.system.catalog import GROUPS, Option, options
 from headstart.system.options import NotInResult, OnlyWith, StepsOnly, marks, wording
 
 HYDRA_GROUPS = {

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from headstart.backbones.contract import Backbone
 from headstart.config import compose
-from headstart.config.catalog import options
-from headstart.config.compose import conf_dir, plain
+from headstart.config.compose import plain
 from headstart.config.settings import RunSettings
 from headstart.execution.assemble import build_module, prepare_strategy
 from headstart.execution.surroundings import build_surroundings
 from headstart.heads.task_head import TaskHead
 from headstart.model.transfer_model import TransferModel, is_norm
 from headstart.strategies import OtherRun, Phase, Strategy, Surroundings
+from headstart.system.catalog import conf_dir, options
 from headstart.training.assemble import build_backbone, build_data, build_data_task, build_head
 from headstart.training.checkpoints import AtomicCheckpointIO
 from headstart.training.module import TransferModule

@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from headstart.config import compose
-from headstart.config.catalog import GROUPS, describe
 from headstart.config.check import check
-from headstart.config.compose import chosen, conf_dir, plain, reference
+from headstart.config.compose import chosen, plain, reference
 from headstart.config.schema import COMPONENTS, LIGHTNING_SWITCHES, SPEC
+from headstart.system.catalog import GROUPS, conf_dir, describe
 from headstart.system.names import leaves
 
 CONF = conf_dir()

@@ -17,10 +17,10 @@ from omegaconf.errors import MissingMandatoryValue
 
 from headstart.commands.cli import COMMANDS
 from headstart.config import compose, resolve_run
-from headstart.config.catalog import GROUPS
 from headstart.config.compose import plain
 from headstart.config.schema import SPEC
 from headstart.errors import ConfigError, WeightsError
+from headstart.system.catalog import GROUPS
 from headstart.system.names import leaves
 
 ROOT = Path(__file__).parents[2]

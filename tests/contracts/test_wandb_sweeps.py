@@ -9,9 +9,9 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from headstart.config import compose
-from headstart.config.catalog import describe
 from headstart.config.check import check
 from headstart.config.compose import chosen, plain, reference
+from headstart.system.catalog import describe
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "sweeps"
 FILES = sorted(FOLDER.glob("*.yaml"))

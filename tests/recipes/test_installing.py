@@ -19,7 +19,7 @@ from importlib.metadata import version
 from importlib.resources import files
 
 import headstart
-from headstart.config.compose import conf_dir
+from headstart.system.catalog import conf_dir
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 

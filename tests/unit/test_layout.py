@@ -39,6 +39,7 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 TORCH_FREE = (
     "errors",
     "system.atomic",
+    "system.catalog",
     "system.console",
     "system.digests",
     "system.folders",
@@ -134,6 +135,22 @@ def test_light_modules_import_nothing_heavy(name: str):
     if not (PACKAGE / (name.replace(".", "/") + ".py")).exists() and not (PACKAGE / name).is_dir():
         pytest.fail(f"headstart.{name} does not exist")
     code = f"import sys, headstart.{name}; print([heavy for heavy in {HEAVY!r} if heavy in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("start", "unneeded"),
+    [
+        ("import headstart.commands.cli, headstart.commands.help", ("hydra", "omegaconf", "yaml", "dataclasses")),
+        ("import headstart.config", ("importlib.metadata", "rich")),
+        ("import headstart.weights.sources", ("urllib.request", "ssl", "importlib.metadata")),
+        ("from hydra.core.plugins import Plugins; Plugins.instance()", ("headstart.launch", "headstart.config")),
+    ],
+    ids=["help", "configuration", "weights", "plugins"],
+)
+def test_every_start_imports_only_what_every_start_needs(start: str, unneeded: tuple[str, ...]):
+    code = f"import sys; {start}; print([name for name in {unneeded!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

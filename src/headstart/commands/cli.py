@@ -7,13 +7,12 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart import __version__
-from headstart.config.compose import CONFIG_NAME, conf_dir
 from headstart.errors import RunError
+from headstart.system.catalog import CONFIG_NAME, conf_dir
 from headstart.system.interpreter import INTERRUPTED, collector_at_rest, terminable
 
 if TYPE_CHECKING:
@@ -77,22 +76,25 @@ def train_main(argv: Sequence[str] | None = None, *, command: str | None = None)
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
-        from headstart.config.help import help_text
+        from headstart.commands.help import help_text
 
         print(help_text(command or f"python {Path(sys.argv[0]).name}", _folders(arguments)))
         return 0
     job = _Job(arguments, sys.argv)
     resumes = "; the same command goes on from the last finished epoch"
-    with _reported(arguments, resumes=resumes) as exit_code, _hydra_arguments(arguments):
-        import hydra
+    with _reported(arguments, resumes=resumes) as exit_code:
+        with collector_at_rest():
+            import hydra
 
-        try:
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)()
-        except Exception as error:
-            if not job.started and _interrupted(error):
-                raise KeyboardInterrupt from error
-            if not job.failures:
-                raise
+            from headstart.config.switches import ordered
+        with _hydra_arguments(ordered(arguments)):
+            try:
+                hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)()
+            except Exception as error:
+                if not job.started and _interrupted(error):
+                    raise KeyboardInterrupt from error
+                if not job.failures:
+                    raise
         exit_code.value = 1 if job.failures else 0
     if job.sweeps and job.failures:
         print(f"error: {len(job.failures)} of {job.started} runs failed; the others are complete", file=sys.stderr)
@@ -110,12 +112,10 @@ def _interrupted(error: BaseException) -> bool:
 @contextmanager
 def _hydra_arguments(arguments: list[str]) -> Iterator[None]:
     """Within the block, Hydra finds the arguments where it looks, and its errors come back as they are."""
-    from headstart.config.switches import ordered
-
     process = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own text and leave.
     try:
-        sys.argv = [process[0], *ordered(arguments)]
+        sys.argv = [process[0], *arguments]
         yield
     finally:
         sys.argv = process
@@ -150,7 +150,8 @@ class _Job:
             if resolved.settings.plan:
                 importlib.import_module("headstart.execution.plan").plan_run(resolved).show()
                 return None
-            from headstart.execution.train import train
+            with collector_at_rest():
+                from headstart.execution.train import train
 
             return _monitored(train(resolved).result)
         except Exception as error:
@@ -174,11 +175,10 @@ def _monitored(result: "Result") -> float | None:
     return None if metric is None else float(metric)
 
 
-@dataclass
 class _ExitCode:
     """What the process ends with; 0 only for a complete result."""
 
-    value: int = 1
+    value = 1
 
 
 @contextmanager

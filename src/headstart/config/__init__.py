@@ -1,7 +1,7 @@
 """From the command line to one decided run: composing, checking, explaining. Importing this needs no torch."""
 
 from headstart.config.check import check
-from headstart.config.compose import compose, conf_dir
+from headstart.config.compose import compose
 from headstart.config.resolve import RESULTS_VERSION, ResolvedRun, resolve_run
 from headstart.config.settings import Component, RunSettings
 
@@ -12,6 +12,5 @@ __all__ = [
     "RunSettings",
     "check",
     "compose",
-    "conf_dir",
     "resolve_run",
 ]

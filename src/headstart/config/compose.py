@@ -14,22 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from headstart.config.switches import for_each_job
-from headstart.errors import ConfigError
-
-CONFIG_NAME = "train"
-
-
-def conf_dir() -> Path:
-    """The folder of YAML files: beside the installed package, or at the root of a checkout.
-
-    Raises:
-        ConfigError: neither is there; the installation is damaged.
-    """
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "conf", package.parent.parent / "conf"):
-        if (folder / f"{CONFIG_NAME}.yaml").is_file():
-            return folder
-    raise ConfigError(f"the conf folder is missing beside {package}; install Headstart again")
+from headstart.system.catalog import CONFIG_NAME, conf_dir
 
 
 def compose(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> DictConfig:

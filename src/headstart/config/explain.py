@@ -21,11 +21,11 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from headstart.config.catalog import GROUPS, options
 from headstart.config.check import EXPERIMENT_OUT_OF_PLACE
-from headstart.config.compose import compose, conf_dir, plain_unresolved
+from headstart.config.compose import compose, plain_unresolved
 from headstart.config.schema import REMOVED
 from headstart.errors import ConfigError, HeadstartError
+from headstart.system.catalog import GROUPS, conf_dir, options
 from headstart.system.names import leaves, nearest, suggestion
 from headstart.system.names import override as as_override
 

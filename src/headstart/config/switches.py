@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 
-from headstart.config.catalog import GROUPS
 from headstart.errors import ConfigError
+from headstart.system.catalog import GROUPS
 
 _WITH_VALUE = frozenset({"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"})
 _WITHOUT_VALUE = frozenset({"-m", "--multirun", "--run", "-r", "--resolve"})

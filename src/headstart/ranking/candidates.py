@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from headstart.config.catalog import options
-from headstart.config.compose import conf_dir
 from headstart.errors import ConfigError, WeightsError
+from headstart.system.catalog import conf_dir, options
 from headstart.system.hardware import detect
 from headstart.system.names import override, suggestion
 from headstart.weights.hub import hub_entry, hub_reachable

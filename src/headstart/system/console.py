@@ -22,7 +22,7 @@ PLAIN_WIDTH = 120
 """Columns of a log; a terminal has its own."""
 
 # The file is looked up at each print, so that redirected and captured output is followed.
-_console = Console(highlight=False, soft_wrap=False)
+_console = Console(highlight=False, soft_wrap=False, emoji=False)
 _copies: list[Path] = []
 _unseen: list[bool] = []
 
@@ -68,7 +68,7 @@ def show(renderable: RenderableType) -> None:
 
 
 def _plain(file: IO[str]) -> Console:
-    return Console(file=file, width=PLAIN_WIDTH, no_color=True, highlight=False)
+    return Console(file=file, width=PLAIN_WIDTH, no_color=True, highlight=False, emoji=False)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from headstart.errors import ConfigError
@@ -118,11 +117,11 @@ def hardware_from(text: str) -> Hardware:
 
 def cuda_devices() -> tuple[tuple[int, int], ...]:
     """Compute capabilities of the CUDA devices that torch would see; empty without a driver or a CUDA build."""
-    if not _torch_build_has_cuda():
-        return ()
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
+        return ()
+    if not _torch_build_has_cuda():
         return ()
     try:
         probe = subprocess.run(
@@ -233,6 +232,8 @@ def resolve_precision(precision: str | int, accelerator: str, hardware: Hardware
 
 
 def _torch_version() -> str:
+    from importlib import metadata
+
     try:
         return metadata.version("torch")
     except metadata.PackageNotFoundError:

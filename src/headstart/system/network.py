@@ -2,14 +2,10 @@
 
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import Request, getproxies, proxy_bypass, urlopen
 
 from headstart.errors import DataError
 from headstart.system.locks import holding
@@ -63,6 +59,11 @@ def reachable(url: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
 
 
 def _answers(url: str, timeout_s: float) -> bool:
+    import ssl
+    from http.client import HTTPException
+    from urllib.parse import urlsplit
+    from urllib.request import Request, getproxies, proxy_bypass, urlopen
+
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "https"
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -84,6 +83,8 @@ def timm_name(name: str, rules: Mapping[str, Any]) -> str:
 
 
 def _version(card: Card) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(card["distribution"])
     except metadata.PackageNotFoundError:

@@ -66,7 +66,7 @@ class ClusterLauncher(ProcessLauncher):
     def plan(self, batch: Sequence[Sequence[str]], first: int = 0, label: str = "") -> "list[Job]":
         """The jobs of a batch, decided by what the cluster's machines have."""
         from headstart.system.hardware import assumed
-        from hydra_plugins.headstart.planning import on_one_machine, plan_jobs
+        from hydra_plugins.headstart._planning import on_one_machine, plan_jobs
 
         with assumed(self.hardware):
             jobs = plan_jobs(self.hydra_context.config_loader, self.config, batch, first=first, label=label)

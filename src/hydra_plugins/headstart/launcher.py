@@ -49,7 +49,7 @@ class ProcessLauncher(Launcher):
 
     def plan(self, batch: Sequence[Sequence[str]], first: int = 0, label: str = "") -> "list[Job]":
         """The jobs of a batch, decided; called by what distinguishes them, or by ``label``."""
-        from hydra_plugins.headstart.planning import on_one_machine, plan_jobs
+        from hydra_plugins.headstart._planning import on_one_machine, plan_jobs
 
         jobs = plan_jobs(self.hydra_context.config_loader, self.config, batch, first=first, label=label)
         return [on_one_machine(job) for job in jobs]

@@ -117,6 +117,17 @@ def test_reading_a_signature_imports_neither_the_class_nor_torch():
     assert done.stdout.split() == ["True", "True", "False", "False", "False"]
 
 
+def test_the_long_file_of_torchs_tensor_is_not_read():
+    code = (
+        "from headstart.config import signature; read, parsed = [], signature._parsed;"
+        "signature._parsed = lambda module: read.append(module) or parsed(module);"
+        "options = signature.signature('torch.optim.AdamW').options;"
+        "print(read, options['amsgrad'], options['lr'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['torch.optim', 'torch.optim.adamw'] <class 'bool'> typing.Any"
+
+
 def test_what_cannot_be_read_is_not_checked():
     assert signature("nowhere.at.all.Class") is None
     assert signature("json.dumps") is None

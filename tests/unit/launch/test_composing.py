@@ -7,8 +7,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from headstart.config.compose import conf_dir
-from hydra_plugins.headstart.composing import SweepComposer
+from headstart.system.catalog import conf_dir
+from hydra_plugins.headstart._composing import SweepComposer
 
 JOBS = (
     ["optimizer.lr=0.1", "seed=1"],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hydra_plugins.headstart.planning import without_absent_keys
+from hydra_plugins.headstart._planning import without_absent_keys
 
 HAS = {"linear": {"bias"}, "ridge": {"refit", "l2"}, "knn": {"refit", "k"}}
 

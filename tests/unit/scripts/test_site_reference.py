@@ -14,8 +14,8 @@ from site_reference import HYDRA_GROUPS, Key, header_markdown, pages, plain, rea
 
 from headstart.commands.cli import COMMANDS  # noqa: E402
 from headstart.config import compose  # noqa: E402
-from headstart.config.catalog import GROUPS, options  # noqa: E402
 from headstart.config.compose import plain as plain_values  # noqa: E402
+from headstart.system.catalog import GROUPS, options  # noqa: E402
 from headstart.system.names import leaves  # noqa: E402
 
 

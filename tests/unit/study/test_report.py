@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from headstart.commands.cli import main
-from headstart.config.compose import conf_dir
 from headstart.study.report import Report, print_report, write_report
+from headstart.system.catalog import conf_dir
 from headstart.system.console import get_console
 
 if TYPE_CHECKING:

@@ -26,6 +26,13 @@ def test_durations_are_said_as_a_person_would(seconds: float, text: str) -> None
     assert duration(seconds) == text
 
 
+def test_a_name_between_colons_is_no_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    table = plain_table("", "class")
+    table.add_row(":car:")
+    show(table)
+    assert ":car:" in capsys.readouterr().out
+
+
 def test_what_is_shown_is_copied_as_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=40, highlight=False)
     monkeypatch.setattr(console, "_console", terminal)

@@ -125,6 +125,17 @@ def test_affinity_counts():
 
 def test_a_cpu_build_of_torch_sees_no_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hardware, "_torch_version", lambda: "2.15.0+cpu")
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(hardware, "_CUDA_PROBE", "print([[9, 0]])")
+    assert hardware.cuda_devices() == ()
+
+
+def test_without_a_driver_nobody_asks_for_the_build_of_torch(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(hardware.ctypes, "CDLL", missing)
+    monkeypatch.setattr(hardware, "_torch_version", lambda: pytest.fail("it takes longer than the driver to find out"))
     assert hardware.cuda_devices() == ()
 
 

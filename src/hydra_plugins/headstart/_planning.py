@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from headstart.launch.jobs import Job
 from headstart.system.console import show
-from hydra_plugins.headstart.composing import SweepComposer
+from hydra_plugins.headstart._composing import SweepComposer
 
 # What makes a command a sweep; a job's own command has none of it.
 _OF_THE_SWEEP = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")

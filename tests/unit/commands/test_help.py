@@ -2,7 +2,7 @@
 
 import pytest
 
-from headstart.config.help import _short
+from headstart.commands.help import _short
 
 
 @pytest.mark.parametrize(

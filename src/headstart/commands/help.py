@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.config.catalog import GROUPS, options
+from headstart.system.catalog import GROUPS, options
 
 _INTRODUCTION = """\
 Train an image classifier from a pretrained network.

@@ -1,8 +1,12 @@
-"""What the configuration folder offers, read from its files without Hydra."""
+"""Where the configuration folder lies and what it offers, read from its files without Hydra."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from headstart.errors import ConfigError
+
+CONFIG_NAME = "train"
 
 GROUPS = {
     "backbone": "the pretrained network",
@@ -21,8 +25,7 @@ GROUPS = {
 }
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One YAML file of a group.
 
     Attributes:
@@ -32,6 +35,19 @@ class Option:
 
     name: str
     description: str
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: beside the installed package, or at the root of a checkout.
+
+    Raises:
+        ConfigError: neither is there; the installation is damaged.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent.parent / "conf"):
+        if (folder / f"{CONFIG_NAME}.yaml").is_file():
+            return folder
+    raise ConfigError(f"the conf folder is missing beside {package}; install Headstart again")
 
 
 def options(group: str, folders: Iterable[Path]) -> list[Option]:
