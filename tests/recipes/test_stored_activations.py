@@ -12,7 +12,6 @@ import pytest
 from headstart.errors import CacheError
 from headstart.store.store import Store
 
-
 #: The first rows of an entry are all that is ever written of it.
 HELD = """
 import time
