@@ -7,6 +7,7 @@ higher ``RESULTS_VERSION``.
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,13 +79,17 @@ def train_killed(output: Path, study: str, *overrides: str) -> None:
     """The same, killed after the second epoch and asked for again."""
     place = [f"name={study}", f"paths.output_dir={output}", f"paths.cache_dir={output / 'cache'}"]
     command = [sys.executable, str(REPOSITORY / "train.py"), *TINY, *overrides, *place]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
-    while process.poll() is None:
-        rows = [path.read_text().count("\n") for path in (output / study).glob("*/metrics.csv")]
-        if rows and max(rows) > 2:
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.02)
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    code = 0
+    while code == 0:  # where the run ended before it could be killed, once more
+        shutil.rmtree(output / study, ignore_errors=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        while process.poll() is None:
+            rows = [path.read_text().count("\n") for path in (output / study).glob("*/metrics.csv")]
+            if rows and max(rows) > 2:
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.02)
+        code = process.returncode
+    assert code == -signal.SIGKILL
     train(output, study, *overrides)
 
 

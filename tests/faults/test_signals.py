@@ -14,7 +14,7 @@ import pytest
 
 from headstart.system.locks import FileLock
 
-LIMIT_S = 25.0
+LIMIT_S = 60.0  # of a busy machine too
 
 #: As a user who presses Ctrl-C when a module is looked for.
 IMPATIENT = """
@@ -155,7 +155,7 @@ def test_sigterm_ends_a_rank_that_waits_for_one_that_does_not_come(start: Start,
     time.sleep(2)
     process.terminate()
     began = time.monotonic()
-    process.wait(timeout=60)
+    process.wait(timeout=120)
     assert time.monotonic() - began < LIMIT_S
     assert process.returncode == 130
     os.kill(other, signal.SIGCONT)
@@ -169,9 +169,18 @@ def test_a_process_that_dies_costs_one_line_and_what_came_after_the_last_checkpo
 ):
     choices = ("strategy=full", "trainer=ddp_cpu", "trainer.max_epochs=8")
     whole, _ = start(*choices, "name=whole").communicate(timeout=300)
-    process = start(*choices, "name=struck")
-    out = until(process, "Epoch 2/8")
+    while True:
+        process = start(*choices, "name=struck")
+        out = until(process, "Epoch 2/8")
+        os.kill(process.pid, signal.SIGSTOP)
+        [rows] = tmp_path.glob("outputs/struck/*/metrics.csv")
+        if rows.read_text().count("\n") < 8:
+            break
+        os.killpg(process.pid, signal.SIGKILL)  # it was stopped too late; once more
+        process.communicate()
+        shutil.rmtree(tmp_path / "outputs" / "struck")
     os.kill(other_process(process) if rank else process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGCONT)
     out += process.communicate(timeout=2 * LIMIT_S)[0]  # the pipe closes when both have gone
     assert "Traceback" not in out
     [line] = [line for line in out.splitlines() if "error: " in line]

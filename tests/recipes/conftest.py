@@ -71,11 +71,16 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
 
 @pytest.fixture
 def start(repository: Path, tmp_path: Path) -> Callable[..., subprocess.Popen]:
-    """Starts ``python train.py`` with overrides in an empty folder; output goes to the process's pipes."""
+    """Starts ``python train.py`` with overrides in an empty folder; output goes to the process's pipes.
 
-    def command(*overrides: str) -> subprocess.Popen:
+    ``first`` is code that the process runs before, such as what holds it at the place where it is to be killed.
+    """
+
+    def command(*overrides: str, first: str = "") -> subprocess.Popen:
+        script = str(repository / "train.py")
+        held = ["-c", f"{first}\nimport runpy\nrunpy.run_path({script!r}, run_name='__main__')"]
         return subprocess.Popen(
-            [sys.executable, str(repository / "train.py"), *overrides],
+            [sys.executable, *(held if first else [script]), *overrides],
             cwd=tmp_path,
             env=os.environ | {"COLUMNS": "200"},
             stdout=subprocess.PIPE,

@@ -108,7 +108,7 @@ def test_ctrl_c_stops_the_jobs_and_the_same_command_goes_on(command: Command, la
     process = command.start(*arguments, *launcher)
     wait_for(lambda: epochs_trained(command.study()) >= 1, process, timeout_s=300)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 130, out
     assert [job["status"] for job in told(command.study()).values()] == ["interrupted"], out
     [run] = find_runs(command.study())
@@ -124,7 +124,7 @@ def test_ctrl_c_stops_the_jobs_and_the_same_command_goes_on(command: Command, la
 @needs_submitit
 def test_a_displaced_job_goes_on_from_its_last_epoch(command: Command):
     """submitit's warning before a time limit or preemption, as SLURM sends it."""
-    arguments = ("experiment=slow", "strategy=full", "trainer.max_epochs=6", "cache=off")
+    arguments = ("experiment=slow", "strategy=full", "trainer.max_epochs=20", "cache=off")
     process = command.start("-m", *arguments, *LOCAL, NO_REPORT)
     wait_for(lambda: epochs_trained(command.study()) >= 2, process, timeout_s=300)
     [pid] = [pid for pid, line in processes() if "submitit.core._submit" in line and str(command.folder) in line]
@@ -221,7 +221,7 @@ def test_ctrl_c_takes_the_jobs_out_of_slurms_queue(command: Command):
     process = command.start(*arguments, *SLURM)
     wait_for(lambda: epochs_trained(command.study()) >= 1, process, timeout_s=300)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 130, out
     assert {job["status"] for job in told(command.study()).values()} == {"interrupted"}
     wait_for(lambda: not in_slurms_queue())

@@ -24,6 +24,21 @@ SMALL = (
 )
 
 
+#: The fourth epoch of six is the last one, until the process is killed.
+HELD = """
+import time
+from headstart.training import rows
+append_row = rows.append_row
+
+def hold(path, row):
+    append_row(path, row)
+    if row["epoch"] == 3:
+        time.sleep(600)
+
+rows.append_row = hold
+"""
+
+
 def weights_of(run: RunDirectory, which: str = "best") -> dict[str, torch.Tensor]:
     return torch.load(run.checkpoints / f"{which}.ckpt", weights_only=True)["state_dict"]
 
@@ -99,7 +114,7 @@ def test_the_same_choices_give_the_same_bits_and_another_seed_does_not(train):
 def test_killed_and_resumed_equals_uninterrupted(train, start, tiny, tmp_path: Path):
     choices = (*SMALL, "trainer.max_epochs=6")
     whole = train(*choices, output="whole")
-    process = start(*tiny, *choices)
+    process = start(*tiny, *choices, first=HELD)
     kill_after_epochs(process, tmp_path / "outputs", epochs=2)
     (path,) = find_runs(tmp_path / "outputs")
     partial = RunDirectory(path, whole.result.fingerprint)
@@ -120,7 +135,7 @@ def test_killed_and_resumed_equals_uninterrupted(train, start, tiny, tmp_path: P
 
 
 def kill_after_epochs(process: subprocess.Popen, output: Path, *, epochs: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     try:
         while time.monotonic() < deadline:
             runs = find_runs(output) if output.exists() else []
@@ -131,7 +146,7 @@ def kill_after_epochs(process: subprocess.Popen, output: Path, *, epochs: int) -
             if process.poll() is not None:
                 pytest.fail(f"ended too early: {process.communicate()[1]}")
             time.sleep(0.01)
-        pytest.fail("no epoch within two minutes")
+        pytest.fail("no epoch within five minutes")
     finally:
         process.kill()
         process.communicate()

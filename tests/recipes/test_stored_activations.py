@@ -12,6 +12,19 @@ import pytest
 from headstart.errors import CacheError
 from headstart.store.store import Store
 
+#: The first rows of an entry are all that is ever written of it.
+HELD = """
+import time
+from headstart.store.building import ShardWriter
+append = ShardWriter.append
+
+def hold(self, rows):
+    append(self, rows)
+    time.sleep(600)
+
+ShardWriter.append = hold
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -50,11 +63,11 @@ def test_requiring_fails_with_the_reason(train: Callable):
 def test_a_run_killed_while_storing_leaves_nothing_that_looks_usable(start: Callable, tiny, folder: Path):
     choices = [*tiny, "datamodule.shots=null", "datamodule.augment=none", f"paths.cache_dir={folder}"]
     store = folder / "activations"
-    process = start(*choices, "datamodule.image_size=128")
-    deadline = time.time() + 120
+    process = start(*choices, "datamodule.image_size=128", first=HELD)
+    deadline = time.monotonic() + 300
     while not list(store.glob(".*.tmp/*.bin")):
-        assert process.poll() is None
-        assert time.time() < deadline
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()

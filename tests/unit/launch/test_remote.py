@@ -20,6 +20,8 @@ from headstart.runs.result import read_result
 from headstart.system.hardware import ASSUMED_VARIABLE, Hardware, assumed, detect, hardware_from, hardware_text
 
 PYTHON = sys.executable
+#: Of a script, a wait that hears each signal, also one that comes just before it waits.
+WAIT = "while True: time.sleep(0.05)"
 MACHINE = Hardware(cuda=((8, 0),), cores=4)
 
 
@@ -166,7 +168,7 @@ def test_what_does_not_stop_is_cancelled(engine, make_job):
     pool.step(0.0)
     pool.running[0].output.write_text("it hangs\n")
     found = []
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while not found and time.monotonic() < limit:
         found = pool.step(0.01)
     assert [outcome.kind for outcome in found] == ["timeout"]
@@ -240,11 +242,9 @@ def test_one_process_of_many_keeps_its_number_and_prints_apart(command, tmp_path
     assert (tmp_path / "out.rank1.txt").read_text() == "1\n"
 
 
-@pytest.mark.parametrize(("script", "code"), [("time.sleep(60)", 1), ("signal.signal(2, signal.SIG_IGN)", -9)])
+@pytest.mark.parametrize(("script", "code"), [("pass", 1), ("signal.signal(2, signal.SIG_IGN)", -9)])
 def test_a_stop_file_interrupts_and_then_kills(command, tmp_path, script, code):
-    script = f"{script}\nopen('ready', 'w').close()\nwhile True: time.sleep(0.05)" if code == -9 else script
-    if code == 1:
-        script = f"try:\n open('ready', 'w').close()\n {script}\nexcept KeyboardInterrupt: sys.exit(1)"
+    script = f"try:\n {script}\n open('ready', 'w').close()\n {WAIT}\nexcept KeyboardInterrupt: sys.exit(1)"
     asking = threading.Thread(target=lambda: (wait_for(tmp_path / "ready"), (tmp_path / "stop").touch()))
     asking.start()
     assert command(script, grace_s=0.5 if code == -9 else 60)() == code
@@ -262,7 +262,7 @@ def test_what_a_command_started_goes_with_it(command, tmp_path):
     script = "pid = os.fork()\nif pid == 0: time.sleep(60)\nopen('child', 'w').write(str(pid))"
     assert command(script)() == 0
     child = int((tmp_path / "child").read_text())
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 60
     while time.monotonic() < limit:
         try:
             state = Path(f"/proc/{child}/stat").read_text().split()[2]
@@ -276,8 +276,8 @@ def test_what_a_command_started_goes_with_it(command, tmp_path):
 
 def test_submitit_gets_a_stopped_command_to_start_again(command, tmp_path):
     pytest.importorskip("submitit", reason="needs submitit: pip install 'headstart[slurm]'")
-    script = "try:\n open('ready', 'w').close()\n time.sleep(60)\nexcept KeyboardInterrupt: open('left', 'w').close()"
-    job = command(script)
+    script = f"try:\n open('ready', 'w').close()\n {WAIT}\nexcept KeyboardInterrupt: open('left', 'w').close()"
+    job = command(script, grace_s=60)
     thread = threading.Thread(target=job)
     thread.start()
     wait_for(tmp_path / "ready")
@@ -311,7 +311,7 @@ def test_what_the_cluster_knows_is_stored_beside_the_runs(engine, tmp_path):
 
 
 def wait_for(path):
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < limit, f"{path} never came"
         time.sleep(0.02)

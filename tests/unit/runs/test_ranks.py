@@ -53,7 +53,7 @@ def test_all_hear_the_first_ones_decision_whatever_an_earlier_start_left(tmp_pat
 
     def take_part(rank):
         others = tuple(other for other in range(3) if other != rank)
-        heard[rank] = agree(ProcessPlace(rank, others), folder, "resume" if rank == 0 else None, timeout_s=20)
+        heard[rank] = agree(ProcessPlace(rank, others), folder, "resume" if rank == 0 else None, timeout_s=120)
 
     threads = [threading.Thread(target=take_part, args=(rank,)) for rank in (2, 0, 1)]
     for thread in threads:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,9 +61,17 @@ def test_files_are_read_once(folder: Path, memory: Path, monkeypatch: pytest.Mon
     assert file_digests(paths, memory) == first
 
 
-def test_a_file_that_may_still_change_is_not_remembered(folder: Path, memory: Path) -> None:
+def soon_after(stamp: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all that follows, it is one second later."""
+    monkeypatch.setattr(content, "time", SimpleNamespace(time_ns=lambda: stamp + 1_000_000_000))
+
+
+def test_a_file_that_may_still_change_is_not_remembered(
+    folder: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(folder / "a" / "1.png", b"one", age_s=0)
     stamp = path.stat().st_mtime_ns
+    soon_after(stamp, monkeypatch)
     before = file_digests([path], memory)
     path.write_bytes(b"eno")
     os.utime(path, ns=(stamp, stamp))
@@ -107,10 +116,11 @@ def test_a_file_is_remembered_until_it_changes(tmp_path: Path):
     assert digest_file(path, memory_path=memory) != first
 
 
-def test_a_file_that_just_changed_is_not_remembered(tmp_path: Path):
+def test_a_file_that_just_changed_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path, memory = tmp_path / "weights.bin", tmp_path / "memory.sqlite"
     path.write_bytes(b"one")
     stamp = path.stat().st_mtime_ns
+    soon_after(stamp, monkeypatch)
     first = digest_file(path, memory_path=memory)
     path.write_bytes(b"two")
     os.utime(path, ns=(stamp, stamp))

@@ -156,19 +156,17 @@ TERMINATED = """
 import ctypes, os, signal, sys, threading, time
 from headstart.system import interpreter
 
-interpreter.DEAF_S = 0.5
-lock, library = ctypes.create_string_buffer(256), ctypes.CDLL(None)
-
 def sleeps():
-    time.sleep(60)
+    interpreter.DEAF_S = 100
+    threading.Timer(0.5, print, ["ready"], {{"flush": True}}).start()  # when the wait has begun
+    time.sleep(200)
 
-def waits_in_a_library():  # for itself, as a rank for others that do not come; no signal ends that
-    library.pthread_mutex_lock(lock)
-    library.pthread_mutex_lock(lock)
+def waits_in_a_library():  # as a rank for others that do not come; no signal ends that
+    interpreter.DEAF_S = 0.5
+    ctypes.CDLL(None).system(b"echo ready; exec cat > /dev/null 2>&1")
 
 try:
     with interpreter.terminable():
-        threading.Timer(0.5, print, ["ready"], {{"flush": True}}).start()  # when the wait has begun
         {wait}()
 except KeyboardInterrupt:
     print("unwound")
@@ -179,22 +177,28 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(("wait", "said"), [("sleeps", "unwound\n"), ("waits_in_a_library", "terminated\n")])
 def test_being_terminated_ends_a_wait_of_any_kind(wait: str, said: str):
     command = [sys.executable, "-c", TERMINATED.format(wait=wait)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout.readline() == "ready\n"
-    process.terminate()
-    out, _ = process.communicate(timeout=30)
-    assert (process.returncode, out.lstrip()) == (130, said)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, **pipes) as process:  # the shell goes when its input is closed
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        process.wait(timeout=60)
+        assert (process.returncode, process.stdout.read().lstrip()) == (130, said)
 
 
 def test_a_worker_that_is_terminated_does_not_end_the_process_that_forked_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("headstart.system.interpreter.DEAF_S", 0.2)
     with terminable():
+        listens, says = os.pipe()
         worker = os.fork()
         if worker == 0:
             signal.signal(signal.SIGTERM, lambda number, frame: os._exit(7))
-            time.sleep(60)
+            os.write(says, b"x")
+            for _ in range(600):
+                time.sleep(0.1)
             os._exit(1)
-        time.sleep(0.2)
+        os.read(listens, 1)
+        os.close(listens)
+        os.close(says)
         os.kill(worker, signal.SIGTERM)
         _, status = os.waitpid(worker, 0)
         time.sleep(0.5)  # long enough to be taken for deaf
