@@ -41,7 +41,7 @@ class CoTuning(Strategy):
 
     one_class_only = True
     backbone_lr_mult: RateMultiple = 1.0
-    weight: Strength = 2.3
+    weight: Strength = 0.5
     relationship: Literal["reverse", "direct"] = "reverse"
     temperature: Annotated[float, Above(0)] = 1.0
 

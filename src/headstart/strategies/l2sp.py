@@ -34,7 +34,7 @@ class L2SP(Full):
     """
 
     decays = False
-    alpha: Strength = 0.1
+    alpha: Strength = 0.01
     beta: Strength = 0.01
 
     def losses(self, model: "TransferModel") -> "Mapping[str, Callable[[Step], Tensor]]":
