@@ -29,6 +29,8 @@ CHANGED = {
     "lora": ("strategy.lr_mult=1.0 strategy.adapter_lr_mult=1.0", "strategy.adapter_lr_mult=0.2"),
     "bitfit": ("strategy.lr_mult=1.0", "optimizer.lr=1e-3"),
     "norm_only": ("strategy.lr_mult=1.0", "optimizer.lr=1e-3"),
+    "l2sp": ("strategy.alpha=0.1", "strategy.alpha=0.01"),
+    "cotuning": ("strategy.weight=2.3", "strategy.weight=0.5"),
 }
 # What is varied of each strategy; freeze has a head only. The order is that of what is asked most: a study cut short
 # still answers for the first.
@@ -44,7 +46,12 @@ SETTINGS: dict[str, list[str]] = {
     "norm_only": ["optimizer.lr=1e-3", "optimizer.lr=1e-2"],
     "layerwise": [f"strategy.decay={decay}" for decay in (0.75, 0.5)],
     "gradual": [f"strategy.lr_decay={decay}" for decay in (1.0, 0.385)],
-    "l2sp": ["strategy.alpha=0.1", "strategy.alpha=0.01", "strategy.alpha=1.0", "strategy.backbone_lr_mult=0.1"],
+    "l2sp": [
+        "strategy.alpha=0.1",
+        "strategy.alpha=0.01",
+        "strategy.alpha=1.0",
+        "strategy.alpha=0.1 strategy.backbone_lr_mult=0.1",
+    ],
     "delta": ["strategy.alpha=0.01", "strategy.alpha=0.1", "strategy.alpha=0.64", "strategy.backbone_lr_mult=0.1"],
     "bss": ["strategy.eta=1e-3", "strategy.eta=1e-4", "strategy.eta=1e-2"],
     "cotuning": ["strategy.weight=2.3", "strategy.weight=0.5", "strategy.weight=5.0"],
