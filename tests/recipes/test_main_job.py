@@ -166,6 +166,24 @@ def test_a_diverged_run_fails_says_why_and_runs_again(train, tmp_path: Path):
         train("strategy=full", "optimizer=sgd", "optimizer.lr=1e30", "rerun=none")
 
 
+def test_an_interruption_that_a_library_turns_into_an_error_is_no_failure(
+    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:  # as torch's archive complains when it is closed half written
+            raise RuntimeError("unexpected pos 71645760 vs 71645648")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("strategy=full")
+    (path,) = find_runs(tmp_path / "outputs")
+    assert not (path / "result.json").exists()
+    assert train("strategy=full").result.status == "done"
+
+
 def test_without_a_test_folder_there_is_no_test_score(train, image_folder):
     root = image_folder(splits={"train": 6, "val": 4})
     trained = train("trainer.max_epochs=1", root=root)

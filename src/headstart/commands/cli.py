@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from headstart import __version__
 from headstart.errors import RunError
 from headstart.system.catalog import CONFIG_NAME, conf_dir
-from headstart.system.interpreter import INTERRUPTED, collector_at_rest, terminable
+from headstart.system.interpreter import INTERRUPTED, collector_at_rest, interruption_in, terminable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -91,22 +91,14 @@ def train_main(argv: Sequence[str] | None = None, *, command: str | None = None)
             try:
                 hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)()
             except Exception as error:
-                if not job.started and _interrupted(error):
-                    raise KeyboardInterrupt from error
+                if not job.started and (came := interruption_in(error)):
+                    raise came from error
                 if not job.failures:
                     raise
         exit_code.value = 1 if job.failures else 0
     if job.sweeps and job.failures:
         print(f"error: {len(job.failures)} of {job.started} runs failed; the others are complete", file=sys.stderr)
     return exit_code.value
-
-
-def _interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C came first: OmegaConf fails in its own way where it leaves what is half done."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, KeyboardInterrupt):
-        seen = seen.__context__
-    return seen is not None
 
 
 @contextmanager

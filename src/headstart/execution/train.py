@@ -21,7 +21,7 @@ from headstart.runs.result import RESULT_FILE, Result, failed_result, write_resu
 from headstart.system.atomic import atomic_write
 from headstart.system.console import copied_to, show
 from headstart.system.digests import digest
-from headstart.system.interpreter import collector_at_rest
+from headstart.system.interpreter import collector_at_rest, interruption_in
 from headstart.system.names import LegibleFormatter, override
 from headstart.weights.sources import EXPORT_NAME
 
@@ -91,6 +91,8 @@ def train(resolved: ResolvedRun) -> Run:
 
                 return Run(run.path, execute(resolved, run, resume=action == "resume", owner=owner))
             except Exception as error:
+                if came := interruption_in(error):
+                    raise came from error
                 _log.debug("the run failed", exc_info=True)
                 if owner:
                     record_failure(error, resolved, run)

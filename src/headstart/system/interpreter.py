@@ -131,6 +131,17 @@ def interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def interruption_in(error: BaseException) -> BaseException | None:
+    """The Ctrl-C, or the end of a time given, that an error came after; None where it came by itself.
+
+    A library that is interrupted may fail in its own way while it leaves what is half done, such as torch's archives.
+    """
+    seen: BaseException | None = error
+    while isinstance(seen, Exception | SystemExit | GeneratorExit):
+        seen = seen.__context__
+    return seen
+
+
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
     """Python drops what is raised while an object is finalised: a Ctrl-C that came just then is given once more."""
     if not issubclass(lost.exc_type, KeyboardInterrupt):
