@@ -132,9 +132,9 @@ def separate(runs: Iterable[RunRecord]) -> list[Table]:
 
 
 def _rule(run: RunRecord, reduced: bool) -> str:
-    """The images and how they were split; empty where that was not recorded, or nothing was carved."""
+    """The images and how they were split; empty where that was not recorded, or no seed moves any of it."""
     data = run.result.data
-    if not data.get("carved") or "content" not in data or "split_seed" not in data:
+    if not (data.get("carved") or drawn_few(run)) or "content" not in data or "split_seed" not in data:
         return ""
     if folds := folds_of(run):
         return f"{value_text(data['content'])} in {folds} folds"  # Their sizes may differ by one.

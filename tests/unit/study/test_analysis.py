@@ -104,6 +104,19 @@ def test_a_split_that_no_seed_moves_is_one_split(writer: "StudyWriter") -> None:
     assert str(analysis.scope(analysis.arms[0].setting)) == "8 seeds on one split and 90 test images"
 
 
+def test_few_images_drawn_from_a_training_split_that_the_data_bring_are_one_table(writer: "StudyWriter") -> None:
+    for seed in range(1, 9):
+        prints = {"train": f"drawn {seed}", "val": "b", "test": "c"}
+        for strategy in ("freeze", "full"):
+            path = writer.run(strategy, seed, shots=10)
+            result = json.loads((path / "result.json").read_text())
+            own = {"name": "animals", "carved": [], "content": "a", "split_fingerprints": prints}
+            result["data"] |= {**own, "split_seed": seed, "shots": 10}
+            (path / "result.json").write_text(json.dumps(result))
+    (analysis,) = analysed(writer)
+    assert str(analysis.scope(analysis.arms[0].setting)) == "8 draws of the training images and 90 test images"
+
+
 def test_the_cheapest_is_named_beside_the_costs_of_the_next_best(writer: "StudyWriter") -> None:
     for seed in range(1, 7):
         for strategy, skill in (("full", 4.0), ("scratch", 1.5), ("freeze", 0.5)):
