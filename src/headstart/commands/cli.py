@@ -92,7 +92,7 @@ def train_main(argv: Sequence[str] | None = None, *, command: str | None = None)
                 hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)()
             except Exception as error:
                 if not job.started and (came := interruption_in(error)):
-                    raise came from error
+                    raise came from None  # not from the error, which came of it
                 if not job.failures:
                     raise
         exit_code.value = 1 if job.failures else 0

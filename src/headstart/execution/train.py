@@ -92,7 +92,7 @@ def train(resolved: ResolvedRun) -> Run:
                 return Run(run.path, execute(resolved, run, resume=action == "resume", owner=owner))
             except Exception as error:
                 if came := interruption_in(error):
-                    raise came from error
+                    raise came from None  # not from the error, which came of it
                 _log.debug("the run failed", exc_info=True)
                 if owner:
                     record_failure(error, resolved, run)
