@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from headstart.data.images import GRAY
-from headstart.data.records import Records, Source
+from headstart.data.records import Records, Source, content_of
 from headstart.data.similar import MOST_COMPARED, SIDE, alike_in
 from headstart.errors import DataError
-from headstart.system.digest_memory import DigestMemory, combined_digest
+from headstart.system.digest_memory import DigestMemory
 from headstart.system.names import some
 
 OnLeak = Literal["error", "drop", "ignore"]
@@ -96,7 +96,7 @@ def near_duplicates(splits: Mapping[str, Records], memory_path: str | Path | Non
     """
     if sum(map(len, splits.values())) > MOST_COMPARED or any(records.decoded for records in splits.values()):
         return None
-    key = combined_digest((split, records.content_digest) for split, records in splits.items())
+    key = content_of(splits)
     with DigestMemory(memory_path) as memory:
         known = memory.checks([key], _NEAR).get(key)
         if known is None:

@@ -135,6 +135,11 @@ class Source:
         return f"{name} ({self.places[name]})" if name in self.places else name
 
 
+def content_of(splits: Mapping[str, Records]) -> str:
+    """Digest of every image and target, and of the split that each is in."""
+    return combined_digest((split, records.content_digest) for split, records in splits.items())
+
+
 def _target_text(target: np.ndarray) -> str:
     """A class position, or the numbers of a row, alike in every version of NumPy."""
     return ",".join(repr(float(value)) for value in target) if np.ndim(target) else str(int(target))

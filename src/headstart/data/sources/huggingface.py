@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.manifest import KIND_OF_TASK, cell, parse_targets
-from headstart.data.records import Records, Source
+from headstart.data.records import Records, Source, content_of
 from headstart.data.scan import checked_root, split_of
 from headstart.data.sources.encoded import Encoded, looked_at, readable
 from headstart.errors import DataError
@@ -117,7 +117,7 @@ class HuggingFace(ImageDataModule):
             name=str(self.name or (self.root and self.root.resolve().name)),
             splits=splits,
             classes=classes,
-            content_digest=combined_digest((split, records.content_digest) for split, records in splits.items()),
+            content_digest=content_of(splits),
             bad=bad,
             notes=notes if notes["ignored_splits"] else {},
             kind=kind,

@@ -9,12 +9,12 @@ from typing import Any
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.manifest import KIND_OF_TASK, Rows, parse_targets
-from headstart.data.records import Source
+from headstart.data.records import Source, content_of
 from headstart.data.scan import IMG_EXTENSIONS, checked_root, list_images, split_of
 from headstart.data.sources.encoded import Encoded, looked_at, readable
 from headstart.data.sources.tar_files import TAR, members, read_at
 from headstart.errors import DataError
-from headstart.system.digest_memory import UNREADABLE, combined_digest, file_digests
+from headstart.system.digest_memory import UNREADABLE, file_digests
 
 _IMAGES = {suffix.removeprefix(".") for suffix in IMG_EXTENSIONS}
 _LONGEST_TARGET = 1 << 20
@@ -103,7 +103,7 @@ class WebDataset(ImageDataModule):
             name=self.root.resolve().name,
             splits=splits,
             classes=classes,
-            content_digest=combined_digest((split, records.content_digest) for split, records in splits.items()),
+            content_digest=content_of(splits),
             bad=bad,
             notes={"shards": len(shards)},
             kind=kind,

@@ -9,11 +9,10 @@ import numpy as np
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.data.folder import file_source
-from headstart.data.records import Records, Source, array_records
+from headstart.data.records import Records, Source, array_records, content_of
 from headstart.data.splits import ranked_by_class, vtab_1k
 from headstart.data.targets import check_present
 from headstart.errors import DataError
-from headstart.system.digest_memory import combined_digest
 from headstart.system.folders import user_cache_dir
 from headstart.system.network import downloading
 from headstart.system.options import Later, NotInResult, checked
@@ -163,7 +162,7 @@ class Torchvision(ImageDataModule):
         classes = tuple(map(str, named))
         if hasattr(first, "data"):
             splits = {split: _pixels(dataset, f"{self.name}/{split}") for split, dataset in datasets.items()}
-            digest = combined_digest((split, records.content_digest) for split, records in splits.items())
+            digest = content_of(splits)
             source = Source(name=self.name, splits=splits, classes=classes, content_digest=digest)
         else:
             source = self._file_source({split: list(_files(dataset)) for split, dataset in datasets.items()}, classes)
