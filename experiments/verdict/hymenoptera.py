@@ -9,6 +9,7 @@ a split: what seeds alone say of it, and what seeds and test images say together
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,22 @@ SPLITS, SEEDS, TESTED = 30, 8, 153
 EPOCHS, BATCH, RATE = 15, 32, 1e-3
 
 
-def features(root: Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Frozen features of every image below ``root`` and its class, by the bundled ResNet-18 at 96 pixels."""
+def features(root: Path, folder: Path, *, size: int = 96, classes: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Frozen features of every image below ``root``, or of some classes, and its class, by the bundled ResNet-18."""
     import headstart
 
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    paths = [path for path in paths if not classes or path.parent.name in classes]
+    chosen = [f"datamodule.classes=[{','.join(classes)}]"] if classes else []
     run = headstart.train(
         "backbone=resnet18", "backbone.weights=bundled", "strategy=freeze", "datamodule=folder",
-        f"datamodule.root={root}", "datamodule.image_size=96", "datamodule.augment=none", "datamodule.num_workers=0",
-        "trainer.max_epochs=1", "callbacks.plots=false", "name=features", f"paths.output_dir={folder}",
+        f"datamodule.root={root}", f"datamodule.image_size={size}", "datamodule.augment=none",
+        "datamodule.num_workers=0", "trainer.max_epochs=1", "callbacks.plots=false", "name=features",
+        f"paths.output_dir={folder}", *chosen,
     )  # fmt: skip
     found = run.load().features(paths)
-    classes = sorted({path.parent.name for path in paths})
-    return np.asarray(found, dtype=np.float32), np.array([classes.index(path.parent.name) for path in paths])
+    known = sorted({path.parent.name for path in paths})
+    return np.asarray(found, dtype=np.float32), np.array([known.index(path.parent.name) for path in paths])
 
 
 def linear(train: np.ndarray, targets: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:

@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 ALPHA = 0.05
 _POWER = 0.8
 _ROUNDED = 1e-9
+_TAUGHT = 2.0
+"""What images do to a comparison for being trained on, in units of what they do for being tested on."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,11 @@ def paired_difference(
       counts both already; what is added is the covariance of two repetitions, ``(1 - 1/n)`` times what they have in
       common: ``shared`` of the variance from images, ``s²_images/N``, and ``drawn`` of the rest.
       ``drawn`` does the same where all repetitions have the same test images.
-    - With ``overlap``: the resampled t-test of Nadeau & Bengio (2003), section 3, ``(1/n + overlap/(1 - overlap)) s²``,
-      for training sets that overlap because they are most of one pool.
+    - With ``overlap``: each repetition tests a part of one pool and trains on most of the rest. ``s²/n`` lacks what the
+      repetitions have in common, which is the pool. What its images do as test images is measured, as the covariance of
+      two repetitions on the images that both tested; as training images they are taken to do twice as much again, more
+      than was seen of learners on real images (experiments/verdict). Where no image was tested twice or images are not
+      known: the resampled t-test of Nadeau & Bengio (2003), section 3, ``(1/n + overlap/(1 - overlap)) s²``.
 
     Args:
         treatment: ``(n,)`` one score for each seed, or the mean over the seeds of each split.
@@ -140,11 +145,22 @@ def paired_difference(
     differences = first - second
     mean, n = float(differences.mean()), differences.size
     spread = float(differences.var(ddof=1)) / n if n > 1 else 0.0
-    if images is None or overlap:
+    grid = None if images is None else np.asarray(images, dtype=np.float64)
+    if overlap and grid is not None and (np.isfinite(grid).sum(axis=0) > 1).any():
+        pool, noise = _pool(grid)
+        own, count = _own_images(grid, 0.0)
+        # A spread that is smaller than what the test images of a split alone explain is chance.
+        spread, free = max((spread, n - 1), ((own - pool) / n, n * (count - 1)))
+        lasting = (1 + _TAUGHT) * pool + overlap * (step / count) ** 2
+        below = (
+            spread**2 / free + (1 + _TAUGHT) ** 2 / 2 * noise
+        )  # of Satterthwaite's df, by the variance of the estimate itself
+        df = max(1.0, (spread + lasting) ** 2 / below) if below > 0 else n - 1.0
+        return _tested(Paired(mean, n, math.sqrt(spread + lasting), spread, lasting, df))
+    if grid is None or overlap:
         lasting = n * spread * overlap / (1 - overlap)
         error = math.sqrt(spread + lasting) if n > 1 else None
         return _tested(Paired(mean, n, error, spread, lasting, max(n - 1, 1), exact=exact))
-    grid = np.asarray(images, dtype=np.float64)
     if shared < 1:
         own, count = _own_images(grid, step)
         # The spread of the repetitions lacks what they have in common, so that it is (1 - drawn) of the rest.
@@ -221,6 +237,15 @@ def _crossed(grid: Array, step: float) -> tuple[float, float, int, float]:
     free = float(seen.sum() - n - count + 1)
     both = float(np.sum(rest**2)) / free * float(np.sum(1 / (n**2 * sizes))) if free > 0 else 0.0
     return images, both, count, free
+
+
+def _pool(grid: Array) -> tuple[float, float]:
+    """Covariance of two repetitions' means from the images that both have seen, and the variance of that estimate."""
+    seen = np.isfinite(grid)
+    n, sizes = len(grid), seen.sum(axis=1, keepdims=True)
+    parts = np.where(seen, grid - np.nanmean(grid, axis=1, keepdims=True), 0.0) / sizes
+    products = (parts.sum(axis=0) ** 2 - (parts**2).sum(axis=0)) / (n * (n - 1))
+    return max(float(products.sum()), 0.0), float(products.var()) * grid.shape[1]
 
 
 def _own_images(grid: Array, step: float) -> tuple[float, int]:

@@ -99,12 +99,12 @@ class Pairing:
         scores += [[0.0] * len(groups)] * (2 - len(cells))
         run = first[keys[0]]
         share = tested_share(run, self.split) if over_splits else 0.0
-        if share and not drawn_few(run):
-            return paired_difference(scores[0], scores[1], overlap=share)
         grid = self._grid(cells, groups)
-        drawn = drawn_share(run) if over_splits else 0.0
         # Of masks no image is just right or wrong.
         step = 0.0 if run.masks(self.split) is not None else 1.0
+        if share and not drawn_few(run):
+            return paired_difference(scores[0], scores[1], images=grid, step=step, overlap=share)
+        drawn = drawn_share(run) if over_splits else 0.0
         choices = {"step": step, "shared": share or 1.0, "drawn": drawn}
         return paired_difference(scores[0], scores[1], images=grid, exact=exact, **choices)
 

@@ -1,5 +1,6 @@
 """The answer in words that someone new to statistics understands."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -96,10 +97,13 @@ def verdict(analysis: Analysis, limit: int = 7) -> Verdict:
     ]
     chosen = decide(analysis, main_setting(analysis))
     headline = " ".join([*crossings[:1], chosen.headline])
-    points = sentences[: max(limit - len(averages), 1)] + crossings[1:] + averages
+    said = max(limit - len(averages), 1)
+    points = sentences[:said] + crossings[1:] + averages
+    if len(sentences) > said:
+        points.insert(said, f"The table of differences has all {len(analysis.differences)} comparisons.")
     if analysis.design.contrast == "strategy":
         headline = _named(headline)
-    points += _cost_sentences(analysis) + _gain_sentences(analysis)
+    points += _cost_sentences(analysis, chosen.take) + _gain_sentences(analysis)
     return Verdict(headline, chosen.points, tuple(points), chosen)
 
 
@@ -241,13 +245,20 @@ def _named(sentence: str) -> str:
 
 
 def _ordered(analysis: Analysis) -> list[Difference]:
-    scratch = from_scratch(analysis.table, analysis.design)
-    main = main_setting(analysis)
-    return sorted(analysis.differences, key=lambda d: (not d.primary, d.value == scratch, d.setting != main))
+    """The question declared first, then the main setting before others, then by how much an arm is ahead."""
+    scratch, main = from_scratch(analysis.table, analysis.design), main_setting(analysis)
+    sign = -1.0 if analysis.metric.higher_is_better else 1.0
+
+    def key(item: Difference) -> tuple[bool, bool, bool, float]:
+        gain = sign * item.paired.mean if item.paired else math.inf
+        return not item.primary, item.value == scratch, item.setting != main, gain
+
+    return sorted(analysis.differences, key=key)
 
 
-def _cost_sentences(analysis: Analysis) -> list[str]:
-    arms = arms_in(analysis, main_setting(analysis))
+def _cost_sentences(analysis: Analysis, take: str) -> list[str]:
+    """What the arm to take and the best of the others cost beside the reference."""
+    arms = sorted(arms_in(analysis, main_setting(analysis)), key=lambda arm: arm.value != take)
     scratch = from_scratch(analysis.table, analysis.design)
     reference = next((arm for arm in arms if arm.value == analysis.design.reference), None)
     others: Sequence[Arm] = [arm for arm in arms if arm is not reference and arm.value != scratch]

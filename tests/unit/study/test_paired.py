@@ -1,5 +1,6 @@
 """Paired comparisons: against SciPy and slow versions, and what each source of variation adds."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -63,6 +64,56 @@ def test_overlapping_training_sets_widen_by_nadeau_and_bengios_factor() -> None:
     plain, found = (paired_difference(differences, np.zeros(10), overlap=share) for share in (0.0, 0.2))
     assert plain.error is not None
     assert found.error == pytest.approx(plain.error * math.sqrt((1 / 10 + 0.2 / 0.8) / (1 / 10)))
+
+
+def splits_of_a_pool(images: int, splits: int, tested: int, seed: int = 10) -> np.ndarray:
+    """Differences of two arms, which an image has a lasting part in: NaN where a split has not tested it."""
+    random = np.random.default_rng(seed)
+    lasting, grid = random.normal(size=images), np.full((splits, images), np.nan)
+    for row in grid:
+        test = random.permutation(images)[:tested]
+        row[test] = lasting[test] + random.normal(size=tested)
+    return grid
+
+
+def test_the_images_of_a_pool_count_for_being_tested_and_twice_for_being_trained_on() -> None:
+    grid = splits_of_a_pool(60, 6, 20)
+    means, seen = np.nanmean(grid, axis=1), np.isfinite(grid)
+    products = np.zeros(60)
+    for one, other in itertools.permutations(range(6), 2):
+        both = seen[one] & seen[other]
+        products[both] += (grid[one] - means[one])[both] * (grid[other] - means[other])[both] / 20**2 / (6 * 5)
+    spread, lasting = means.var(ddof=1) / 6, 3 * products.sum() + (1 / 3) / 20**2
+    found = paired_difference(means, np.zeros(6), images=grid, step=1.0, overlap=1 / 3)
+    assert found.error == pytest.approx(math.sqrt(spread + lasting))
+    assert found.df == pytest.approx((spread + lasting) ** 2 / (spread**2 / 5 + 4.5 * 60 * products.var()))
+
+
+def test_splits_cannot_spread_less_than_their_test_images_explain() -> None:
+    grid = splits_of_a_pool(60, 6, 20)
+    even = grid - np.nanmean(grid, axis=1, keepdims=True) + 0.5
+    found = paired_difference(np.full(6, 0.5), np.zeros(6), images=even, overlap=1 / 3)
+    own = np.mean(np.nanvar(even, axis=1, ddof=1) / 20)
+    assert found.repeats == pytest.approx((own - found.lasting / 3) / 6)
+    assert found.df > 20
+
+
+def test_what_test_images_have_in_common_is_measured_right() -> None:
+    # An image's lasting part has variance 1, and two tests of 20 of 60 images share a third of theirs: 1 / 60 of it.
+    found = [
+        paired_difference(np.nanmean(grid, axis=1), np.zeros(6), images=grid, overlap=1 / 3).lasting / 3
+        for grid in (splits_of_a_pool(60, 6, 20, seed) for seed in range(400))
+    ]
+    assert np.mean(found) == pytest.approx(1 / 60, rel=0.1)
+
+
+def test_folds_test_no_image_twice_and_keep_nadeau_and_bengios_factor() -> None:
+    grid = np.full((5, 50), np.nan)
+    for fold, row in enumerate(grid):
+        row[10 * fold : 10 * fold + 10] = np.random.default_rng(fold).normal(size=10)
+    means = np.nanmean(grid, axis=1)
+    plain = paired_difference(means, np.zeros(5), overlap=0.2)
+    assert paired_difference(means, np.zeros(5), images=grid, step=1.0, overlap=0.2) == plain
 
 
 def test_fresh_draws_add_what_two_of_them_have_in_common() -> None:
