@@ -126,17 +126,18 @@ def _uneven(analysis: Analysis) -> str:
 
 def _headline(analysis: Analysis, take: Arm, best: Arm, tied: int, *, highest: bool) -> str:
     where = f" with {place}" if (place := analysis.design.setting_text(take.setting)) else ""
+    tried = "that was tried in this setting" if place else "that was tried"
     scope, mean = analysis.scope(take.setting), _mean(analysis, take)
     covers = "" if scope.over_splits else " on this split" if scope.splits == 1 else " on these splits"
     if not highest:  # an arm that lacks the runs where others did badly
         covers = " on the runs that both have"
     if tied == 1:
-        return f"Take {take.value}{where}: it scores higher than everything else that was tried{covers} ({mean})."
+        return f"Take {take.value}{where}: it scores higher than everything else {tried}{covers} ({mean})."
     among = f"the {_count(tied - 1)} that cannot be told from it{covers}"
     if take is best:
         return f"Take {take.value}{where}: it scores highest ({mean}) and costs no more than {among}."
     return (
-        f"Take {take.value}{where}: it costs least, and nothing that was tried is demonstrably better than its {mean}"
+        f"Take {take.value}{where}: it costs least, and nothing {tried} is demonstrably better than its {mean}"
         f"{covers} ({best.value}: {analysis.metric.text(best.metrics[analysis.metric.name].mean)})."
     )
 
