@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import stdev
 
 from headstart.study.analysis import Analysis, Arm, Setting, cost_text
+from headstart.study.compare import short_name
 from headstart.study.paired import ALPHA, Paired
 from headstart.study.statistics import FEWEST
 
@@ -60,12 +61,19 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
         if undecided
         else _headline(analysis, take, best, len(tied), highest=best is arms[0])
     )
-    early = [arm.value for arm in arms if arm.unconverged]
+    early = _unfinished(analysis, arms)
     if early and not undecided:
         headline += (
             f" But {' and '.join(early[:2])}{' and others' if len(early) > 2 else ''} had not finished learning."
         )
     return Decision("" if undecided else take.value, headline, said, names)
+
+
+def _unfinished(analysis: Analysis, arms: Sequence[Arm]) -> list[str]:
+    """Arms that were still learning, each once; what is no strategy comes with its key, as ``none`` says little alone."""
+    values = dict.fromkeys(arm.value for arm in arms if arm.unconverged)
+    key = "" if analysis.design.contrast == "strategy" else f"{short_name(analysis.design.contrast)}="
+    return [f"{key}{value}" for value in values]
 
 
 def _alone(analysis: Analysis, setting: Setting, arm: Arm) -> Decision:
@@ -88,12 +96,10 @@ def _alone(analysis: Analysis, setting: Setting, arm: Arm) -> Decision:
 def cautions(analysis: Analysis) -> list[str]:
     """What weakens every comparison of a table, each with what would cure it."""
     said, metric = [], analysis.metric
-    early = [arm.value for arm in analysis.arms if arm.unconverged]
-    if early:
-        names = ", ".join(dict.fromkeys(early))
+    if early := _unfinished(analysis, analysis.arms):
         said.append(
-            f"Still learning when they ended: {names}. The last epoch was the best and the training loss still fell, "
-            "so more epochs (trainer.max_epochs) may change their place."
+            f"Still learning when they ended: {', '.join(early)}. The last epoch was the best and the training loss "
+            "still fell, so more epochs (trainer.max_epochs) may change their place."
         )
     if analysis.pairing.split == "val":
         sizes = [f"{arm.value} {metric.size(arm.flattered)}" for arm in analysis.arms if arm.flattered is not None]

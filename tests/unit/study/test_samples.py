@@ -48,6 +48,16 @@ def test_an_arm_whose_best_epoch_is_its_last_and_whose_loss_still_falls_had_not_
     assert words.headline.endswith("But full fine-tuning (full) had not finished learning.") == early
 
 
+def test_what_had_not_finished_is_named_with_its_key_where_it_is_no_strategy(writer: "StudyWriter") -> None:
+    for seed in range(1, 6):
+        for weights, skill in (("none", 1.0), ("bundled", 3.0)):
+            fit = {"best_epoch": 7, "last_epoch": 7, "train_loss_fall": 0.3 if weights == "none" else 0.0}
+            run = writer.run("full", seed, skill=skill, config={"backbone.weights": weights})
+            with_details(run, fit=fit)
+    _, [(_, words)] = verdicts(read_runs(writer.root))
+    assert words.headline.endswith("But backbone.weights=none had not finished learning.")
+
+
 def test_a_gain_over_a_scratch_that_still_learns_is_said_to_be_too_large(writer: "StudyWriter") -> None:
     for seed in range(1, 6):
         writer.run("freeze", seed)
