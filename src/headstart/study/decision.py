@@ -70,7 +70,7 @@ def decide(analysis: Analysis, setting: Setting) -> Decision:
 
 
 def _unfinished(analysis: Analysis, arms: Sequence[Arm]) -> list[str]:
-    """Arms that were still learning, each once; what is no strategy comes with its key, as ``none`` says little alone."""
+    """Arms that were still learning, each once; what is no strategy comes with its key."""
     values = dict.fromkeys(arm.value for arm in arms if arm.unconverged)
     key = "" if analysis.design.contrast == "strategy" else f"{short_name(analysis.design.contrast)}="
     return [f"{key}{value}" for value in values]

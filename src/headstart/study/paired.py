@@ -147,16 +147,7 @@ def paired_difference(
     spread = float(differences.var(ddof=1)) / n if n > 1 else 0.0
     grid = None if images is None else np.asarray(images, dtype=np.float64)
     if overlap and grid is not None and (np.isfinite(grid).sum(axis=0) > 1).any():
-        pool, noise = _pool(grid)
-        own, count = _own_images(grid, 0.0)
-        # A spread that is smaller than what the test images of a split alone explain is chance.
-        spread, free = max((spread, n - 1), ((own - pool) / n, n * (count - 1)))
-        lasting = (1 + _TAUGHT) * pool + overlap * (step / count) ** 2
-        below = (
-            spread**2 / free + (1 + _TAUGHT) ** 2 / 2 * noise
-        )  # of Satterthwaite's df, by the variance of the estimate itself
-        df = max(1.0, (spread + lasting) ** 2 / below) if below > 0 else n - 1.0
-        return _tested(Paired(mean, n, math.sqrt(spread + lasting), spread, lasting, df))
+        return _tested(_splits_of_one_pool(mean, spread, grid, step, overlap))
     if grid is None or overlap:
         lasting = n * spread * overlap / (1 - overlap)
         error = math.sqrt(spread + lasting) if n > 1 else None
@@ -237,6 +228,17 @@ def _crossed(grid: Array, step: float) -> tuple[float, float, int, float]:
     free = float(seen.sum() - n - count + 1)
     both = float(np.sum(rest**2)) / free * float(np.sum(1 / (n**2 * sizes))) if free > 0 else 0.0
     return images, both, count, free
+
+
+def _splits_of_one_pool(mean: float, spread: float, grid: Array, step: float, overlap: float) -> Paired:
+    n, (pool, noise), (own, count) = len(grid), _pool(grid), _own_images(grid, 0.0)
+    # A spread that is smaller than what the test images of a split alone explain is chance.
+    spread, df = max((spread, n - 1.0), ((own - pool) / n, n * (count - 1.0)))
+    lasting = (1 + _TAUGHT) * pool + overlap * (step / count) ** 2
+    # Satterthwaite's, where the estimate of the pool has a variance of its own instead of degrees of freedom.
+    below = spread**2 / df + (1 + _TAUGHT) ** 2 * noise / 2
+    df = max(1.0, (spread + lasting) ** 2 / below) if below > 0 else df
+    return Paired(mean, n, math.sqrt(spread + lasting), spread, lasting, df)
 
 
 def _pool(grid: Array) -> tuple[float, float]:
