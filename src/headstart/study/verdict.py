@@ -216,9 +216,17 @@ def p_text(p: float | None) -> str:
 
 
 def main_setting(analysis: Analysis) -> Setting:
-    """The setting shown where only one fits: the one with the most values, then the last (most images)."""
-    counts = {setting: sum(arm.setting == setting for arm in analysis.arms) for setting in analysis.design.settings}
-    return max(enumerate(counts), key=lambda item: (counts[item[1]], item[0]))[1]
+    """The setting shown where only one fits: with the most values, then the most images, then the best score."""
+    shots, metric = analysis.design.shots, analysis.metric
+    sign = 1.0 if metric.higher_is_better else -1.0
+
+    def key(setting: Setting) -> tuple[int, tuple[int, float, str], float]:
+        arms = arms_in(analysis, setting)
+        images = (0, 0.0, "") if shots is None else sort_key(setting[shots])
+        scores = (sign * arm.metrics[metric.name].mean for arm in arms if metric.name in arm.metrics)
+        return len(arms), images, max(scores, default=-math.inf)
+
+    return max(analysis.design.settings, key=key)
 
 
 def arms_in(analysis: Analysis, setting: Setting) -> list[Arm]:

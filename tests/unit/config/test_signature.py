@@ -122,7 +122,7 @@ def test_the_long_file_of_torchs_tensor_is_not_read():
         "from headstart.config import signature; read, parsed = [], signature._parsed;"
         "signature._parsed = lambda module: read.append(module) or parsed(module);"
         "options = signature.signature('torch.optim.AdamW').options;"
-        "print(read, options['amsgrad'], options['lr'])"
+        "print(sorted({name for name in read if name.startswith('torch')}), options['amsgrad'], options['lr'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['torch.optim', 'torch.optim.adamw'] <class 'bool'> typing.Any"

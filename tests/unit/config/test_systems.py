@@ -128,5 +128,5 @@ def test_the_source_and_the_target_of_the_command_pair_fit():
     assert source["export"] is True
     assert target["backbone"]["weights"] == f"{target['paths']['output_dir']}/{source['name']}"
     assert not set(source["datamodule"]["classes"]) & set(target["datamodule"]["classes"])
-    for key in ("image_size", "split_seed", "val_fraction", "test_fraction"):
+    for key in ("image_size", "val_fraction", "test_fraction"):
         assert source["datamodule"][key] == target["datamodule"][key], key
