@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,10 +149,19 @@ def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(lost)
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been set to be heard once
+    threading.Thread(target=_interrupt_outside, daemon=True).start()
+
+
+def _interrupt_outside() -> None:
+    """Interrupt the main thread when it has left :func:`_interrupt_again`: what is raised in there is dropped as well."""
     main = threading.main_thread().ident
-    again = threading.Timer(AGAIN_S, signal.pthread_kill, (main, signal.SIGINT))
-    again.daemon = True
-    again.start()
+    within = True
+    while within:
+        time.sleep(AGAIN_S)
+        frame, within = sys._current_frames().get(main), False
+        while frame is not None and not within:
+            frame, within = frame.f_back, frame.f_code is _interrupt_again.__code__
+    signal.pthread_kill(main, signal.SIGINT)
 
 
 @functools.cache

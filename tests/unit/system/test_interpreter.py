@@ -98,6 +98,19 @@ def test_an_interruption_while_an_object_is_finalised_is_heard(name: str):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
 
 
+SLOW = """
+import threading, time
+start = threading.Thread.start
+threading.Thread.start = lambda thread: (start(thread), time.sleep(0.2))
+"""
+
+
+def test_an_interruption_is_not_said_again_while_what_would_drop_it_is_busy():
+    script = SLOW + FINALISED.format(name="SIGINT")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
+
+
 def test_other_errors_while_an_object_is_finalised_are_told():
     script = (
         FINALISED.format(name="SIGINT")
