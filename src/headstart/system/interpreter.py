@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 from typing import NoReturn
 
 INTERRUPTED = 130
@@ -153,15 +153,18 @@ def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
 
 
 def _interrupt_outside() -> None:
-    """Interrupt the main thread when it has left :func:`_interrupt_again`: what is raised in there is dropped as well."""
-    main = threading.main_thread().ident
-    within = True
-    while within:
+    """Interrupt the main thread once it has left :func:`_interrupt_again`, where that would be dropped as well."""
+    if main := threading.main_thread().ident:
         time.sleep(AGAIN_S)
-        frame, within = sys._current_frames().get(main), False
-        while frame is not None and not within:
-            frame, within = frame.f_back, frame.f_code is _interrupt_again.__code__
-    signal.pthread_kill(main, signal.SIGINT)
+        while _interrupt_again.__code__ in _codes(sys._current_frames().get(main)):
+            time.sleep(AGAIN_S)
+        signal.pthread_kill(main, signal.SIGINT)
+
+
+def _codes(frame: FrameType | None) -> Iterator[CodeType]:
+    while frame is not None:
+        yield frame.f_code
+        frame = frame.f_back
 
 
 @functools.cache
