@@ -32,6 +32,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)
 # Inches: 430 units of the SVG, so that on a phone nothing shrinks by more than a sixth.
 WIDTH = 5.97
 _LEGEND_ROW = 0.24
+_LONG_NAME = 24  # characters
 
 STYLE: Any = {
     "text.parse_math": False,  # A class may be called "US$ and CA$".
@@ -183,8 +184,9 @@ def themed(svg: str, name: str) -> str:
 
 
 def row_names(axes: Axes, names: Sequence[str], *, ink: bool = True) -> None:
-    """Name the rows of a plot, the first on top."""
-    axes.set_yticks(range(len(names)), list(names))
+    """Name the rows of a plot, the first on top; a long name of two parts takes two lines."""
+    lines = [name.replace(", ", ",\n") if len(name) > _LONG_NAME else name for name in names]
+    axes.set_yticks(range(len(names)), lines)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0, labelcolor=INK if ink else MUTED)
