@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import CodeType, FrameType
+from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 130
@@ -156,15 +156,12 @@ def _interrupt_outside() -> None:
     """Interrupt the main thread once it has left :func:`_interrupt_again`, where that would be dropped as well."""
     if main := threading.main_thread().ident:
         time.sleep(AGAIN_S)
-        while _interrupt_again.__code__ in _codes(sys._current_frames().get(main)):
+        while any(
+            frame.f_code is _interrupt_again.__code__
+            for frame, _ in traceback.walk_stack(sys._current_frames().get(main))
+        ):
             time.sleep(AGAIN_S)
         signal.pthread_kill(main, signal.SIGINT)
-
-
-def _codes(frame: FrameType | None) -> Iterator[CodeType]:
-    while frame is not None:
-        yield frame.f_code
-        frame = frame.f_back
 
 
 @functools.cache
